@@ -1,0 +1,19 @@
+"""Reproduces the AlexNet paper: Krizhevsky, Sutskever and Hinton, NIPS 2012."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from repro.models.network import AlexNet
+
+__version__ = "0.1.0"
+__all__ = ["build_model"]
+
+
+def build_model(variant: str = "alexnet", recipe: str = "authors", num_classes: int = 1000) -> AlexNet:
+    """A net of the paper at its full size, freshly initialised; see `repro.models.network.build_model`."""
+    # Not at the top: torch takes seconds to import, and `repro --help` does not need it.
+    from repro.models.network import build_model
+
+    return build_model(variant, recipe, num_classes)

@@ -1,0 +1,1 @@
+"""From image files to batches on the device: sources, the prepared store, sampling and views."""

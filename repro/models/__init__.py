@@ -1,0 +1,1 @@
+"""The paper's networks in PyTorch, built from their specifications in `repro.paper.networks`."""

@@ -1,0 +1,135 @@
+"""How the nets are trained: the text's recipe and that of the authors' own 2012 program.
+
+Every constant stands here once, with the section it comes from. "program" marks what only the authors'
+released program says, "ours" what neither says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Initialisation:
+    """Weights ~ N(0, std²), `std_of` naming the exceptions; biases 1 in the layers of `ones`, else 0 (Sec. 5)."""
+
+    std: float = 0.01
+    std_of: tuple[tuple[str, float], ...] = ()
+    ones: tuple[str, ...] = ("conv2", "conv4", "conv5", "conv6", "fc6", "fc7")
+
+    def weight_std(self, layer: str) -> float:
+        """The standard deviation of the initial weights of `layer`."""
+        return dict(self.std_of).get(layer, self.std)
+
+    def bias(self, layer: str) -> float:
+        """The initial bias of `layer`."""
+        return 1.0 if layer in self.ones else 0.0
+
+
+@dataclass(frozen=True)
+class Colour:
+    """Noise along the principal components of the training set's RGB values, once per image (Sec. 4.1).
+
+    The image gets Σ_i p_i · α_i · s_i with α_i ~ N(0, std²). `spread` says what s_i is: "eigenvalue", the
+    text, on values from 0 to 1; or "deviation", the program, its square root on values from 0 to 255. The
+    noisy image is divided by `divide_by`.
+    """
+
+    spread: str
+    std: float = 0.1
+    divide_by: float = 1.0
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to a training image on its way to the net (Sec. 4.1).
+
+    `crops`: a random patch rather than the centre patch; `mirror`: mirrored in half of all uses.
+    `draws_shared_by`: how many consecutive images of an epoch share one offset and one mirror decision.
+    `mean_of_patch`: subtract the mean image at the patch's own place, rather than its centre patch.
+    """
+
+    crops: bool = True
+    mirror: bool = True
+    colour: Colour | None = None
+    draws_shared_by: int = 1
+    mean_of_patch: bool = True
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """Divide the rate by 10 when the validation error stops improving, `drops` times; then stop (Sec. 5).
+
+    "Stops improving" is ours: no new best top-1 error for `patience` epochs, counted only once the net has
+    left chance, or the first epochs of a slow start would use up the drops.
+    """
+
+    drops: int = 3
+    patience: int = 5
+    epochs: int = 90
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Divide the rate by 10 after each epoch of `after`; stop after `epochs` (program, the run of 2010)."""
+
+    after: tuple[int, ...] = (23, 51, 78)
+    epochs: int = 93
+
+
+@dataclass(frozen=True)
+class LatePhase:
+    """What the program's operator changed by hand towards the end of a run; epochs of a full-length run.
+
+    From epoch `settle` on, the colour noise is off, conv1's rate is divided by 10 and so is the rate of all
+    biases (its time is not recorded: ours). From `freeze` on, conv1 stands still.
+    """
+
+    settle: int = 67
+    freeze: int = 72
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything about a training run but the net, the data, the scale and the seed.
+
+    `bias_lr_ratio` is the initial rate of the biases over that of the weights. `bias_follows`: the biases'
+    rate is divided when the weights' is. `bias_decay`: weight decay acts on biases too.
+    """
+
+    name: str
+    source: str
+    initialisation: Initialisation
+    augmentation: Augmentation
+    schedule: Plateau | Steps
+    batch_size: int = 128  # Sec. 5
+    lr: float = 0.01  # Sec. 5
+    momentum: float = 0.9  # Sec. 5
+    weight_decay: float = 0.0005  # Sec. 5
+    bias_lr_ratio: float = 1.0
+    bias_follows: bool = True
+    bias_decay: bool = True
+    late_phase: LatePhase | None = None
+
+
+PAPER = Recipe(
+    name="paper",
+    source="the text, to the letter",
+    initialisation=Initialisation(),
+    augmentation=Augmentation(colour=Colour("eigenvalue")),
+    schedule=Plateau(),
+)
+
+AUTHORS = Recipe(
+    name="authors",
+    source="the authors' program of 2012, net 145",
+    initialisation=Initialisation(std_of=(("conv3", 0.03), ("conv4", 0.03), ("conv5", 0.03), ("conv6", 0.03))),
+    augmentation=Augmentation(colour=Colour("deviation", divide_by=1.1), draws_shared_by=32, mean_of_patch=False),
+    schedule=Steps(),
+    bias_lr_ratio=2.0,
+    bias_follows=False,
+    bias_decay=False,
+    late_phase=LatePhase(),
+)
+
+RECIPES = {recipe.name: recipe for recipe in (AUTHORS, PAPER)}

@@ -1,0 +1,148 @@
+"""The names that users type: each a change of the paper's network or recipe, with what the paper says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from repro.errors import unknown
+from repro.paper.networks import (
+    ALEXNET_PROGRAM,
+    ALEXNET_TEXT,
+    LRN,
+    Activation,
+    Conv,
+    Dropout,
+    Layer,
+    Network,
+    Pool,
+    SpatialNorm,
+)
+from repro.paper.recipes import RECIPES, Recipe
+from repro.paper.scales import SCALES, Scale
+
+BASES = {"paper": ALEXNET_TEXT, "authors": ALEXNET_PROGRAM}
+
+
+def _same(layer: Layer) -> Layer:
+    return layer
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A net of the paper: `alexnet` with each layer passed through `layer` and the recipe through `recipe`.
+
+    `expected` is what the paper says to expect at its scale, in points of top-1/top-5 error.
+    """
+
+    name: str
+    section: str
+    summary: str
+    expected: str
+    layer: Callable[[Layer], Layer | None] = _same
+    recipe: Callable[[Recipe], Recipe] = lambda recipe: recipe
+    network: Callable[[Network], Network] = lambda network: network
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A variant under a recipe at a scale, spelled out: all that a run needs to know but data and seed."""
+
+    variant: Variant
+    network: Network
+    recipe: Recipe
+    scale: Scale
+
+    @property
+    def epochs(self) -> int:
+        """The number of passes over the training set, unless the user says otherwise."""
+        return self.scale.epochs or self.recipe.schedule.epochs
+
+
+def _without(*names: str) -> Callable[[Layer], Layer | None]:
+    return lambda layer: None if layer.name in names else layer
+
+
+def _one_gpu(layer: Layer) -> Layer:
+    """Half the kernels in every conv layer but the last, every kernel sees all maps (Sec. 3.2, footnote 2)."""
+    if isinstance(layer, Conv):
+        kernels = layer.kernels if layer.name == "conv5" else layer.kernels // 2
+        return replace(layer, kernels=kernels, towers=1)
+    return replace(layer, towers=1) if isinstance(layer, LRN) else layer
+
+
+def _no_overlap(layer: Layer) -> Layer:
+    """Windows side by side; the paddings that keep the output sizes are those of the authors' net 147."""
+    if isinstance(layer, Pool):
+        return replace(layer, size=2, stride=2)
+    if isinstance(layer, Conv) and layer.name in ("conv2", "conv5"):
+        return replace(layer, padding=layer.padding - 1)
+    return layer
+
+
+def _tanh(layer: Layer) -> Layer:
+    return replace(layer, function="tanh") if isinstance(layer, Activation) else layer
+
+
+def _with_conv6(network: Network) -> Network:
+    """A sixth conv layer over the last pooling layer (Sec. 6), of the size in the authors' net 146."""
+    after = [layer.name for layer in network.layers].index("pool5") + 1
+    conv6 = (Conv("conv6", 256, 3, padding=1), Activation("relu6a"))
+    return replace(network, layers=(*network.layers[:after], *conv6, *network.layers[after:]))
+
+
+def _augmentation(**changes: object) -> Callable[[Recipe], Recipe]:
+    return lambda recipe: replace(recipe, augmentation=replace(recipe.augmentation, **changes))  # type: ignore[arg-type]
+
+
+VARIANTS = {
+    variant.name: variant
+    for variant in (
+        Variant("alexnet", "3", "the paper's net", "37.5/17.0 (2010 test), 40.7/18.2 (2012 validation)"),
+        Variant("one-gpu", "3.2", "one tower, half the kernels in conv1 to conv4", "+1.7/+1.2", _one_gpu),
+        Variant(
+            "no-lrn", "3.3", "no normalisation layers", "+1.4/+1.2",
+            lambda layer: None if isinstance(layer, LRN | SpatialNorm) else layer,
+        ),
+        Variant("no-overlap", "3.4", "pooling windows side by side", "+0.4/+0.3", _no_overlap),
+        Variant("tanh", "3.1", "tanh for ReLU", "slower (Figure 1's claim, on the large net)", _tanh),
+        Variant(
+            "no-dropout", "4.2", "no dropout", "overfits substantially, converges in half the iterations",
+            lambda layer: None if isinstance(layer, Dropout) else layer,
+        ),
+        Variant(
+            "no-crops", "4.1", "no random patches and mirror images", "overfits substantially",
+            recipe=_augmentation(crops=False, mirror=False),
+        ),
+        Variant("no-colour", "4.1", "no colour noise", "over +1 (top-1)", recipe=_augmentation(colour=None)),
+        Variant(
+            "no-weight-decay", "5", "no weight decay", "higher training error",
+            recipe=lambda recipe: replace(recipe, weight_decay=0.0),
+        ),
+        Variant("no-conv3", "7", "without conv3", "about +2 (top-1)", _without("conv3", "relu3")),
+        Variant("no-conv4", "7", "without conv4", "about +2 (top-1)", _without("conv4", "relu4")),
+        Variant("no-conv5", "7", "without conv5", "about +2 (top-1)", _without("conv5", "relu5")),
+        Variant("conv6", "6", "a sixth conv layer over pool5", "39.0/16.6 when pre-trained", network=_with_conv6),
+    )
+}  # fmt: skip
+
+ENSEMBLES = {"5cnns": ("alexnet", 5)}  # Table 2, "5 CNNs": the same net from five seeds
+
+
+def find(variant: str) -> Variant:
+    """The variant of that name; ReproError with the nearest names if there is none."""
+    if variant not in VARIANTS:
+        raise unknown("variant", variant, VARIANTS)
+    return VARIANTS[variant]
+
+
+def configure(variant: str, recipe: str = "authors", scale: str = "paper", classes: int = 1000) -> Configuration:
+    """The network and recipe of a variant, by names; ReproError with the nearest names for an unknown one."""
+    if recipe not in RECIPES:
+        raise unknown("recipe", recipe, RECIPES)
+    if scale not in SCALES:
+        raise unknown("scale", scale, SCALES)
+    chosen, size = find(variant), SCALES[scale]
+    network = chosen.network(BASES[recipe].edit(chosen.layer))
+    network = network.scaled(size.crop_size, size.width, classes)
+    return Configuration(chosen, network, chosen.recipe(RECIPES[recipe]), size)
