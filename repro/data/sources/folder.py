@@ -1,0 +1,122 @@
+"""Image files in folders, one folder a class.
+
+Either `train/` with `val/` and `test/` beside it (both optional), or the class folders alone. Where there is no
+`val/`, one training image in ten of each class (at least one) is held out for it, chosen by seed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from repro.data.sources.source import ImageReference, Source, by_class, choose
+from repro.data.store import SPLITS, ClassInfo
+from repro.errors import ReproError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+HELD_OUT = 10  # one in ten
+
+# The ten ImageNet classes of imagenette, which are met more often by their ids than by their names.
+WNID_NAMES = {
+    "n01440764": "tench",
+    "n02102040": "English springer",
+    "n02979186": "cassette player",
+    "n03000684": "chain saw",
+    "n03028079": "church",
+    "n03394916": "French horn",
+    "n03417042": "garbage truck",
+    "n03425413": "gas pump",
+    "n03445777": "golf ball",
+    "n03888257": "parachute",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FileReference:
+    """An image file; its name is its path below the source's folder."""
+
+    root: str
+    name: str
+    label: int
+
+    def read(self) -> bytes:
+        """The encoded image."""
+        return Path(self.root, self.name).read_bytes()
+
+
+def folder(path: Path | None, seed: int) -> Source:
+    """List the images below `path`; nothing is decoded. Raises ReproError if the layout does not fit."""
+    if path is None:
+        raise ReproError("data set 'folder' needs a folder of images: give it with --source PATH")
+    source = list_images(path)
+    if "val" in source.splits:
+        return source
+    return Source(source.classes, _hold_out(source, seed))
+
+
+def list_images(path: Path) -> Source:
+    """List the images below `path` in the splits that are there: train/ val/ test/, or all of it as train."""
+    if not path.is_dir():
+        raise ReproError(f"no such folder: '{path}'")
+    roots = {split: path / split for split in SPLITS if (path / split).is_dir()}
+    if roots and "train" not in roots:
+        raise ReproError(f"'{path}' has {' and '.join(roots)} but no train: put the training images there")
+    roots = roots or {"train": path}
+
+    class_ids = _class_folders(roots["train"])
+    if len(class_ids) < 2:
+        raise ReproError(
+            f"'{roots['train']}' holds {len(class_ids)} class folders: at least two are needed, with images in each"
+        )
+    labels = {class_id: label for label, class_id in enumerate(class_ids)}
+    splits: dict[str, Sequence[ImageReference]] = {}
+    for split, root in roots.items():
+        references: list[ImageReference] = []
+        for class_id in _class_folders(root):
+            if class_id not in labels:
+                raise ReproError(f"class '{class_id}' is in {split} but not in train: '{root / class_id}'")
+            names = sorted(file.relative_to(path).as_posix() for file in _image_files(root / class_id))
+            if not names:
+                raise ReproError(
+                    f"class '{class_id}' holds no images ({' '.join(EXTENSIONS)}): '{root / class_id}'"
+                )
+            references += [FileReference(str(path), name, labels[class_id]) for name in names]
+        if not references:
+            raise ReproError(f"'{root}' holds no class folders: add them, or remove it")
+        splits[split] = references
+    return Source(tuple(ClassInfo(id, WNID_NAMES.get(id, id)) for id in class_ids), splits)
+
+
+def _hold_out(source: Source, seed: int) -> dict[str, Sequence[ImageReference]]:
+    held_out: set[str] = set()
+    for label, references in by_class(source.splits["train"]).items():
+        if len(references) < 2:
+            raise ReproError(
+                f"class '{source.classes[label].id}' has one image: two are needed, one of them for validation"
+            )
+        held_out |= choose(references, max(1, len(references) // HELD_OUT), seed)
+    train = [reference for reference in source.splits["train"] if reference.name not in held_out]
+    val = [reference for reference in source.splits["train"] if reference.name in held_out]
+    return {**source.splits, "train": train, "val": val}
+
+
+def _class_folders(root: Path) -> list[str]:
+    return sorted(entry.name for entry in _entries(root) if entry.is_dir())
+
+
+def _image_files(folder: Path) -> Iterator[Path]:
+    for entry in _entries(folder):
+        if entry.is_dir(follow_symlinks=False):  # a link may lead back up
+            yield from _image_files(folder / entry.name)
+        elif entry.name.lower().endswith(EXTENSIONS) and entry.is_file():
+            yield folder / entry.name
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise ReproError(f"cannot read the folder '{folder}': {error.strerror}") from error

@@ -1,0 +1,309 @@
+"""The prepared store: square images in memory-mapped shards, and all that training must know of them.
+
+A store is a folder:
+
+    manifest.json       what it holds, with size and SHA-256 of every file below; written last
+    mean.npy            mean image of train, float32 [S, S, 3], 0–255
+    train/labels.npy    int64 [N], places in the manifest's list of classes
+    train/names.jsonl   what the source calls each image, one JSON string a line
+    train/00000.npy …   shards, uint8 [n, S, S, 3], RGB
+
+and the same for val and test, where they exist. A folder without a manifest is never opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from repro.errors import ReproError
+
+FORMAT = "repro-store"
+VERSION = 1
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class ClassInfo:
+    """A class: its id in the source (a folder's name, a wnid) and a name for people."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file of the store: path relative to the store, length in bytes, SHA-256 in hex."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ShardRecord(FileRecord):
+    """A shard: a file of `images` images."""
+
+    images: int
+
+
+class Split:
+    """One split of a store. Images are read from disk when asked for; the object is cheap to pickle."""
+
+    def __init__(
+        self, root: Path, size: int, shards: tuple[ShardRecord, ...], labels: FileRecord, names: FileRecord
+    ) -> None:
+        self.shards = shards
+        self._root, self._size = root, size
+        self._labels, self._names = labels, names
+        self._ends = np.cumsum([shard.images for shard in shards], dtype=np.int64)
+        self._maps: dict[int, NDArray[np.uint8]] = {}
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_maps": {}}  # a pickled map would carry its pixels along
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """Class of each image, int64 [N], places in the store's `classes`."""
+        return load_array(self._root / self._labels.file, np.int64, (len(self),))
+
+    @cached_property
+    def names(self) -> list[str]:
+        """What the source calls each image; a list of N."""
+        try:
+            lines = (self._root / self._names.file).read_text(encoding="ascii").splitlines()
+            return [json.loads(line) for line in lines]
+        except (OSError, ValueError) as error:
+            raise ReproError(_damaged(self._root / self._names.file, error)) from error
+
+    def images(self, indices: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+        """The images at `indices` [B], in that order, as a fresh uint8 array [B, S, S, 3].
+
+        Any indices in 0…N−1, in any order, repeated or not; others raise IndexError.
+        """
+        indices = np.asarray(indices)
+        if len(indices) and not (indices.min() >= 0 and indices.max() < len(self)):
+            raise IndexError(f"image {indices.min()} or {indices.max()} is outside 0…{len(self) - 1}")
+        shards = np.searchsorted(self._ends, indices, side="right")
+        images = np.empty((len(indices), self._size, self._size, 3), np.uint8)
+        for image, index, shard in zip(images, indices.tolist(), shards.tolist(), strict=True):
+            pixels = self.shard(shard)
+            image[...] = pixels[index - int(self._ends[shard])]  # counted from the shard's end
+        return images
+
+    def shard(self, number: int) -> NDArray[np.uint8]:
+        """All images of a shard, memory-mapped and read-only, uint8 [n, S, S, 3]."""
+        if number not in self._maps:
+            record = self.shards[number]
+            shape = (record.images, self._size, self._size, 3)
+            path = self._root / record.file
+            # The header is skipped, not read: its length follows from the file's, which was checked.
+            offset = record.bytes - int(np.prod(shape))
+            try:
+                mapped = np.memmap(path, np.uint8, "r", offset, shape)
+            except (OSError, ValueError) as error:
+                raise ReproError(_damaged(path, error)) from error
+            self._maps[number] = mapped.view(np.ndarray)
+        return self._maps[number]
+
+
+@dataclass(frozen=True)
+class Store:
+    """A prepared data set, as `open_store` gives it."""
+
+    path: Path
+    dataset: str
+    size: int  # S: images are S×S
+    classes: tuple[ClassInfo, ...]
+    splits: dict[str, Split]  # train, val, test in this order, those that exist
+    mean: NDArray[np.float32]  # mean image of train, [S, S, 3], RGB, 0–255
+    mean_rgb: NDArray[np.float64]  # mean of the training pixels, [3], 0–255
+    covariance: NDArray[np.float64]  # of the RGB values 0–255 of the training pixels, [3, 3]
+    fingerprint: str  # hex SHA-256 over all that determines classes, labels, pixels and statistics
+    manifest: dict[str, Any]
+
+
+def open_store(path: Path) -> Store:
+    """Open a prepared store. Images stay on disk, and hashes are left to `repro verify`.
+
+    Raises ReproError if `path` holds no finished store of this format, or a file is missing or has another
+    length than the manifest says.
+    """
+    path = Path(path)
+    manifest = _read_manifest(path)
+    try:
+        size: int = manifest["size"]
+        for record in file_records(manifest):
+            _check_length(path, record)
+        statistics = manifest["statistics"]
+        return Store(
+            path=path,
+            dataset=manifest["dataset"],
+            size=size,
+            classes=tuple(ClassInfo(**info) for info in manifest["classes"]),
+            splits={
+                name: Split(
+                    root=path,
+                    size=size,
+                    shards=tuple(ShardRecord(**shard) for shard in manifest["splits"][name]["shards"]),
+                    labels=FileRecord(**manifest["splits"][name]["labels"]),
+                    names=FileRecord(**manifest["splits"][name]["names"]),
+                )
+                for name in SPLITS
+                if name in manifest["splits"]
+            },
+            mean=load_array(path / statistics["mean"]["file"], np.float32, (size, size, 3)),
+            mean_rgb=np.array(statistics["mean_rgb"], np.float64),
+            covariance=np.array(statistics["covariance"], np.float64),
+            fingerprint=fingerprint(manifest),
+            manifest=manifest,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ReproError(_damaged(path / "manifest.json", error)) from error
+
+
+def file_records(manifest: dict[str, Any]) -> Iterable[FileRecord]:
+    """Every file that a manifest lists, shards as `ShardRecord`."""
+    yield FileRecord(**manifest["statistics"]["mean"])
+    for split in manifest["splits"].values():
+        yield FileRecord(**split["labels"])
+        yield FileRecord(**split["names"])
+        yield from (ShardRecord(**shard) for shard in split["shards"])
+
+
+def fingerprint(manifest: dict[str, Any]) -> str:
+    """Hex SHA-256 over all that determines a store's classes, labels, pixels and statistics.
+
+    Names of images, rejected inputs and versions of tools are left out: they do not reach the network.
+    """
+    contents = {
+        "dataset": manifest["dataset"],
+        "size": manifest["size"],
+        "classes": manifest["classes"],
+        "splits": {
+            name: {
+                "labels": split["labels"]["sha256"],
+                "shards": [(shard["images"], shard["sha256"]) for shard in split["shards"]],
+            }
+            for name, split in manifest["splits"].items()
+        },
+        "mean": manifest["statistics"]["mean"]["sha256"],
+        "covariance": manifest["statistics"]["covariance"],
+    }
+    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
+
+
+def write_array(root: Path, file: str, array: NDArray[Any]) -> FileRecord:
+    """Write an array as `.npy` at `file` below `root`, through to the disk."""
+    with (root / file).open("wb") as target:
+        writer = _HashingWriter(target)
+        np.lib.format.write_array(writer, np.ascontiguousarray(array), allow_pickle=False)
+        return writer.close(file)
+
+
+def write_names(root: Path, file: str, names: Iterable[str]) -> FileRecord:
+    """Write names as JSON strings, one a line; any name that a file system allows survives."""
+    with (root / file).open("wb") as target:
+        writer = _HashingWriter(target)
+        for name in names:
+            writer.write(f"{json.dumps(name)}\n".encode("ascii"))
+        return writer.close(file)
+
+
+def write_manifest(root: Path, manifest: dict[str, Any]) -> None:
+    """Complete a store: until this returns, nobody opens it; from then on, it is whole."""
+    temporary = root / "manifest.json.tmp"
+    with temporary.open("wb") as target:
+        writer = _HashingWriter(target)
+        writer.write(f"{json.dumps(manifest, indent=1)}\n".encode("ascii"))
+        writer.close("manifest.json")
+    temporary.rename(root / "manifest.json")
+    sync_folder(root)
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames in a folder survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def load_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Load an `.npy` file that must hold `shape` of `dtype`. Raises ReproError."""
+    try:
+        array: NDArray[Any] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ReproError(_damaged(path, error)) from error
+    if array.dtype != dtype or array.shape != shape:
+        raise ReproError(_damaged(path, f"holds {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}"))
+    return array
+
+
+class _HashingWriter:
+    """Hashes what it writes, so that no file is read a second time."""
+
+    def __init__(self, target: BinaryIO) -> None:
+        self._target = target
+        self._hash = hashlib.sha256()
+        self._bytes = 0
+
+    def write(self, data: bytes) -> int:
+        self._hash.update(data)
+        self._bytes += len(data)
+        return self._target.write(data)
+
+    def close(self, file: str) -> FileRecord:
+        self._target.flush()
+        os.fsync(self._target.fileno())
+        self._target.close()
+        return FileRecord(file, self._bytes, self._hash.hexdigest())
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    again = f"make it with `repro prepare DATASET --out {path}`"
+    try:
+        manifest = json.loads((path / "manifest.json").read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        if not path.exists():
+            raise ReproError(f"no store at '{path}': {again}") from None
+        raise ReproError(f"'{path}' is not a finished store, it has no manifest.json: {again}") from None
+    except (OSError, ValueError) as error:
+        raise ReproError(_damaged(path / "manifest.json", error)) from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ReproError(f"'{path}' is not a store, its manifest.json is of something else: {again}")
+    if manifest.get("version") != VERSION:
+        raise ReproError(
+            f"'{path}' is a store of version {manifest.get('version')!r}, this program reads {VERSION}: {again}"
+        )
+    return manifest
+
+
+def _check_length(path: Path, record: FileRecord) -> None:
+    try:
+        length = (path / record.file).stat().st_size
+    except OSError as error:
+        raise ReproError(_damaged(path / record.file, error)) from error
+    if length != record.bytes:
+        raise ReproError(_damaged(path / record.file, f"it has {length} bytes and should have {record.bytes}"))
+
+
+def _damaged(path: Path, reason: object) -> str:
+    if isinstance(reason, OSError) and reason.strerror:
+        reason = reason.strerror
+    elif isinstance(reason, Exception):
+        reason = f"{type(reason).__name__} {reason}"
+    return f"the store's file '{path}' is damaged ({reason}): prepare the store again"
