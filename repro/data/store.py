@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from repro import atomic
 from repro.errors import ReproError
 
 FORMAT = "repro-store"
@@ -224,22 +225,8 @@ def write_names(root: Path, file: str, names: Iterable[str]) -> FileRecord:
 
 def write_manifest(root: Path, manifest: dict[str, Any]) -> None:
     """Complete a store: until this returns, nobody opens it; from then on, it is whole."""
-    temporary = root / "manifest.json.tmp"
-    with temporary.open("wb") as target:
-        writer = _HashingWriter(target)
-        writer.write(f"{json.dumps(manifest, indent=1)}\n".encode("ascii"))
-        writer.close("manifest.json")
-    temporary.rename(root / "manifest.json")
-    sync_folder(root)
-
-
-def sync_folder(path: Path) -> None:
-    """Make renames in a folder survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    # ASCII, because a file's name need not be UTF-8.
+    atomic.write(root / "manifest.json", f"{json.dumps(manifest, indent=1)}\n".encode("ascii"))
 
 
 def load_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:

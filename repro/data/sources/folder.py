@@ -79,9 +79,7 @@ def list_images(path: Path) -> Source:
                 raise ReproError(f"class '{class_id}' is in {split} but not in train: '{root / class_id}'")
             names = sorted(file.relative_to(path).as_posix() for file in _image_files(root / class_id))
             if not names:
-                raise ReproError(
-                    f"class '{class_id}' holds no images ({' '.join(EXTENSIONS)}): '{root / class_id}'"
-                )
+                raise ReproError(f"class '{class_id}' holds no image files: '{root / class_id}'")
             references += [FileReference(str(path), name, labels[class_id]) for name in names]
         if not references:
             raise ReproError(f"'{root}' holds no class folders: add them, or remove it")
