@@ -1,13 +1,14 @@
 """The built-in data set: JPEGs of many sizes, generated, in ten classes that a network must learn filters for.
 
 Six classes are gratings: horizontal, vertical or diagonal, coarse or fine, of any two colours. One is a plaid of
-horizontal and vertical stripes. Three are round blobs on a ground of any colour and differ in theirs alone: red beside
-green, blue beside yellow, dark beside bright. A mirror image always keeps its class, because training mirrors
+horizontal and vertical stripes. Three are round blobs that differ in colour alone: red beside green, blue beside
+yellow, dark beside bright. A mirror image always keeps its class, because training mirrors
 images (Sec. 4.1): diagonals of both directions are one class.
 
 Phase, place, contrast, colours, background, light, noise, size and shape of an image say nothing about its class,
-and in each image a smaller patch of another class lies beside the true one. So a linear classifier on the pixels
-gets nowhere, while a small AlexNet learns oriented, frequency-selective and coloured filters, as in Figure 3.
+and in each image a smaller patch of another class lies beside the true one. A ridge classifier on the pixels has 62%
+error on val (chance: 90%), a net of three convolutions 4% after ten epochs. What is learned are oriented,
+frequency-selective and coloured filters, as in Figure 3.
 
 An image follows from (seed, split, index) alone.
 """
@@ -41,14 +42,13 @@ CLASSES = (
 IMAGES_PER_CLASS = {"train": 300, "val": 60, "test": 60}
 ANGLES = {"horizontal": 90.0, "vertical": 0.0, "diagonal": 45.0}  # of the wave's direction, degrees
 WAVES = {"coarse": (4.5, 6.5), "fine": (10.0, 14.0)}  # along the shorter side
-OPPONENTS: dict[str, Opponents] = {  # RGB of the two kinds of blobs, added to the ground
-    "red-green": ((90, -50, -50), (-50, 70, -50)),
-    "blue-yellow": ((-50, -40, 100), (60, 50, -80)),
-    "dark-bright": ((-80, -80, -80), (80, 80, 80)),
-}
-
 Pixels = NDArray[np.float32]
 Opponents = tuple[tuple[int, int, int], tuple[int, int, int]]
+OPPONENTS: dict[str, Opponents] = {  # RGB of the two kinds of blobs, added to the ground; they cancel on average
+    "red-green": ((85, -55, -20), (-85, 55, 20)),
+    "blue-yellow": ((-45, -40, 95), (45, 40, -95)),
+    "dark-bright": ((-75, -75, -75), (75, 75, 75)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def draw(label: int, random: np.random.Generator) -> NDArray[np.uint8]:
     column, row = column + 0.42 * np.cos(direction), row + 0.42 * np.sin(direction)
     _lay(image, distractor, x, y, column, row, random.uniform(0.1, 0.16), random)
 
-    image += random.standard_normal(image.shape, np.float32) * np.float32(random.uniform(2, 12))
+    image += random.standard_normal(image.shape, np.float32) * np.float32(random.uniform(2, 16))
     pixels: NDArray[np.uint8] = np.clip(np.rint(image), 0, 255).astype(np.uint8)
     return pixels
 
@@ -140,13 +140,13 @@ def _texture(name: str, x: Pixels, y: Pixels, random: np.random.Generator) -> Pi
         return _blobs(OPPONENTS[name], x, y, random)
     if name == "plaid":
         frequency = random.uniform(5, 13)
-        wave = (_wave(0, frequency, x, y, random) + _wave(90, frequency, x, y, random)) / 2
+        wave = (_wave(0, frequency, x, y, random) + _wave(90, frequency, x, y, random)) / np.float32(2)
     else:
         orientation, _, fineness = name.partition("-")
         angle = random.choice([-1, 1]) * ANGLES[orientation] + random.uniform(-8, 8)
         wave = _wave(angle, random.uniform(*WAVES[fineness]), x, y, random)
     # Light and dark stripes, tinted by any colour.
-    return wave[..., None] * _colour(random.uniform(25, 70) + random.normal(0, 25, 3))
+    return wave[..., None] * _colour(random.uniform(12, 60) + random.normal(0, 20, 3))
 
 
 def _wave(angle: float, frequency: float, x: Pixels, y: Pixels, random: np.random.Generator) -> Pixels:
