@@ -6,8 +6,8 @@ yellow, dark beside bright. A mirror image always keeps its class, because train
 images (Sec. 4.1): diagonals of both directions are one class.
 
 Phase, place, contrast, colours, background, light, noise, size and shape of an image say nothing about its class,
-and in each image a smaller patch of another class lies beside the true one. A ridge classifier on the pixels has 62%
-error on val (chance: 90%), a net of three convolutions 4% after ten epochs. What is learned are oriented,
+and in each image a smaller patch of another class lies beside the true one. A ridge classifier on the pixels has
+62% error on val (chance: 90%), a net of three convolutions 4% after ten epochs. What it learns are oriented,
 frequency-selective and coloured filters, as in Figure 3.
 
 An image follows from (seed, split, index) alone.

@@ -1,0 +1,153 @@
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_pictures
+
+import repro.prepare
+from repro.data.pixels import to_square
+from repro.data.store import Store, open_store
+from repro.errors import ReproError
+from repro.prepare import prepare
+from repro.verify import verify_store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """23 training images in shards of 4, and 2 + 2 for validation."""
+    folder = tmp_path_factory.mktemp("store")
+    source = write_pictures(folder / "images", {"train/a": 11, "train/b": 12, "val/a": 2, "val/b": 2})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(repro.prepare, "SHARD_IMAGES", 4)
+        return prepare("folder", folder / "store", source=source, size=16)
+
+
+@pytest.fixture
+def copy(store: Store, tmp_path: Path) -> Path:
+    """A store of one's own, to damage."""
+    return Path(shutil.copytree(store.path, tmp_path / "copy"))
+
+
+def test_images_come_from_any_shard_in_any_order(store: Store) -> None:
+    train = store.splits["train"]
+    assert len(train) == 23
+    assert len(train.shards) == 6
+    source = store.path.parent / "images"
+    for indices in ([22, 0, 4, 3, 4, 21, 7, 8], list(range(23)), [], [5]):
+        images = train.images(np.array(indices, np.int64))
+        assert images.shape == (len(indices), 16, 16, 3)
+        for image, index in zip(images, indices, strict=True):
+            name = train.names[index]
+            np.testing.assert_array_equal(image, to_square((source / name).read_bytes(), 16))
+            assert store.classes[train.labels[index]].id == name.split("/")[1]
+
+
+def test_images_are_fresh_and_outside_is_an_error(store: Store) -> None:
+    train = store.splits["train"]
+    first = train.images(np.array([0]))
+    first += 1
+    assert (train.images(np.array([0])) != first).all()
+    for outside in (-1, 23):
+        with pytest.raises(IndexError, match=str(outside)):
+            train.images(np.array([3, outside]))
+
+
+def test_a_split_travels_to_workers_without_its_pixels(store: Store) -> None:
+    train = store.splits["train"]
+    train.images(np.arange(23))
+    pickled = pickle.dumps(train)
+    assert len(pickled) < 4000
+    np.testing.assert_array_equal(pickle.loads(pickled).images(np.arange(23)), train.images(np.arange(23)))
+
+
+def test_fingerprint_follows_the_contents_not_the_place(store: Store, copy: Path) -> None:
+    assert open_store(copy).fingerprint == store.fingerprint
+    assert len(store.fingerprint) == 64
+    manifest = json.loads((copy / "manifest.json").read_text())
+    for change in (
+        lambda m: m["classes"][0].update(name="other"),
+        lambda m: m["splits"]["val"]["shards"][0].update(sha256="0" * 64),
+        lambda m: m["splits"]["train"]["labels"].update(sha256="0" * 64),
+        lambda m: m["statistics"]["mean"].update(sha256="0" * 64),
+        lambda m: m["statistics"]["covariance"][0].__setitem__(0, 1.0),
+    ):
+        changed = json.loads(json.dumps(manifest))
+        change(changed)
+        (copy / "manifest.json").write_text(json.dumps(changed))
+        assert open_store(copy).fingerprint != store.fingerprint
+
+
+def test_what_is_not_a_whole_store_is_refused(copy: Path, tmp_path: Path) -> None:
+    def refused(match: str, path: Path = copy) -> None:
+        with pytest.raises(ReproError, match=match) as error:
+            open_store(path)
+        assert "\n" not in str(error.value)
+        assert str(path) in str(error.value)
+
+    refused("no store at", tmp_path / "nowhere")
+    manifest = (copy / "manifest.json").read_text()
+    shard = copy / "train" / "00003.npy"
+    whole = shard.read_bytes()
+
+    shard.write_bytes(whole[:-1])
+    refused(r"00003\.npy.*bytes")
+    shard.unlink()
+    refused(r"00003\.npy.*No such file")
+    shard.write_bytes(whole)
+
+    for damage, match in [
+        (manifest.replace('"version": 1', '"version": 99'), "version 99"),
+        (manifest.replace("repro-store", "something"), "of something else"),
+        (manifest[:-20], "damaged"),
+        (manifest.replace('"splits"', '"parts"'), "damaged"),
+        ("[]", "of something else"),
+    ]:
+        (copy / "manifest.json").write_text(damage)
+        refused(match)
+    (copy / "manifest.json").unlink()
+    refused("not a finished store")
+
+
+def test_damaged_small_files_are_errors_of_the_user(copy: Path) -> None:
+    for file, read in [
+        ("train/labels.npy", lambda store: store.splits["train"].labels),
+        ("train/names.jsonl", lambda store: store.splits["train"].names),
+        ("mean.npy", lambda store: store.mean),
+    ]:
+        intact = (copy / file).read_bytes()
+        (copy / file).write_bytes(b"?" * len(intact))
+        with pytest.raises(ReproError, match=file.split("/")[-1]):
+            read(open_store(copy))
+        (copy / file).write_bytes(intact)
+
+
+def test_verify_finds_nothing_in_a_sound_store(store: Store) -> None:
+    seen: list[tuple[int, int]] = []
+    assert verify_store(store.path, lambda done, total: seen.append((done, total))) == []
+    assert seen[-1][0] == seen[-1][1] > 0
+
+
+@pytest.mark.parametrize(
+    "file", ["train/00003.npy", "val/00000.npy", "train/labels.npy", "val/names.jsonl", "mean.npy"]
+)
+def test_verify_traces_a_flipped_bit_to_its_file(copy: Path, file: str) -> None:
+    damaged = bytearray((copy / file).read_bytes())
+    damaged[-10] ^= 1
+    (copy / file).write_bytes(damaged)
+    problems = verify_store(copy)
+    assert len(problems) == 1
+    assert file in problems[0]
+
+
+def test_verify_recomputes_what_the_manifest_states(copy: Path) -> None:
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["statistics"]["mean_rgb"][0] += 1e-9
+    manifest["splits"]["val"]["images"] = 5
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    assert [problem.split(":")[0] for problem in verify_store(copy)] == ["val", "statistics"]
+    manifest["classes"][0]["name"] = "renamed"
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    assert "fingerprint" in verify_store(copy)[0]

@@ -1,0 +1,213 @@
+import errno
+import filecmp
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import picture, write_pictures
+
+import repro.prepare
+from repro.data.pixels import to_square
+from repro.data.store import Store, open_store
+from repro.errors import ReproError
+from repro.prepare import DATASETS, prepare
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    return write_pictures(tmp_path / "images", {"train/a": 6, "train/b": 4, "val/a": 2, "val/b": 2})
+
+
+def refused(match: str, tmp_path: Path, *arguments: Any, **options: Any) -> None:
+    """Refused in one line, and nothing is left that was not there."""
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ReproError, match=match) as error:
+        prepare(*arguments, **options)
+    assert "\n" not in str(error.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_prepared_is_what_was_there(images: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    store = prepare("folder", tmp_path / "store", source=images, size=24, on_progress=lambda *at: seen.append(at))
+    assert (store.dataset, store.size, list(store.splits)) == ("folder", 24, ["train", "val"])
+    assert [(info.id, info.name) for info in store.classes] == [("a", "a"), ("b", "b")]
+    assert store.splits["train"].labels.tolist() == [0] * 6 + [1] * 4
+    assert store.splits["val"].names == ["val/a/0.jpg", "val/a/1.jpg", "val/b/0.jpg", "val/b/1.jpg"]
+    assert seen[-1] == (14, 14)
+
+    expected = np.stack([to_square((images / name).read_bytes(), 24) for name in store.splits["train"].names])
+    np.testing.assert_array_equal(store.splits["train"].images(np.arange(10)), expected)
+    np.testing.assert_array_equal(store.mean, expected.mean(axis=0).astype(np.float32))
+    pixels = expected.reshape(-1, 3).astype(np.float64)
+    np.testing.assert_allclose(store.mean_rgb, pixels.mean(axis=0), rtol=1e-14)
+    np.testing.assert_allclose(store.covariance, np.cov(pixels.T, bias=True), rtol=1e-11)
+    assert store.manifest["rejected"] == []
+    assert store.manifest["versions"].keys() == {"numpy", "pillow", "libjpeg_turbo"}
+
+
+def same_files(one: Path, other: Path) -> bool:
+    files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
+    assert files == sorted(path.relative_to(other) for path in other.rglob("*") if path.is_file())
+    return all(filecmp.cmp(one / file, other / file, shallow=False) for file in files)
+
+
+def test_any_number_of_workers_makes_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repro.prepare, "SHARD_IMAGES", 16)
+    monkeypatch.setattr(repro.prepare, "POOL_IMAGES", 1)
+    for workers in (1, 2):
+        prepare("synthetic", tmp_path / f"{workers}", size=32, limit_per_class=5, workers=workers)
+    assert same_files(tmp_path / "1", tmp_path / "2")
+    prepare("synthetic", tmp_path / "other", size=32, limit_per_class=5, seed=1)
+    assert open_store(tmp_path / "other").fingerprint != open_store(tmp_path / "1").fingerprint
+
+
+def test_limit_keeps_so_many_of_each_class_by_seed(images: Path, tmp_path: Path) -> None:
+    stores = [
+        prepare("folder", tmp_path / str(seed), source=images, size=16, limit_per_class=3, seed=seed)
+        for seed in range(3)
+    ]
+    for store in stores:
+        assert store.splits["train"].labels.tolist() == [0, 0, 0, 1, 1, 1]
+        assert len(store.splits["val"]) == 4
+    assert len({tuple(store.splits["train"].names) for store in stores}) > 1
+
+
+def test_default_size_is_the_data_sets_own(synthetic_store: Store) -> None:
+    assert synthetic_store.size == 64
+    assert list(synthetic_store.splits) == ["train", "val", "test"]
+    assert {name: dataset.size for name, dataset in DATASETS.items()} == {
+        "folder": 256,
+        "cifar10": 32,
+        "synthetic": 64,
+    }
+
+
+def test_a_few_undecodable_images_are_listed_with_reasons(tmp_path: Path) -> None:
+    images = write_pictures(tmp_path / "images", {"train/a": 1300, "train/b": 2, "val/a": 1, "val/b": 1})
+    (images / "train/a/text.jpg").write_text("no image at all")
+    store = prepare("folder", tmp_path / "store", source=images, size=8, workers=1)
+    (rejected,) = store.manifest["rejected"]
+    assert rejected == {"split": "train", "name": "train/a/text.jpg", "reason": rejected["reason"]}
+    assert rejected["reason"].startswith("not an image")
+    assert len(store.splits["train"]) == 1302
+    assert "train/a/text.jpg" not in store.splits["train"].names
+    (images / "train/b/text.jpg").write_text("no image at all")
+    refused(r"2 of \d+ images cannot be used.*train/a/text.jpg.*not an image",
+            tmp_path, "folder", tmp_path / "again", source=images, size=8, workers=1)  # fmt: skip
+
+
+def test_a_class_that_loses_all_its_images_is_an_error(tmp_path: Path) -> None:
+    images = write_pictures(tmp_path / "images", {"train/a": 1300, "train/b": 1, "val/a": 1})
+    (images / "train/b/0.jpg").write_bytes(b"")
+    refused("of class 'b' in train no image", tmp_path,
+            "folder", tmp_path / "store", source=images, size=8, workers=1)  # fmt: skip
+
+
+def test_a_text_file_among_few_images_is_an_error(images: Path, tmp_path: Path) -> None:
+    (images / "val/b/text.jpg").write_text("no image at all")
+    refused("1 of 15 images.*val/b/text.jpg", tmp_path, "folder", tmp_path / "store", source=images)
+
+
+def test_unusable_arguments(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "store"
+    refused("unknown data set 'cifar': did you mean cifar10", tmp_path, "cifar", out)
+    refused("unknown data set 'xyz': did you mean folder or cifar10 or synthetic", tmp_path, "xyz", out)
+    refused("no such folder", tmp_path, "folder", out, source=tmp_path / "nowhere")
+    refused("--size is 0", tmp_path, "folder", out, source=images, size=0)
+    refused("--size is 5000", tmp_path, "folder", out, source=images, size=5000)
+    refused("--limit-per-class is 0", tmp_path, "folder", out, source=images, limit_per_class=0)
+    refused("--workers is -1", tmp_path, "folder", out, source=images, workers=-1)
+    refused("--seed is -1", tmp_path, "synthetic", out, seed=-1)
+    refused("is not empty", tmp_path, "folder", images, source=images)
+    refused("Not a directory", tmp_path, "folder", images / "train/a/0.jpg", source=images)
+    refused("Not a directory", tmp_path, "folder", images / "train/a/0.jpg/store", source=images)
+
+
+def test_an_empty_folder_and_missing_parents_are_welcome(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for out in (tmp_path / "empty", tmp_path / "not" / "yet" / "there"):
+        assert prepare("folder", out, source=images, size=8).path == out
+        assert [path.name for path in out.parent.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EACCES, errno.EROFS], ids=["full", "unwritable", "read-only"])
+@pytest.mark.parametrize("file", ["train/00000.npy", "val/labels.npy", "manifest.json"])
+def test_a_disk_that_fails_leaves_nothing_behind(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, file: str
+) -> None:
+    sync = os.fsync
+
+    def failing_sync(descriptor: int) -> None:
+        if Path(os.readlink(f"/proc/self/fd/{descriptor}")).name.strip(".").startswith(file.split("/")[-1]):
+            raise OSError(error, os.strerror(error))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", failing_sync)
+    refused(os.strerror(error), tmp_path, "folder", tmp_path / "a" / "b" / "store", source=images, size=8)
+
+
+def test_a_real_limit_on_file_size_in_worker_processes(tmp_path: Path) -> None:
+    """The system itself refuses to write; the error crosses from the worker to the user."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "import repro.prepare\n"
+        "from repro.errors import ReproError\n"
+        "if __name__ == '__main__':\n"
+        "    repro.prepare.POOL_IMAGES = 1\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "    try:\n"
+        "        repro.prepare.prepare('synthetic', Path(sys.argv[1]), size=64, limit_per_class=20, workers=2)\n"
+        "    except ReproError as error:\n"
+        "        print(error)\n"
+    )
+    root = str(Path(repro.prepare.__file__).parents[1])
+    result = subprocess.run(
+        [sys.executable, script, tmp_path / "store"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": root},
+        check=True,
+    )
+    assert "File too large" in result.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["script.py"]
+
+
+def test_an_interrupt_leaves_nothing_behind(images: Path, tmp_path: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare("folder", tmp_path / "store", source=images, size=8, on_progress=interrupt)
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+def test_names_that_are_not_utf8(images: Path, tmp_path: Path) -> None:
+    odd = "caf\udce9\n.jpg"
+    (images / "train/a" / odd).write_bytes(picture(9))
+    store = prepare("folder", tmp_path / "store", source=images, size=8)
+    assert f"train/a/{odd}" in store.splits["train"].names
+    json.loads((store.path / "manifest.json").read_text())
+
+
+def test_prepare_imports_no_torch() -> None:
+    root = str(Path(repro.prepare.__file__).parents[1])
+    code = "import repro.prepare, repro.verify, sys; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": root})
+
+
+def test_real_photographs(real_images: Callable[[str], Path], tmp_path: Path) -> None:
+    store = prepare("folder", tmp_path / "store", source=real_images("imagenet5"), size=128)
+    assert {name: len(split) for name, split in store.splits.items()} == {"train": 270, "val": 30, "test": 75}
+    assert store.manifest["rejected"] == []
+    assert 60 < store.mean_rgb.min() < store.mean_rgb.max() < 180
+    assert (np.linalg.eigvalsh(store.covariance) > 0).all()
