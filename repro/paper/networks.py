@@ -119,12 +119,10 @@ class Network:
         """The net for smaller images: every hidden layer `width` times as wide, `classes` outputs."""
 
         def narrow(layer: Layer) -> Layer:
-            if layer is self.layers[-1]:
-                return replace(layer, units=classes)
             if isinstance(layer, Conv):
                 return replace(layer, kernels=_even(layer.kernels * width))
             if isinstance(layer, Linear):
-                return replace(layer, units=_even(layer.units * width))
+                return replace(layer, units=classes if layer is self.layers[-1] else _even(layer.units * width))
             return layer
 
         return replace(self.edit(narrow), input_size=input_size)

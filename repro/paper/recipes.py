@@ -79,10 +79,10 @@ class Steps:
 
 @dataclass(frozen=True)
 class LatePhase:
-    """What the program's operator changed by hand towards the end of a run; epochs of a full-length run.
+    """What the program's operator changed by hand towards the end of the run.
 
     From epoch `settle` on, the colour noise is off, conv1's rate is divided by 10 and so is the rate of all
-    biases (its time is not recorded: ours). From `freeze` on, conv1 stands still.
+    biases (its time is not recorded: ours). From `freeze` on, conv1's rate is 0.
     """
 
     settle: int = 67

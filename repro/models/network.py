@@ -1,0 +1,106 @@
+"""From a network's specification to a torch module."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from repro.models import layers
+from repro.paper.arithmetic import LayerCount, count, overhang
+from repro.paper.networks import LRN, Activation, Conv, Dropout, Layer, Linear, Network, Pool, SpatialNorm
+from repro.paper.recipes import Initialisation
+from repro.paper.variants import configure
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+
+
+class AlexNet(nn.Module):
+    """A net of the paper: images [N, 3, S, S], mean-subtracted 0–255 values, to logits [N, classes].
+
+    Its children carry the paper's names (`conv1`, `lrn1`, `pool1`, … `fc8`) and act in order. `network` is the
+    specification it was built from.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+        below = (3, network.input_size)
+        for row in count(network):
+            self.add_module(row.layer.name, _module(row.layer, row, *below))
+            below = (row.maps, row.size)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of outputs."""
+        return self.network.classes
+
+    @property
+    def num_features(self) -> int:
+        """The number of fc7's neurons."""
+        return self.get_classifier().in_features
+
+    def get_classifier(self) -> nn.Linear:
+        """The last layer, fc8."""
+        last = self.get_submodule(self.network.layers[-1].name)
+        assert isinstance(last, nn.Linear)
+        return last
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """[N, 3, S, S] to the activations of the last hidden layer, [N, 4096] at full width (Sec. 6.1)."""
+        x = images
+        for module in list(self.children())[:-1]:
+            x = module(x.flatten(1) if isinstance(module, nn.Linear) else x)
+        return x
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[N, 3, S, S] to logits [N, classes]."""
+        logits: Tensor = self.get_classifier()(self.forward_features(images))
+        return logits
+
+    @torch.no_grad()
+    def initialise(self, initialisation: Initialisation, generator: torch.Generator | None = None) -> AlexNet:
+        """Draw the weights and set the biases as the recipe says (Sec. 5); returns the net itself."""
+        for name, module in self.named_children():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.weight.normal_(0.0, initialisation.weight_std(name), generator=generator)
+                assert module.bias is not None
+                module.bias.fill_(initialisation.bias(name))
+        return self
+
+    def use_dropout_generator(self, generator: torch.Generator) -> None:
+        """Take all dropout masks from `generator`."""
+        for module in self.modules():
+            if isinstance(module, layers.PaperDropout):
+                module.generator = generator
+
+
+def build_model(variant: str = "alexnet", recipe: str = "authors", num_classes: int = 1000) -> AlexNet:
+    """A net of the paper at its full size, freshly initialised by the recipe.
+
+    `variant` is one of `repro list variants`, `recipe` "authors" or "paper". Images are mean-subtracted RGB
+    values of 0–255, [N, 3, 224, 224]. Raises ReproError for an unknown name.
+    """
+    configuration = configure(variant, recipe, "paper", num_classes)
+    return AlexNet(configuration.network).initialise(configuration.recipe.initialisation)
+
+
+def _module(layer: Layer, row: LayerCount, maps: int, size: int) -> nn.Module:
+    """The torch module of `layer` on `maps` input maps of `size`×`size`."""
+    match layer:
+        case Conv():
+            shape = (maps, layer.kernels, layer.size, layer.stride, layer.padding)
+            if layer.round_up:
+                return layers.RoundedUpConv2d(*shape, groups=layer.towers, overhang=overhang(layer, size))
+            return nn.Conv2d(*shape, groups=layer.towers)
+        case Activation():
+            return ACTIVATIONS[layer.function]()
+        case LRN():
+            return layers.LocalResponseNorm(maps, layer.n, layer.k, layer.alpha, layer.beta, layer.towers)
+        case SpatialNorm():
+            return layers.SpatialNorm(layer.size, layer.k, layer.alpha, layer.beta)
+        case Pool():
+            return nn.MaxPool2d(layer.size, layer.stride, ceil_mode=True)
+        case Dropout():
+            return layers.PaperDropout(layer.rate)
+        case Linear():
+            return nn.Linear(row.kernel_depth, layer.units)
