@@ -18,3 +18,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> ReproError:
     near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(choices)}"
     return ReproError(f"unknown {kind} '{name}': {hint}")
+
+
+class Stopped(Exception):
+    """The user asked to stop by a signal, and everything is saved; the exit code is 128 + `signal`."""
+
+    def __init__(self, signal: int, message: str) -> None:
+        super().__init__(message)
+        self.signal = signal

@@ -1,0 +1,42 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from repro.errors import ReproError
+
+
+def write(path: Path, content: bytes) -> None:
+    """Put `content` at `path` so that a crash at any moment leaves the old file or the new one, never a part.
+
+    Raises ReproError with the system's reason (no space left, no permission, …); the old file then stands.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise ReproError(f"cannot write '{path}': {error.strerror}; what stood there before is untouched") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write` for a JSON document; NaN is refused, for no other reader accepts it."""
+    write(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the folder's list of names on the disk, so that a rename survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

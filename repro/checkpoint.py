@@ -1,0 +1,73 @@
+"""Checkpoints: tensors in safetensors, everything else in JSON beside them; no pickle.
+
+A checkpoint is two files, `<step>.safetensors` and `<step>.json`. The JSON is written last, holds the SHA-256
+of the other, and so is what makes the checkpoint valid.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from repro import atomic
+from repro.errors import ReproError
+
+KEPT = 2  # the newest, and the one before in case the newest turns out to be damaged
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was saved: tensors by name, on the CPU, and a state of JSON values."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> Path:
+    """Save a checkpoint of `step`, then remove all but the newest two. Returns the path of its JSON file.
+
+    Raises ReproError when it cannot be written; the checkpoints before it are then all still there.
+    """
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{step:010d}.json"
+    content = safetensors.torch.save(tensors)
+    atomic.write(path.with_suffix(".safetensors"), content)
+    atomic.write_json(path, {"sha256": hashlib.sha256(content).hexdigest(), "state": state})
+    for old in sorted(folder.glob("*.json"))[:-KEPT]:
+        old.unlink()
+        old.with_suffix(".safetensors").unlink(missing_ok=True)
+    return path
+
+
+def load_newest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint in `folder` that is whole; None if there is none.
+
+    A damaged one is passed over with a warning.
+    """
+    for path in sorted(folder.glob("*.json"), reverse=True):
+        try:
+            return load(path)
+        except ReproError as error:
+            warnings.warn(f"{error}; the checkpoint before it is used", RuntimeWarning, stacklevel=2)
+    return None
+
+
+def load(path: Path) -> Checkpoint:
+    """The checkpoint whose JSON file is `path`. Raises ReproError if it is damaged in any way."""
+    try:
+        record = json.loads(path.read_bytes())
+        content = path.with_suffix(".safetensors").read_bytes()
+        if hashlib.sha256(content).hexdigest() != record["sha256"]:
+            raise ValueError("its checksum is another")
+        return Checkpoint(path, safetensors.torch.load(content), record["state"])
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise ReproError(f"checkpoint '{path}' is damaged ({error})") from error

@@ -1,0 +1,83 @@
+"""From stored bytes to what the net sees: training views (Sec. 4.1) and the ten test views, on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from repro.data.sampling import Draws
+from repro.paper.recipes import Augmentation, Colour
+
+
+class Views:
+    """Cuts `crop`×`crop` views out of stored images and subtracts the training set's mean.
+
+    `mean` float32 [S, S, 3] and `covariance` float64 [3, 3] are the store's, of values 0–255. All results are
+    float32 [N, 3, crop, crop] on `device`, in channels-last memory, which the bytes already have.
+    """
+
+    def __init__(
+        self,
+        mean: np.ndarray,
+        covariance: np.ndarray,
+        crop: int,
+        augmentation: Augmentation,
+        device: torch.device,
+    ) -> None:
+        self.crop, self.device = crop, device
+        self.margin = mean.shape[0] - crop
+        self.mean_of_patch = augmentation.mean_of_patch
+        self.mean = torch.from_numpy(mean).to(device)
+        self.centre_mean = self._patch(self.mean, self.margin // 2, self.margin // 2)
+        self.colour = augmentation.colour
+        if self.colour:
+            self.colour_basis = colour_basis(covariance, self.colour).to(device)
+
+    def training(self, images: np.ndarray, draws: Draws, colour: bool = True) -> Tensor:
+        """One training view of each image, uint8 [N, S, S, 3], by its draws; `colour` False leaves out the noise."""
+        batch = torch.from_numpy(images).to(self.device)
+        rows, columns = self._grid(draws)
+        image = torch.arange(len(batch), device=self.device)[:, None, None]
+        patches = batch[image, rows, columns].float()
+        patches -= self.mean[rows, columns] if self.mean_of_patch else self.centre_mean
+        if self.colour and colour:
+            shift = torch.from_numpy(draws.alpha).to(self.device) @ self.colour_basis.T
+            patches = (patches + shift[:, None, None, :]) / self.colour.divide_by
+        return patches.permute(0, 3, 1, 2)
+
+    def testing(self, images: np.ndarray, views: int) -> Iterator[Tensor]:
+        """The centre view, or with `views` 10 the corners and the centre and their mirror images, one by one."""
+        batch = torch.from_numpy(images).to(self.device)
+        middle, end = self.margin // 2, self.margin
+        places = [(middle, middle)]
+        if views == 10:
+            places += [(0, 0), (0, end), (end, 0), (end, end)]
+        for top, left in places:
+            mean = self._patch(self.mean, top, left) if self.mean_of_patch else self.centre_mean
+            view = (self._patch(batch, top, left).float() - mean).permute(0, 3, 1, 2)
+            yield view
+            if views == 10:
+                yield view.flip(3)
+
+    def _patch(self, image: Tensor, top: int, left: int) -> Tensor:
+        return image[..., top : top + self.crop, left : left + self.crop, :]
+
+    def _grid(self, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Row and column of every pixel of each view: [N, crop, 1] and [N, 1, crop]; mirrored from the right."""
+        steps = torch.arange(self.crop, device=self.device)
+        top, left, mirror = (
+            torch.from_numpy(draw).to(self.device)[:, None] for draw in (draws.top, draws.left, draws.mirror)
+        )
+        columns = left + torch.where(mirror, self.crop - 1 - steps, steps)
+        return (top + steps)[:, :, None], columns[:, None, :]
+
+
+def colour_basis(covariance: np.ndarray, colour: Colour) -> Tensor:
+    """The matrix B, float32 [3, 3], for which B·α with α ~ N(0, 1)³ is the noise on values 0–255 (Sec. 4.1)."""
+    variances, directions = np.linalg.eigh(covariance)
+    # "eigenvalue" takes the text at its word on values from 0 to 1: λ/255² there, and 255 times that here.
+    spread = variances / 255 if colour.spread == "eigenvalue" else np.sqrt(np.maximum(variances, 0))
+    return torch.from_numpy((directions * spread * colour.std).astype(np.float32))

@@ -1,0 +1,65 @@
+"""The paper's update rule and the rate of each parameter in each epoch (Sec. 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from repro.paper.recipes import Recipe
+
+
+class PaperSGD(torch.optim.Optimizer):
+    """v ← momentum·v − weight_decay·lr·w − lr·∂L/∂w; w ← w + v (Sec. 5).
+
+    The rate stands inside v: after a drop of the rate the old velocity keeps its length. In `torch.optim.SGD`
+    the rate multiplies v, so that a drop shrinks the old velocity at once.
+    """
+
+    def __init__(self, params: Iterable[Any], lr: float, momentum: float, weight_decay: float) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter]["velocity"] = torch.zeros_like(parameter)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update of every parameter from its gradient; every parameter must have one."""
+        for group in self.param_groups:
+            weights, lr = group["params"], group["lr"]
+            velocities = [self.state[weight]["velocity"] for weight in weights]
+            torch._foreach_mul_(velocities, group["momentum"])
+            torch._foreach_add_(velocities, weights, alpha=-group["weight_decay"] * lr)
+            torch._foreach_add_(velocities, [weight.grad for weight in weights], alpha=-lr)
+            torch._foreach_add_(weights, velocities)
+
+
+def optimiser(model: nn.Module, recipe: Recipe) -> PaperSGD:
+    """The paper's rule over `model`, a group for each weight and each bias, named as the parameter."""
+    groups = [
+        {
+            "params": [parameter],
+            "name": name,
+            "weight_decay": recipe.weight_decay if recipe.bias_decay or not name.endswith("bias") else 0.0,
+        }
+        for name, parameter in model.named_parameters()
+    ]
+    return PaperSGD(groups, recipe.lr, recipe.momentum, recipe.weight_decay)
+
+
+def learning_rate(recipe: Recipe, parameter: str, drops: int, settled: bool, frozen: bool) -> float:
+    """The rate of `parameter` (such as "conv1.bias") after `drops` divisions by 10.
+
+    `settled` and `frozen` say whether the late phase's two epochs have come (`repro.paper.recipes.LatePhase`).
+    A frozen conv1 has rate 0.
+    """
+    layer, kind = parameter.rsplit(".", 1)
+    rate = recipe.lr * 0.1**drops
+    if kind == "bias":
+        rate = recipe.lr * recipe.bias_lr_ratio * (0.1**drops if recipe.bias_follows else 1.0)
+        rate *= 0.1 if settled else 1.0
+    if layer == "conv1" and settled:
+        rate *= 0.0 if frozen else 0.1
+    return rate

@@ -1,0 +1,72 @@
+"""What trained nets answer on a split, and how often they are wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from repro.data.store import Split
+from repro.data.views import Views
+from repro.models.network import AlexNet
+
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The answers for N images: the five most probable classes, most probable first (all, of fewer than five).
+
+    `labels` [N] int64; `top5` [N, 5] int64; `top5_probabilities` [N, 5] and `label_probabilities` [N] float32.
+    """
+
+    labels: np.ndarray
+    top5: np.ndarray
+    top5_probabilities: np.ndarray
+    label_probabilities: np.ndarray
+
+    def wrong(self, guesses: int) -> int:
+        """The number of images whose label is not among the first `guesses` answers (Sec. 2)."""
+        return int((self.top5[:, :guesses] != self.labels[:, None]).all(axis=1).sum())
+
+    def error(self, guesses: int) -> float:
+        """Top-1 or top-5 error in percent."""
+        return 100 * self.wrong(guesses) / len(self.labels)
+
+
+@torch.inference_mode()
+def predict(
+    models: Sequence[AlexNet],
+    views: Views,
+    split: Split,
+    view_count: int = 1,
+    bf16: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Predictions:
+    """Average the softmax outputs of all views (Sec. 4.1) and all models (Sec. 6) for each image of `split`.
+
+    `on_progress` is told images done and images in all. The models are left in evaluation mode.
+    """
+    for model in models:
+        model.eval()
+    parts = []
+    for start in range(0, len(split), BATCH):
+        rows = np.arange(start, min(start + BATCH, len(split)))
+        outputs = list(_softmaxes(models, views.testing(split.images(rows), view_count), bf16))
+        probabilities = torch.stack(outputs).mean(0).cpu()
+        labels = torch.from_numpy(split.labels[rows])
+        best = probabilities.topk(min(5, probabilities.shape[1]), dim=1)
+        parts.append((labels, best.indices, best.values, probabilities.gather(1, labels[:, None])[:, 0]))
+        if on_progress:
+            on_progress(len(rows) + start, len(split))
+    return Predictions(*(torch.cat(column).numpy() for column in zip(*parts, strict=True)))
+
+
+def _softmaxes(models: Sequence[AlexNet], views: Iterator[Tensor], bf16: bool) -> Iterator[Tensor]:
+    for view in views:
+        with torch.autocast(view.device.type, torch.bfloat16, enabled=bf16):
+            for model in models:
+                yield model(view).float().softmax(dim=1)

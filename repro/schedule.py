@@ -1,0 +1,60 @@
+"""When the learning rate drops and when training stops, as a pure function from state to state (Sec. 5)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from repro.paper.recipes import Plateau, Recipe, Steps
+
+
+@dataclass(frozen=True)
+class ScheduleState:
+    """Where a run stands: divisions of the rate so far, and what the plateau rule remembers.
+
+    `best` is the lowest validation error so far in percent, `waited` the epochs since, `left_chance` whether
+    the net has ever been better than the best constant answer.
+    """
+
+    drops: int = 0
+    best: float = 100.0
+    waited: int = 0
+    left_chance: bool = False
+    stopped: bool = False
+
+
+def advance(
+    schedule: Plateau | Steps, state: ScheduleState, epoch: int, epochs: int, val_error: float, chance: Chance
+) -> ScheduleState:
+    """The state after `epoch` (counted from 1) of at most `epochs`, with its validation error in percent."""
+    stopped = epoch >= epochs
+    if isinstance(schedule, Steps):
+        return replace(state, drops=sum(epoch >= drop for drop in schedule.after), stopped=stopped)
+    left_chance = state.left_chance or chance.left(val_error)
+    if val_error < state.best:
+        return replace(state, best=val_error, waited=0, left_chance=left_chance, stopped=stopped)
+    waited = state.waited + 1 if left_chance else 0
+    if waited < schedule.patience:
+        return replace(state, waited=waited, left_chance=left_chance, stopped=stopped)
+    if state.drops == schedule.drops:
+        return replace(state, waited=waited, stopped=True)
+    return replace(state, drops=state.drops + 1, waited=0, stopped=stopped)
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What a net that has learnt nothing reaches on a validation set: the error of its commonest class."""
+
+    error: float
+    images: int
+
+    def left(self, val_error: float) -> bool:
+        """Whether `val_error` (percent) is below chance by more than three standard errors."""
+        share = self.error / 100
+        return val_error < self.error - 300 * math.sqrt(share * (1 - share) / self.images)
+
+
+def late_phase(recipe: Recipe, epoch: int) -> tuple[bool, bool]:
+    """Whether the recipe's late phase has settled, and has frozen conv1, in `epoch`, counted from 1."""
+    phase = recipe.late_phase
+    return (epoch >= phase.settle, epoch >= phase.freeze) if phase else (False, False)

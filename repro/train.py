@@ -1,0 +1,378 @@
+"""`repro train`: one run, from a fresh net to trained weights (Sec. 4 and 5)."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from repro import atomic, checkpoint, runs
+from repro.data import sampling
+from repro.data.sampling import DROPOUT, WEIGHTS, Draws
+from repro.data.store import Store, open_store
+from repro.data.views import Views
+from repro.errors import ReproError, Stopped
+from repro.models.device import find_device
+from repro.models.network import AlexNet
+from repro.optim import PaperSGD, learning_rate, optimiser
+from repro.paper.recipes import Recipe
+from repro.paper.variants import Configuration, configure
+from repro.predictions import predict
+from repro.schedule import Chance, ScheduleState, advance, late_phase
+
+SAVE_SECONDS = 600.0  # what a crash costs at most
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user chooses about a run.
+
+    `epochs` None means the scale's own number, `device` None a GPU if there is one.
+    """
+
+    variant: str
+    recipe: str = "authors"
+    scale: str = "small"
+    seed: int = 0
+    epochs: int | None = None
+    device: str | None = None
+    precision: str = "fp32"
+
+    def command(self, data: Path) -> str:
+        """The command line that repeats the run."""
+        words = ["repro", "train", "--variant", self.variant, "--data", str(data), "--recipe", self.recipe]
+        words += ["--scale", self.scale, "--seed", str(self.seed)]
+        words += ["--epochs", str(self.epochs)] if self.epochs else []
+        words += ["--devices", self.device] if self.device else []
+        return shlex.join([*words, "--precision", self.precision])
+
+
+@dataclass
+class Tally:
+    """The running sums of an epoch, over its training views as they were seen."""
+
+    loss: float = 0.0
+    wrong: int = 0
+    images: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Training:
+    """A run in progress: what does not change, and the state that a checkpoint holds.
+
+    `epoch` counts from 1; `batch` is the next batch of it; `step` the updates so far.
+    """
+
+    configuration: Configuration
+    store: Store
+    seed: int
+    epochs: int
+    bf16: bool
+    device: torch.device
+    model: AlexNet
+    optimiser: PaperSGD
+    views: Views
+    epoch: int = 1
+    batch: int = 0
+    step: int = 0
+    schedule: ScheduleState = field(default_factory=ScheduleState)
+    tally: Tally = field(default_factory=Tally)
+
+    @property
+    def batches(self) -> int:
+        """Batches in an epoch; the last may be smaller."""
+        return math.ceil(len(self.store.splits["train"]) / self.configuration.recipe.batch_size)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights and velocities by name, on the CPU."""
+        named = dict(self.model.named_parameters())
+        velocities = {f"velocity.{name}": self.optimiser.state[weight]["velocity"] for name, weight in named.items()}
+        return {name: value.detach().cpu().contiguous() for name, value in (named | velocities).items()}
+
+    def state(self) -> dict[str, Any]:
+        """All else that a resumed run must know, as JSON values."""
+        place = {"epoch": self.epoch, "batch": self.batch, "step": self.step}
+        return place | {"schedule": asdict(self.schedule), "tally": asdict(self.tally)}
+
+    @torch.no_grad()
+    def restore(self, saved: checkpoint.Checkpoint) -> None:
+        """Go on from a checkpoint."""
+        for name, weight in self.model.named_parameters():
+            weight.copy_(saved.tensors[name])
+            self.optimiser.state[weight]["velocity"].copy_(saved.tensors[f"velocity.{name}"])
+        self.epoch, self.batch, self.step = (saved.state[key] for key in ("epoch", "batch", "step"))
+        self.schedule = ScheduleState(**saved.state["schedule"])
+        self.tally = Tally(**saved.state["tally"])
+
+
+@dataclass(frozen=True)
+class Started:
+    """The first event of a run: where its folder is, and how long it may become."""
+
+    path: Path
+    epoch: int
+    epochs: int
+    batches: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One update: its place in the epoch and the epoch's figures so far, errors in percent."""
+
+    epoch: int
+    batch: int
+    loss: float
+    top1_error: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch: a line of `log.jsonl`. Errors in percent; training figures are those of the views as seen."""
+
+    epoch: int
+    step: int
+    lr: float
+    train_loss: float
+    train_top1_error: float
+    val_top1_error: float
+    val_top5_error: float
+    seconds: float
+    images_per_second: float
+    note: str | None = None
+
+
+Event = Started | Step | EpochRecord
+
+
+def prepare_training(settings: Settings, store: Store) -> Training:
+    """A fresh run: net, optimiser and views. Raises ReproError for unknown names and a store that does not fit."""
+    configuration = configure(settings.variant, settings.recipe, settings.scale, len(store.classes))
+    if store.size != configuration.scale.image_size:
+        raise ReproError(
+            f"the store '{store.path}' holds images of {store.size} pixels, scale '{settings.scale}' needs "
+            f"{configuration.scale.image_size}: prepare one with --size {configuration.scale.image_size}"
+        )
+    if "val" not in store.splits:
+        raise ReproError(f"the store '{store.path}' has no val split, by which the rate is lowered: add a val folder")
+    device = find_device(settings.device)
+    recipe = configuration.recipe
+    weights = torch.Generator().manual_seed(sampling.torch_seed(settings.seed, WEIGHTS))
+    model = AlexNet(configuration.network).initialise(recipe.initialisation, weights)
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    crop = configuration.scale.crop_size
+    return Training(
+        configuration=configuration,
+        store=store,
+        seed=settings.seed,
+        epochs=settings.epochs or configuration.epochs,
+        bf16=settings.precision == "bf16",
+        device=device,
+        model=model,
+        optimiser=optimiser(model, recipe),
+        views=Views(store.mean, store.covariance, crop, recipe.augmentation, device),
+    )
+
+
+def fit(training: Training) -> Iterator[Step | EpochRecord]:
+    """Train to the end of the schedule, yielding after every update and every epoch.
+
+    Whenever it yields, `training` is whole: it can be saved then, and goes on from there to the same bits.
+    """
+    train, val = training.store.splits["train"], training.store.splits["val"]
+    recipe, size = training.configuration.recipe, training.configuration.recipe.batch_size
+    commonest = max((val.labels == label).mean() for label in range(len(training.store.classes)))
+    chance = Chance(100 * (1 - float(commonest)), len(val))
+    dropout = torch.Generator(training.device)
+    training.model.use_dropout_generator(dropout)
+    while not training.schedule.stopped:
+        draws = sampling.draw_epoch(
+            training.seed, training.epoch, len(train), training.views.margin, recipe.augmentation
+        )
+        settled, frozen = late_phase(recipe, training.epoch)
+        for group in training.optimiser.param_groups:
+            group["lr"] = learning_rate(recipe, group["name"], training.schedule.drops, settled, frozen)
+        training.model.train()
+        while training.batch < training.batches:
+            started = time.perf_counter()
+            rows = slice(training.batch * size, (training.batch + 1) * size)
+            dropout.manual_seed(sampling.torch_seed(training.seed, DROPOUT, training.step))
+            _update(training, draws[rows], colour=not settled)
+            training.tally.seconds += time.perf_counter() - started
+            training.batch += 1
+            training.step += 1
+            yield _step(training)
+        yield _end_epoch(training, chance)
+
+
+def _update(training: Training, draws: Draws, colour: bool) -> None:
+    """One step of gradient descent on the images of `draws`."""
+    train = training.store.splits["train"]
+    labels = torch.from_numpy(train.labels[draws.index]).to(training.device)
+    images = training.views.training(train.images(draws.index), draws, colour)
+    with torch.autocast(training.device.type, torch.bfloat16, enabled=training.bf16):
+        logits = training.model(images)
+    loss = F.cross_entropy(logits.float(), labels)
+    value = loss.item()
+    if not math.isfinite(value):
+        raise ReproError(
+            f"the loss is {value} at step {training.step} (epoch {training.epoch}, images "
+            f"{', '.join(map(str, draws.index[:4]))}, …); nothing was updated: try --precision fp32 or another --seed"
+        )
+    training.optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    training.optimiser.step()
+    training.tally.loss += value * len(labels)
+    training.tally.wrong += int((logits.argmax(1) != labels).sum())
+    training.tally.images += len(labels)
+
+
+def _step(training: Training) -> Step:
+    tally = training.tally
+    return Step(
+        epoch=training.epoch,
+        batch=training.batch,
+        loss=tally.loss / tally.images,
+        top1_error=100 * tally.wrong / tally.images,
+        images_per_second=tally.images / tally.seconds,
+    )
+
+
+def _end_epoch(training: Training, chance: Chance) -> EpochRecord:
+    """Validate, move the schedule on, and begin the next epoch."""
+    started = time.perf_counter()
+    answers = predict([training.model], training.views, training.store.splits["val"], bf16=training.bf16)
+    recipe, tally = training.configuration.recipe, training.tally
+    record = EpochRecord(
+        epoch=training.epoch,
+        step=training.step,
+        lr=recipe.lr * 0.1**training.schedule.drops,
+        train_loss=tally.loss / tally.images,
+        train_top1_error=100 * tally.wrong / tally.images,
+        val_top1_error=answers.error(1),
+        val_top5_error=answers.error(5),
+        seconds=tally.seconds + time.perf_counter() - started,
+        images_per_second=tally.images / tally.seconds,
+    )
+    if not chance.left(record.val_top1_error):
+        record = replace(record, note=_stall(record.train_loss, len(training.store.classes), recipe))
+    training.schedule = advance(
+        recipe.schedule, training.schedule, training.epoch, training.epochs, record.val_top1_error, chance
+    )
+    training.epoch, training.batch, training.tally = training.epoch + 1, 0, Tally()
+    return record
+
+
+def _stall(loss: float, classes: int, recipe: Recipe) -> str | None:
+    """What to tell the user when an epoch's mean loss is no better than that of equal guesses, ln(classes)."""
+    if loss < 0.99 * math.log(classes):
+        return None
+    if recipe.initialisation.std_of:
+        cause = "usual in the first few hundred updates; later, the labels may not belong to the images"
+    else:
+        cause = (
+            "with std 0.01 in every layer the signal fades on its way up, and the net leaves chance only after "
+            "some hundred updates; the rate is not lowered until then; recipe 'authors' has std 0.03 in conv3-5"
+        )
+    return f"no better than chance, loss {loss:.3f} against ln({classes}) = {math.log(classes):.3f}: {cause}"
+
+
+def train(
+    settings: Settings,
+    data: Path,
+    out: Path,
+    resume: bool = False,
+    stop_signal: Callable[[], int | None] = lambda: None,
+) -> Iterator[Event]:
+    """Train a run in its folder below `out`, with log and checkpoints; yields what happens.
+
+    `resume` goes on from the newest checkpoint, or begins if there is none; a finished run yields nothing more.
+    `stop_signal` is asked after every update; once it answers with a signal's number, the run is saved and
+    Stopped is raised. Raises ReproError for settings, data or files that the user must mend.
+    """
+    training = prepare_training(settings, open_store(data))
+    run, saved = _open_folder(settings, training, data, out, resume)
+    if run.weights.exists():
+        return
+    if saved:
+        training.restore(saved)
+    runs.cut_log(run, training.epoch - 1)
+    last_save = time.monotonic()
+    yield Started(run.path, training.epoch, training.epochs, training.batches)
+    for event in fit(training):
+        if isinstance(event, EpochRecord):
+            runs.append_log(run, {key: value for key, value in asdict(event).items() if value is not None})
+        stopped_by = stop_signal()
+        if stopped_by or isinstance(event, EpochRecord) or time.monotonic() - last_save > SAVE_SECONDS:
+            checkpoint.save(run.checkpoints, training.step, training.tensors(), training.state())
+            last_save = time.monotonic()
+        yield event
+        if stopped_by:
+            raise Stopped(stopped_by, f"saved after update {training.step}; go on with --resume")
+    weights = {name: tensor for name, tensor in training.tensors().items() if not name.startswith("velocity.")}
+    atomic.write(run.weights, safetensors.torch.save(weights))
+    shutil.rmtree(run.checkpoints)
+
+
+def _open_folder(
+    settings: Settings, training: Training, data: Path, out: Path, resume: bool
+) -> tuple[runs.Run, checkpoint.Checkpoint | None]:
+    """The run's folder, new or to be resumed, and the checkpoint to go on from."""
+    configuration = training.configuration
+    path = out / runs.run_name(settings.variant, settings.recipe, settings.scale, [settings.seed])
+    record = {
+        "format": runs.FORMAT,
+        "variant": settings.variant,
+        "recipe": settings.recipe,
+        "scale": settings.scale,
+        "seed": settings.seed,
+        "epochs": training.epochs,
+        "precision": settings.precision,
+        "devices": [str(training.device)],
+        "init_from": None,
+        "network": [{"layer": type(layer).__name__} | asdict(layer) for layer in configuration.network.layers],
+        "input_size": configuration.network.input_size,
+        "settings": asdict(configuration.recipe),
+        "data": runs.data_record(training.store),
+        "command": settings.command(data),
+        **runs.provenance(),
+    }
+    if not path.exists():
+        return runs.create(path, record), None
+    if not resume:
+        raise ReproError(f"'{path}' already holds a run: add --resume to go on with it, or choose another --out")
+    run = runs.open_run(path)
+    differences = _differences(run.record, record)
+    if differences:
+        raise ReproError(f"'{path}' is another run: {'; '.join(differences)}; choose another --out")
+    return run, checkpoint.load_newest(run.checkpoints)
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Where two runs' records differ in what decides the result."""
+    keys = ("variant", "recipe", "scale", "seed", "epochs", "precision", "network", "settings")
+    pairs = [(key, before.get(key), now[key]) for key in keys]
+    pairs.append(("data fingerprint", before.get("data", {}).get("fingerprint"), now["data"]["fingerprint"]))
+    # Through JSON and back, a tuple is a list.
+    return [
+        f"its {key} is {old}, not {new}" if key not in ("network", "settings") else f"its {key} differs"
+        for key, old, new in pairs
+        if old != _as_json(new)
+    ]
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _as_json(item) for key, item in value.items()}
+    return [_as_json(item) for item in value] if isinstance(value, list | tuple) else value
