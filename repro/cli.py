@@ -1,0 +1,187 @@
+"""The command line: parse, one library call, render, exit code.
+
+Libraries are imported inside the commands, because `repro --help` must answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+import repro
+from repro.errors import ReproError, Stopped
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=(
+        "Reproduce the AlexNet paper (Krizhevsky, Sutskever, Hinton, 2012): its network, its recipe, its tables "
+        "and figures, each number held against the paper's. Begin with: repro demo"
+    ),
+)
+console = Console(soft_wrap=not sys.stdout.isatty())
+
+
+def main() -> None:
+    """Run the command line; exit codes as documented in the README."""
+    from repro.interrupts import stop_at_once
+
+    stop_at_once()
+    try:
+        app(prog_name="repro")
+    except ReproError as error:
+        _fail(str(error), 3)
+    except Stopped as stop:
+        _fail(str(stop), 128 + stop.signal)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"repro: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        print(f"repro {repro.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def prepare(
+    dataset: Annotated[str, typer.Argument(help="folder, cifar10 or synthetic; see: repro list datasets")],
+    out: Annotated[Path, typer.Option(help="The store to make, a new folder.")],
+    source: Annotated[Path | None, typer.Option(help="Where the images are; without it they are fetched.")] = None,
+    size: Annotated[int | None, typer.Option(help="Shorter side and crop, pixels [default: the data set's]")] = None,
+    limit_per_class: Annotated[int | None, typer.Option(help="Keep at most so many images of each class.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that decode [default: all processors]")] = None,
+    seed: Annotated[int, typer.Option(help="Of whatever is drawn: a split, a subset, generated images.")] = 0,
+) -> None:
+    """Turn images into a store: square, of one size, with their statistics (Sec. 2)."""
+    from repro import prepare as stage
+    from repro.progress import meter
+
+    with meter(console, "preparing", "images") as show:
+        store = stage.prepare(
+            dataset,
+            out,
+            source=source,
+            size=size,
+            limit_per_class=limit_per_class,
+            workers=workers,
+            seed=seed,
+            on_progress=show,
+        )
+    counts = ", ".join(f"{len(split):,} {name}" for name, split in store.splits.items())
+    console.print(f"{out}: {counts} images of {store.size}×{store.size} in {len(store.classes)} classes")
+    for rejected in store.manifest["rejected"]:
+        console.print(f"left out {rejected['name']}: {rejected['reason']}", style="yellow", markup=False)
+
+
+@app.command()
+def train(
+    variant: Annotated[str, typer.Option(help="The net: alexnet, no-lrn, …; see: repro list variants")],
+    data: Annotated[Path, typer.Option(help="The store that `repro prepare` made.")],
+    out: Annotated[Path, typer.Option(help="Where the run's folder goes.")] = Path("outputs/runs"),
+    recipe: Annotated[str, typer.Option(help="authors (their program) or paper (the text).")] = "authors",
+    scale: Annotated[str, typer.Option(help="paper (224-pixel patches), small (112) or smoke (56).")] = "small",
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, order, views and dropout.")] = 0,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Stop after so many [default: the scale's]")] = None,
+    devices: Annotated[str | None, typer.Option(help="cpu, cuda:0, … [default: a GPU if there is one]")] = None,
+    precision: Annotated[
+        Literal["fp32", "bf16"], typer.Option(help="bf16 is faster on processors that have it.")
+    ] = "fp32",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run if it has begun.")] = False,
+) -> None:
+    """Train a net of the paper (Sec. 3 to 5); stopped at any time, it goes on with --resume."""
+    from repro import train as stage
+    from repro.interrupts import deferred
+    from repro.progress import training_display
+
+    settings = stage.Settings(variant, recipe, scale, seed, epochs, devices, precision)
+    with deferred() as stop_signal, training_display(console) as show:
+        for event in stage.train(settings, data, out, resume, stop_signal):
+            show(event)
+
+
+@app.command()
+def evaluate(
+    runs: Annotated[list[Path], typer.Argument(help="A run's folder; several are averaged.")],
+    data: Annotated[Path, typer.Option(help="The store that the run was trained on.")],
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Which images.")] = "val",
+    views: Annotated[Literal["1", "10"], typer.Option(help="1: the centre; 10: as in Sec. 4.1.")] = "10",
+    devices: Annotated[str | None, typer.Option(help="cpu, cuda:0, … [default: a GPU if there is one]")] = None,
+) -> None:
+    """Measure top-1 and top-5 error; of several runs, that of their averaged softmax outputs (Sec. 6)."""
+    from repro import evaluate as stage
+    from repro.progress import meter
+
+    with meter(console, "evaluating", "images") as show:
+        path, record = stage.evaluate(runs, data, split, int(views), devices, show)
+    for guesses in ("top1", "top5"):
+        low, high = record[f"{guesses}_interval"]
+        console.print(f"{guesses} error {record[f'{guesses}_error']:.2f}%  (95% interval {low:.2f} to {high:.2f})")
+    console.print(f"{record['images']:,} images of {split}, views: {views}; written to {path}")
+
+
+@app.command()
+def report(
+    runs: Annotated[Path, typer.Option(help="The folder of runs.")] = Path("outputs/runs"),
+    out: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("outputs/report"),
+    compare: Annotated[bool, typer.Option("--compare", help="Hold every number against the paper's.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 4 if a claim is not reproduced.")] = False,
+) -> None:
+    """Make tables, figures, verdicts and the page from the runs' records."""
+    from repro.report import build_report
+
+    made = build_report(runs, out, compare=compare)
+    console.print(made)
+
+
+@app.command()
+def verify(
+    path: Annotated[Path, typer.Argument(help="A store.")],
+) -> None:
+    """Check every checksum, count and statistic of a store."""
+    from repro.progress import meter
+    from repro.verify import verify_store
+
+    with meter(console, "verifying", "images") as show:
+        problems = verify_store(path, show)
+    if problems:
+        raise ReproError(f"'{path}' is damaged: {'; '.join(problems)}")
+    console.print(f"{path}: every checksum, count and statistic is right")
+
+
+@app.command(name="list")
+def list_(what: Annotated[Literal["variants", "ensembles", "datasets", "targets"], typer.Argument()]) -> None:
+    """Show what there is to choose from."""
+    from repro.listing import TABLES
+
+    console.print(TABLES[what]())
+
+
+@app.command()
+def demo(out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("outputs/demo")) -> None:
+    """Everything on the built-in data, in minutes, ending at the report."""
+    from repro.workflow import demo as stages
+
+    command = typer.main.get_command(app)
+    for stage in stages(out):
+        console.print(f"\n[bold]$ {stage}[/bold]" + ("  (done before)" if stage.done else ""), highlight=False)
+        if not stage.done:
+            command(list(stage.words), standalone_mode=False)

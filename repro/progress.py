@@ -1,0 +1,93 @@
+"""How long-running work shows itself: bars in a terminal, now and then a plain line elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+PLAIN_SECONDS = 15.0  # between two plain lines
+
+
+@contextmanager
+def meter(console: Console, title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Shows work as it is done; gives the function to call with the count done and the count in all."""
+    started = last = time.monotonic()
+
+    def rate(done: int) -> str:
+        return f"{done / max(time.monotonic() - started, 1e-9):,.0f} {unit}/s"
+
+    if console.is_terminal:
+        with _bar(console) as bar:
+            task = bar.add_task(title, total=None, figures="")
+            yield lambda done, total: bar.update(task, completed=done, total=total, figures=rate(done))
+        return
+
+    def line(done: int, total: int) -> None:
+        nonlocal last
+        if done == total or time.monotonic() - last > PLAIN_SECONDS:
+            last = time.monotonic()
+            console.print(f"{title}: {done:,} of {total:,} {unit}, {rate(done)}")
+
+    yield line
+
+
+@contextmanager
+def training_display(console: Console) -> Iterator[Callable[[object], None]]:
+    """Shows a run's events (`repro.train`): a bar for the whole run, and a line for each epoch."""
+    from repro.train import EpochRecord, Started, Step
+
+    started: Started
+    last = time.monotonic()
+    with _bar(console) as bar:
+        task = bar.add_task("training", total=None, figures="")
+
+        def show(event: object) -> None:
+            nonlocal started, last
+            if isinstance(event, Started):
+                started = event
+                console.print(f"[bold]{event.path.name}[/bold] in {event.path.parent}", highlight=False)
+            elif isinstance(event, Step):
+                figures = (
+                    f"loss {event.loss:.3f}, error {event.top1_error:.1f}%, {event.images_per_second:,.0f} images/s"
+                )
+                done = (event.epoch - 1) * started.batches + event.batch
+                bar.update(
+                    task,
+                    description=f"epoch {event.epoch} of {started.epochs}",
+                    completed=done,
+                    total=started.epochs * started.batches,
+                    figures=figures,
+                )
+                if not console.is_terminal and time.monotonic() - last > PLAIN_SECONDS:
+                    last = time.monotonic()
+                    place = f"epoch {event.epoch:3}  batch {event.batch} of {started.batches}"
+                    console.print(f"{place}  {figures}", highlight=False)
+            elif isinstance(event, EpochRecord):
+                last = time.monotonic()
+                console.print(
+                    f"epoch {event.epoch:3}  loss {event.train_loss:.3f}  training error "
+                    f"{event.train_top1_error:5.2f}%  validation {event.val_top1_error:5.2f}% / "
+                    f"{event.val_top5_error:5.2f}%  lr {event.lr:g}  {event.images_per_second:,.0f} images/s",
+                    highlight=False,
+                )
+                if event.note:
+                    console.print(f"           {event.note}", style="yellow", highlight=False)
+
+        yield show
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
