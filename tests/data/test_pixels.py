@@ -47,8 +47,16 @@ def test_equals_resizing_and_then_cropping_on_photographs(real_images: Callable[
     for path in sorted((real_images("imagenet5") / "test").rglob("*.jpg"))[::3]:
         encoded = path.read_bytes()
         apart = difference(to_square(encoded, 256), resize_then_crop(encoded, 256))
-        assert apart.mean() < 0.01, path.name
+        assert apart.mean() < 0.3, path.name
         assert apart.max() <= 1, path.name
+
+
+def test_is_close_to_resampling_in_floats(real_images: Callable[[str], Path]) -> None:
+    for path in sorted((real_images("imagenet5") / "test").rglob("*.jpg"))[::10]:
+        image = v2.functional.pil_to_tensor(Image.open(path).convert("RGB")).float()
+        exact = v2.functional.center_crop(v2.functional.resize(image, [256], antialias=True), [256])
+        apart = np.abs(to_square(path.read_bytes(), 256) - exact.permute(1, 2, 0).numpy())
+        assert apart.mean() < 0.31, path.name
 
 
 def test_a_square_of_the_right_size_is_left_alone() -> None:
@@ -147,6 +155,8 @@ def test_damaged_bytes_give_an_image_or_a_reason(encoded: bytes, changes: list[t
         damaged[int(place * len(damaged))] = value
     try:
         assert to_square(bytes(damaged), 16).shape == (16, 16, 3)
-    except UndecodableImage as reason:
-        assert str(reason)
-        assert "\n" not in str(reason)
+        reason = "none"
+    except UndecodableImage as error:
+        reason = str(error)
+    assert reason
+    assert "\n" not in reason
