@@ -119,7 +119,7 @@ def prepare(
     _check_number("--limit-per-class", limit_per_class, 1)
     _check_number("--workers", workers, 1)
     _check_number("--seed", seed, 0)
-    out = Path(out)
+    out = Path(out).resolve()  # `.` has no name to rename to, and a link could not be replaced
     _check_vacant(out)
     images = DATASETS[dataset].open(None if source is None else Path(source), seed)
     splits = {
@@ -237,9 +237,7 @@ def _write_splits(
         described[split] = {
             "images": len(labels),
             "labels": asdict(write_array(root, f"{split}/labels.npy", labels)),
-            "names": asdict(
-                write_names(root, f"{split}/names.jsonl", (name for part in parts for name in part.names))
-            ),
+            "names": asdict(write_names(root, f"{split}/names.jsonl", (name for part in parts for name in part.names))),
             "shards": [asdict(part.record) for part in parts if part.record],
         }
     return {
@@ -265,9 +263,7 @@ def _run(tasks: list[_ShardTask], images: int, workers: int | None) -> Iterator[
     try:
         yield from pool.map(_make_shard, tasks)
     except BrokenProcessPool as error:
-        raise ReproError(
-            f"a worker was killed, perhaps for want of memory: try --workers {workers // 2}"
-        ) from error
+        raise ReproError(f"a worker was killed, perhaps for want of memory: try --workers {workers // 2}") from error
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -130,11 +130,18 @@ def test_unusable_arguments(images: Path, tmp_path: Path) -> None:
     refused("Not a directory", tmp_path, "folder", images / "train/a/0.jpg/store", source=images)
 
 
-def test_an_empty_folder_and_missing_parents_are_welcome(images: Path, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    for out in (tmp_path / "empty", tmp_path / "not" / "yet" / "there"):
-        assert prepare("folder", out, source=images, size=8).path == out
-        assert [path.name for path in out.parent.iterdir() if path.name.startswith(".")] == []
+def test_an_empty_folder_and_missing_parents_are_welcome(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("empty", "here", "linked"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("linked")
+    for out in (Path(), tmp_path / "empty", tmp_path / "link", tmp_path / "not" / "yet" / "there"):
+        monkeypatch.chdir(tmp_path / "here")
+        expected = out.resolve()
+        assert prepare("folder", out, source=images, size=8).path == expected
+        assert (expected / "manifest.json").exists()
+        assert not list(tmp_path.rglob(".*"))
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EACCES, errno.EROFS], ids=["full", "unwritable", "read-only"])

@@ -104,9 +104,7 @@ def _read_batch(path: str) -> dict[str, Any]:
         and all(isinstance(label, int) and label >= 0 for label in labels)
         and all(isinstance(name, bytes) for name in names)
     ):
-        raise ReproError(
-            f"'{path}' is not a batch of CIFAR-10: it needs data uint8 [n, 3072], n labels, n filenames"
-        )
+        raise ReproError(f"'{path}' is not a batch of CIFAR-10: it needs data uint8 [n, 3072], n labels, n filenames")
     return {"data": data, "labels": labels, "filenames": [name.decode(errors="replace") for name in names]}
 
 

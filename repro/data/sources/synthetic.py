@@ -82,9 +82,7 @@ def synthetic(path: Path | None, seed: int) -> Source:
         tuple(ClassInfo(name, name.replace("-", " ")) for name in CLASSES),
         {
             split: [
-                SyntheticReference(seed, split, index, label)
-                for label in range(len(CLASSES))
-                for index in range(count)
+                SyntheticReference(seed, split, index, label) for label in range(len(CLASSES)) for index in range(count)
             ]
             for split, count in IMAGES_PER_CLASS.items()
         },
