@@ -10,11 +10,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -84,6 +86,17 @@ def open_run(path: Path) -> Run:
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ReproError(f"'{path / 'run.json'}' is not a run's record of format {FORMAT}")
     return Run(path, record)
+
+
+@contextmanager
+def claim(run: Run) -> Iterator[None]:
+    """Keep every other process from training in this folder. Raises ReproError if one does already."""
+    with open(run.path / "run.json", "rb") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ReproError(f"another process is training in '{run.path}': wait for it, or stop it") from None
+        yield
 
 
 def append_log(run: Run, record: dict[str, Any]) -> None:

@@ -302,14 +302,24 @@ def train(
     Stopped is raised. Raises ReproError for settings, data or files that the user must mend.
     """
     training = prepare_training(settings, open_store(data))
-    run, saved = _open_folder(settings, training, data, out, resume)
-    if run.weights.exists():
-        return
-    if saved:
-        training.restore(saved)
-    runs.cut_log(run, training.epoch - 1)
+    run = _open_folder(settings, training, data, out, resume)
+    with runs.claim(run):
+        if run.weights.exists():
+            return
+        saved = checkpoint.load_newest(run.checkpoints)
+        if saved:
+            training.restore(saved)
+        runs.cut_log(run, training.epoch - 1)
+        yield Started(run.path, training.epoch, training.epochs, training.batches)
+        yield from _recorded(training, run, stop_signal)
+        weights = {name: value for name, value in training.tensors().items() if not name.startswith("velocity.")}
+        atomic.write(run.weights, safetensors.torch.save(weights))
+        shutil.rmtree(run.checkpoints)
+
+
+def _recorded(training: Training, run: runs.Run, stop_signal: Callable[[], int | None]) -> Iterator[Step | EpochRecord]:
+    """`fit`, with every epoch in the log, and checkpoints."""
     last_save = time.monotonic()
-    yield Started(run.path, training.epoch, training.epochs, training.batches)
     for event in fit(training):
         if isinstance(event, EpochRecord):
             runs.append_log(run, {key: value for key, value in asdict(event).items() if value is not None})
@@ -320,15 +330,10 @@ def train(
         yield event
         if stopped_by:
             raise Stopped(stopped_by, f"saved after update {training.step}; go on with --resume")
-    weights = {name: tensor for name, tensor in training.tensors().items() if not name.startswith("velocity.")}
-    atomic.write(run.weights, safetensors.torch.save(weights))
-    shutil.rmtree(run.checkpoints)
 
 
-def _open_folder(
-    settings: Settings, training: Training, data: Path, out: Path, resume: bool
-) -> tuple[runs.Run, checkpoint.Checkpoint | None]:
-    """The run's folder, new or to be resumed, and the checkpoint to go on from."""
+def _open_folder(settings: Settings, training: Training, data: Path, out: Path, resume: bool) -> runs.Run:
+    """The run's folder, new or to be resumed."""
     configuration = training.configuration
     path = out / runs.run_name(settings.variant, settings.recipe, settings.scale, [settings.seed])
     record = {
@@ -349,14 +354,14 @@ def _open_folder(
         **runs.provenance(),
     }
     if not path.exists():
-        return runs.create(path, record), None
+        return runs.create(path, record)
     if not resume:
         raise ReproError(f"'{path}' already holds a run: add --resume to go on with it, or choose another --out")
     run = runs.open_run(path)
     differences = _differences(run.record, record)
     if differences:
         raise ReproError(f"'{path}' is another run: {'; '.join(differences)}; choose another --out")
-    return run, checkpoint.load_newest(run.checkpoints)
+    return run
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

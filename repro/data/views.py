@@ -15,8 +15,10 @@ from repro.paper.recipes import Augmentation, Colour
 class Views:
     """Cuts `crop`×`crop` views out of stored images and subtracts the training set's mean.
 
-    `mean` float32 [S, S, 3] and `covariance` float64 [3, 3] are the store's, of values 0–255. All results are
-    float32 [N, 3, crop, crop] on `device`, in channels-last memory, which the bytes already have.
+    `mean` float32 [S, S, 3] and `covariance` float64 [3, 3] are the store's, of values 0–255. The mean is taken
+    off before the patch is cut and mirrored (the text), or its centre patch is taken off last (the program), as
+    `augmentation.mean_of_patch` says. All results are float32 [N, 3, crop, crop] on `device`, in channels-last
+    memory, which the bytes already have.
     """
 
     def __init__(
@@ -56,11 +58,12 @@ class Views:
         if views == 10:
             places += [(0, 0), (0, end), (end, 0), (end, end)]
         for top, left in places:
+            patches = self._patch(batch, top, left).float()
             mean = self._patch(self.mean, top, left) if self.mean_of_patch else self.centre_mean
-            view = (self._patch(batch, top, left).float() - mean).permute(0, 3, 1, 2)
-            yield view
+            yield (patches - mean).permute(0, 3, 1, 2)
             if views == 10:
-                yield view.flip(3)
+                mirrored_mean = mean.flip(1) if self.mean_of_patch else mean
+                yield (patches.flip(2) - mirrored_mean).permute(0, 3, 1, 2)
 
     def _patch(self, image: Tensor, top: int, left: int) -> Tensor:
         return image[..., top : top + self.crop, left : left + self.crop, :]

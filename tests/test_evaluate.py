@@ -1,0 +1,107 @@
+"""Evaluation against predictions made step by step, for one run and for the average of several."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import beta
+
+from repro import runs
+from repro.data.store import Store
+from repro.data.views import Views
+from repro.errors import ReproError
+from repro.evaluate import evaluate, load_model
+from repro.paper.recipes import AUTHORS
+from repro.predictions import Predictions
+from repro.train import Settings, train
+
+
+@pytest.fixture(scope="module")
+def trained(synthetic_store: Store, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two seeds, two epochs each."""
+    out = tmp_path_factory.mktemp("runs")
+    settings = [Settings("alexnet", "authors", "smoke", seed, epochs=2) for seed in (0, 1)]
+    return [next(iter(list(train(each, synthetic_store.path, out)))).path for each in settings]
+
+
+def average_by_hand(paths: list[Path], store: Store, view_count: int) -> np.ndarray:
+    """Softmax outputs of every net on every view of every test image, averaged in float64."""
+    maker = Views(store.mean, store.covariance, 56, AUTHORS.augmentation, torch.device("cpu"))
+    images = store.splits["test"].images(np.arange(len(store.splits["test"])))
+    outputs = []
+    for path in paths:
+        model = load_model(runs.open_run(path)).eval()
+        with torch.no_grad():
+            outputs += [model(view).double().softmax(1).numpy() for view in maker.testing(images, view_count)]
+    assert len(outputs) == len(paths) * view_count
+    return np.mean(outputs, axis=0)
+
+
+@pytest.mark.parametrize("views", [1, 10])
+@pytest.mark.parametrize("members", [1, 2])
+def test_errors_and_predictions(trained: list[Path], synthetic_store: Store, views: int, members: int) -> None:
+    path, record = evaluate(trained[:members], synthetic_store.path, "test", views)
+    probabilities = average_by_hand(trained[:members], synthetic_store, views)
+    labels = synthetic_store.splits["test"].labels
+    order = np.argsort(-probabilities, axis=1)
+    top1 = 100 * np.mean(order[:, 0] != labels)
+    top5 = 100 * np.mean([label not in row[:5] for label, row in zip(labels, order, strict=True)])
+    assert record["top1_error"] == pytest.approx(top1)
+    assert record["top5_error"] == pytest.approx(top5)
+    wrong, n = round(top1 * len(labels) / 100), len(labels)
+    low, high = beta.ppf(0.025, wrong, n - wrong + 1), beta.ppf(0.975, wrong + 1, n - wrong)
+    np.testing.assert_allclose(record["top1_interval"], [100 * low, 100 * high], atol=1e-6)
+
+    assert json.loads(path.read_text()) == json.loads(json.dumps(record))
+    with np.load(path.parent / record["predictions"], allow_pickle=False) as kept:
+        np.testing.assert_array_equal(kept["labels"], labels)
+        # Neighbours in rank may be within rounding of each other, so it is their probabilities that are compared.
+        np.testing.assert_allclose(kept["top5_probabilities"], -np.sort(-probabilities, axis=1)[:, :5], rtol=1e-4)
+        np.testing.assert_allclose(
+            np.take_along_axis(probabilities, kept["top5"], axis=1), kept["top5_probabilities"], rtol=1e-4
+        )
+        np.testing.assert_allclose(
+            kept["label_probabilities"], probabilities[np.arange(len(labels)), labels], rtol=1e-4
+        )
+
+
+def test_an_average_of_seeds_has_a_folder_of_its_own(trained: list[Path], synthetic_store: Store) -> None:
+    path, record = evaluate(trained, synthetic_store.path, "val", 1)
+    assert path.parent.name == "alexnet-authors-smoke-seeds0+1"
+    assert record["runs"] == ["alexnet-authors-smoke-seed0", "alexnet-authors-smoke-seed1"]
+    assert record["seeds"] == [0, 1]
+
+
+def test_wrong_counts_by_rank() -> None:
+    top5 = np.array([[3, 1, 2, 0, 4], [0, 1, 2, 3, 4], [5, 1, 2, 3, 4]])
+    answers = Predictions(np.array([3, 4, 0]), top5, np.zeros((3, 5)), np.zeros(3))
+    assert (answers.wrong(1), answers.wrong(5)) == (2, 1)
+    assert answers.error(1) == pytest.approx(200 / 3)
+
+
+def test_what_does_not_fit_is_refused(trained: list[Path], synthetic_store: Store, tmp_path: Path) -> None:
+    data = synthetic_store.path
+    with pytest.raises(ReproError, match=r"no run at '.*nowhere'"):
+        evaluate([tmp_path / "nowhere"], data)
+    with pytest.raises(ReproError, match="has no split 'holdout', only train, val, test"):
+        evaluate(trained[:1], data, "holdout")
+    with pytest.raises(ReproError, match="the same run is named twice"):
+        evaluate([trained[0], trained[0]], data)
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    (unfinished / "run.json").write_text((trained[0] / "run.json").read_text())
+    with pytest.raises(ReproError, match=r"is not finished: go on with repro train .* --resume"):
+        evaluate([unfinished], data)
+    (unfinished / "weights.safetensors").write_bytes((trained[0] / "weights.safetensors").read_bytes()[:5000])
+    with pytest.raises(ReproError, match=r"the weights '.*' are damaged"):
+        evaluate([unfinished], data)
+
+
+def test_other_data_than_the_run_was_trained_on(trained: list[Path], tmp_path: Path) -> None:
+    from repro.prepare import prepare
+
+    other = prepare("synthetic", tmp_path / "other", limit_per_class=4, seed=5)
+    with pytest.raises(ReproError, match="was trained on other data"):
+        evaluate(trained[:1], other.path)

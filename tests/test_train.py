@@ -1,0 +1,221 @@
+"""Training: repeatable, resumable to the same bits, and clear about what goes wrong."""
+
+import json
+import math
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from repro import checkpoint
+from repro.data.store import Store
+from repro.errors import ReproError, Stopped
+from repro.prepare import prepare
+from repro.schedule import ScheduleState
+from repro.train import EpochRecord, Settings, Step, fit, prepare_training, train
+
+SETTINGS = Settings("alexnet", "authors", "smoke", seed=1, epochs=3)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Two batches an epoch, the second one smaller."""
+    return prepare("synthetic", tmp_path_factory.mktemp("stores") / "synthetic", limit_per_class=20)
+
+
+def finish(store: Store, out: Path, settings: Settings = SETTINGS, resume: bool = False) -> Path:
+    """Train to the end; returns the run's folder."""
+    events = list(train(settings, store.path, out, resume))
+    assert isinstance(events[-1], EpochRecord)
+    return events[0].path
+
+
+def weights(run: Path) -> bytes:
+    return (run / "weights.safetensors").read_bytes()
+
+
+def log_without_times(run: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def finished(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return finish(store, tmp_path_factory.mktemp("runs"))
+
+
+def test_one_seed_one_result_and_another_seed_another(store: Store, finished: Path, tmp_path: Path) -> None:
+    again = finish(store, tmp_path)
+    assert weights(again) == weights(finished)
+    assert log_without_times(again) == log_without_times(finished)
+    other = finish(store, tmp_path, Settings("alexnet", "authors", "smoke", seed=2, epochs=3))
+    assert weights(other) != weights(finished)
+
+
+def test_the_folder_says_how_to_repeat_the_run(store: Store, finished: Path) -> None:
+    record = json.loads((finished / "run.json").read_text())
+    assert finished.name == "alexnet-authors-smoke-seed1"
+    assert record["data"]["fingerprint"] == store.fingerprint
+    assert record["network"][0] == {
+        "layer": "Conv", "name": "conv1", "kernels": 48, "size": 11, "stride": 4, "padding": 0, "towers": 1,
+        "round_up": True,
+    }  # fmt: skip
+    assert record["settings"]["initialisation"]["std_of"][0] == ["conv3", 0.03]
+    assert "--variant alexnet" in record["command"]
+    assert record["versions"]["torch"] == torch.__version__.partition("+")[0]
+    lines = log_without_times(finished)
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    keys = {"epoch", "step", "lr", "train_loss", "train_top1_error", "val_top1_error", "val_top5_error"}
+    assert all(keys <= set(line) for line in lines)
+    assert not (finished / "checkpoints").exists()
+    tensors = safetensors.torch.load_file(finished / "weights.safetensors")
+    assert tensors["conv1.weight"].shape == (48, 3, 11, 11)
+
+
+@pytest.mark.parametrize("recipe", ["authors", "paper"])
+def test_stopped_after_any_update_it_resumes_to_the_same_bits(store: Store, tmp_path: Path, recipe: str) -> None:
+    settings = Settings("alexnet", recipe, "smoke", seed=1, epochs=3)
+    whole = finish(store, tmp_path / "whole", settings)
+    for events in (1, 1, 2):  # after an update, at an epoch's end, and in the epoch after that
+        signals = iter([None] * (events - 1) + [signal.SIGTERM])
+        with pytest.raises(Stopped) as stopped:
+            list(train(settings, store.path, tmp_path / "parts", True, signals.__next__))
+        assert stopped.value.signal == signal.SIGTERM
+    parts = finish(store, tmp_path / "parts", settings, resume=True)
+    assert weights(parts) == weights(whole)
+    assert log_without_times(parts) == log_without_times(whole)
+
+
+def test_killed_between_log_and_checkpoint_no_line_is_lost_or_doubled(
+    store: Store, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saves = iter(range(10))
+
+    def dying_save(*args: Any) -> Path:
+        if next(saves) == 1:  # the second epoch's line is in the log, its checkpoint is not
+            raise KeyboardInterrupt
+        return real_save(*args)
+
+    real_save = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", dying_save)
+    with pytest.raises(KeyboardInterrupt):
+        list(train(SETTINGS, store.path, tmp_path))
+    monkeypatch.undo()
+    run = finish(store, tmp_path, resume=True)
+    assert log_without_times(run) == log_without_times(finished)
+    assert weights(run) == weights(finished)
+
+
+def test_a_damaged_checkpoint_costs_an_epoch_not_the_run(store: Store, finished: Path, tmp_path: Path) -> None:
+    events = train(SETTINGS, store.path, tmp_path)
+    run = tmp_path / finished.name
+    next(event for event in events if isinstance(event, EpochRecord) and event.epoch == 2)
+    events.close()
+    newest = max((run / "checkpoints").glob("*.safetensors"))
+    newest.write_bytes(newest.read_bytes()[:1000])
+    with pytest.warns(RuntimeWarning, match="is damaged"):
+        finish(store, tmp_path, resume=True)
+    assert weights(run) == weights(finished)
+    assert log_without_times(run) == log_without_times(finished)
+
+
+def test_a_finished_run_is_left_alone(store: Store, finished: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
+    assert list(train(SETTINGS, store.path, finished.parent, resume=True)) == []
+    assert {path.name: path.stat().st_mtime_ns for path in finished.iterdir()} == before
+
+
+def test_a_folder_that_holds_a_run_is_refused(store: Store, finished: Path) -> None:
+    with pytest.raises(ReproError, match="already holds a run: add --resume"):
+        next(train(SETTINGS, store.path, finished.parent))
+
+
+def test_resuming_another_run_is_refused_with_the_differences(store: Store, finished: Path) -> None:
+    changed = replace(SETTINGS, epochs=4, precision="bf16")
+    message = "its epochs is 3, not 4; its precision is fp32, not bf16"
+    with pytest.raises(ReproError, match=message):
+        next(train(changed, store.path, finished.parent, resume=True))
+
+
+def test_two_trainers_in_one_folder(store: Store, tmp_path: Path) -> None:
+    first = train(SETTINGS, store.path, tmp_path)
+    next(first)
+    with pytest.raises(ReproError, match="another process is training"):
+        next(train(SETTINGS, store.path, tmp_path, resume=True))
+    first.close()
+    assert next(train(SETTINGS, store.path, tmp_path, resume=True))
+
+
+def test_a_loss_that_is_not_a_number_stops_before_the_update(store: Store) -> None:
+    training = prepare_training(SETTINGS, store)
+    with torch.no_grad():
+        training.model.get_parameter("fc8.bias").fill_(math.nan)
+    before = training.model.get_parameter("conv1.weight").clone()
+    with pytest.raises(ReproError, match=r"the loss is nan at step 0 \(epoch 1, images \d+"):
+        next(fit(training))
+    assert torch.equal(training.model.get_parameter("conv1.weight"), before)
+
+
+def test_a_net_at_chance_is_reported_with_the_cause_and_keeps_its_rate(store: Store, tmp_path: Path) -> None:
+    settings = Settings("alexnet", "paper", "smoke", epochs=8)  # more epochs than the plateau rule's patience
+    records = [event for event in train(settings, store.path, tmp_path) if isinstance(event, EpochRecord)]
+    assert all("no better than chance" in (record.note or "") for record in records)
+    assert "std 0.01 in every layer" in (records[0].note or "")
+    assert {record.lr for record in records} == {0.01}
+
+
+def test_the_state_between_steps_is_whole(store: Store, tmp_path: Path) -> None:
+    """What a checkpoint holds is enough: a second training restored from it takes the same next step."""
+    first, second = (prepare_training(SETTINGS, store) for _ in range(2))
+    next(fit(first))
+    path = checkpoint.save(tmp_path, first.step, first.tensors(), first.state())
+    second.restore(checkpoint.load(path))
+    assert next(fit(first)) is not None
+    step = next(fit(second))
+    assert isinstance(step, Step)
+    for name, value in first.tensors().items():
+        assert torch.equal(second.tensors()[name], value)
+    assert second.schedule == ScheduleState()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (replace(SETTINGS, variant="alexnot"), "unknown variant 'alexnot': did you mean alexnet?"),
+        (
+            replace(SETTINGS, scale="small"),
+            "holds images of 64 pixels, scale 'small' needs 128: prepare one with --size",
+        ),
+        (replace(SETTINGS, device="cuda:7"), "no device 'cuda:7' on this machine"),
+        (replace(SETTINGS, device="toaster"), "no device 'toaster' on this machine"),
+    ],
+)
+def test_settings_that_cannot_be(store: Store, tmp_path: Path, settings: Settings, message: str) -> None:
+    with pytest.raises(ReproError) as error:
+        next(train(settings, store.path, tmp_path / "runs"))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_output_folder_that_cannot_be_made(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ReproError, match=r"cannot make the run's folder .*: Not a directory"):
+        next(train(SETTINGS, store.path, tmp_path / "file"))
+
+
+def test_a_full_disk_at_the_start_leaves_no_folder(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(ReproError, match="No space left on device"):
+        next(train(SETTINGS, store.path, tmp_path))
+    assert not list(tmp_path.iterdir())
