@@ -31,19 +31,19 @@ class AlexNet(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """The number of outputs."""
-        return self.network.classes
+        """The number of outputs; 0 where the classifier was taken off."""
+        last = self.get_classifier()
+        return last.out_features if isinstance(last, nn.Linear) else 0
 
-    @property
-    def num_features(self) -> int:
-        """The number of fc7's neurons."""
-        return self.get_classifier().in_features
-
-    def get_classifier(self) -> nn.Linear:
+    def get_classifier(self) -> nn.Module:
         """The last layer, fc8."""
-        last = self.get_submodule(self.network.layers[-1].name)
-        assert isinstance(last, nn.Linear)
-        return last
+        return self.get_submodule(self.network.layers[-1].name)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Put a new fc8 with torch's default weights in place; 0 leaves the activations of fc7 as the output."""
+        width = count(self.network)[-1].kernel_depth
+        last = nn.Linear(width, num_classes) if num_classes else nn.Identity()
+        self.add_module(self.network.layers[-1].name, last)
 
     def forward_features(self, images: Tensor) -> Tensor:
         """[N, 3, S, S] to the activations of the last hidden layer, [N, 4096] at full width (Sec. 6.1)."""
