@@ -1,1 +1,5 @@
-"""Tables, figures, verdicts and the page, made from records alone. Imports no torch."""
+"""The report: tables, figures, verdicts and the page. Reads records only, and imports no torch."""
+
+from repro.report.build import Report, build_report
+
+__all__ = ["Report", "build_report"]

@@ -1,0 +1,140 @@
+"""`repro report`: read the records, judge the claims, write the page, its tables and its figures."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from repro.errors import ReproError
+from repro.paper.targets import VERDICTS, Measurement, Target, Verdict, compare, compute, load_targets
+from repro.report.figures import draw_figures
+from repro.report.measure import measure
+from repro.report.page import page_context, render_markdown, render_page
+from repro.report.records import Records, read_records
+from repro.report.story import commands
+from repro.report.tables import Verdicts, every_table
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that was written: where it is, the verdicts (none without comparison), what was left out."""
+
+    page: Path
+    verdicts: tuple[Verdict, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many targets got each verdict, in the order of `VERDICTS`."""
+        counts = Counter(each.verdict for each in self.verdicts)
+        return {word: counts[word] for word in VERDICTS}
+
+    @property
+    def strict_mismatches(self) -> tuple[Verdict, ...]:
+        """The mismatches that a strict check counts: all but the paper's own contradictions."""
+        return tuple(each for each in self.verdicts if each.fails_strict)
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{count} {word}" for word, count in self.counts.items())
+        return f"{self.page}: {counts}" if self.verdicts else str(self.page)
+
+
+def build_report(runs_dir: Path, out_dir: Path, compare: bool = True) -> Report:
+    """Write the report on the runs below `runs_dir` into `out_dir`; nothing of `runs_dir` is changed.
+
+    Without runs it holds what follows from the architecture, and the commands that fill the gaps. Without
+    `compare` it shows the tables and figures only. Raises ReproError if `out_dir` cannot be written.
+    """
+    records = read_records(runs_dir)
+    verdicts = judge(records)
+    tables = every_table(records, verdicts)
+    pictures = draw_figures(records)
+    shown: Verdicts = verdicts if compare else {}
+    context = page_context(records, shown, tables, pictures)
+    try:
+        for folder in (out_dir, out_dir / "tables", out_dir / "figures"):
+            folder.mkdir(parents=True, exist_ok=True)
+        for table in tables.values():
+            table.write_csv(out_dir / "tables")
+        for picture in pictures:
+            picture.write(out_dir / "figures")
+        (out_dir / "report.html").write_text(render_page(context), encoding="utf-8")
+        (out_dir / "report.md").write_text(render_markdown(context), encoding="utf-8")
+        if compare:
+            text = json.dumps(comparison(verdicts, records), indent=1, ensure_ascii=False, allow_nan=False)
+            (out_dir / "comparison.json").write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ReproError(f"cannot write the report to '{out_dir}' ({reason}): choose another --out") from error
+    return Report(out_dir / "report.html", tuple(each[0] for each in shown.values()), records.problems)
+
+
+def judge(records: Records) -> dict[str, list[Verdict]]:
+    """For each target that this toolkit can measure its verdicts: the one that counts, then other measurements'."""
+    return {target.id: _verdicts(target, records) for target in load_targets() if not target.published_by_others}
+
+
+def _verdicts(target: Target, records: Records) -> list[Verdict]:
+    if target.kind == "invariant":
+        return [compare(target, compute(target))]
+    return [compare(target, each) for each in measure(target, records)] or [compare(target, None)]
+
+
+def comparison(verdicts: Mapping[str, list[Verdict]], records: Records) -> dict[str, Any]:
+    """The contents of `comparison.json`; numbers that are not finite become null."""
+    return {
+        "format": 1,
+        "targets": [_row(first, others, records) for first, *others in verdicts.values()],
+        "published_by_others": [
+            {"id": each.id, "section": each.section, "quantity": each.quantity, "paper": each.value}
+            for each in load_targets()
+            if each.published_by_others
+        ],
+        "problems": list(records.problems),
+    }
+
+
+def _row(verdict: Verdict, others: list[Verdict], records: Records) -> dict[str, Any]:
+    target = verdict.target
+    return {
+        "id": target.id,
+        "kind": target.kind,
+        "section": target.section,
+        "quantity": target.quantity,
+        "unit": target.unit,
+        "source": target.source,
+        "relation": target.relation,
+        "scope": str(target.scope) if target.scope else None,
+        "verdict": verdict.verdict,
+        "direction": verdict.direction,
+        "reason": verdict.reason,
+        "known_contradiction": target.known_contradiction,
+        "paper": target.value,
+        "tolerance": target.tolerance,
+        "authors": target.authors,
+        **_measured(verdict.measurement),
+        "others": [
+            {"verdict": each.verdict, "direction": each.direction, **_measured(each.measurement)} for each in others
+        ],
+        "commands": commands(target, records) if verdict.verdict == "missing" else [],
+    }
+
+
+def _measured(measurement: Measurement | None) -> dict[str, Any]:
+    if measurement is None:
+        return {"measured": None, "interval": None, "n": 0, "over": None, "on": None, "recipe": None, "runs": []}
+    interval = measurement.interval
+    return {
+        "measured": measurement.value if math.isfinite(measurement.value) else None,
+        "interval": list(interval) if interval and all(map(math.isfinite, interval)) else None,
+        "n": measurement.n,
+        "over": measurement.over,
+        "on": str(measurement.scope) if measurement.scope else None,
+        "recipe": measurement.recipe or None,
+        "runs": list(measurement.runs),
+    }

@@ -1,0 +1,298 @@
+"""The figures, each drawn from records: Figure 3 (conv1's kernels) and the curves of the training.
+
+Figures are matplotlib objects without global state. Their ink is one colour, `INK`, on a transparent ground,
+which an SVG changes to a light one on a dark page.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from repro.report.kernels import Floats, colourfulness, oriented, towers
+from repro.report.measure import Context, run_scale
+from repro.report.records import Epoch, Records, Run
+
+INK, INK_ON_DARK = "#26231f", "#e9e5dc"
+COLOURS = ("#2f6db5", "#d1552b", "#2a9d6f", "#b0398c", "#b08a00", "#5a9bd4", "#7a5bc4", "#8a8378")
+STYLES: dict[str, Literal["-", "--"]] = {"authors": "-", "paper": "--"}
+MOST_LINES = 8  # more cannot be told apart
+
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "axes.facecolor": "none",
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "svg.hashsalt": "repro",  # the same drawing, byte by byte, from the same records
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A finished figure: its file name, caption, what it shows in words, and both of its forms."""
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    png: bytes
+    svg: bytes
+    best: str = "svg"
+
+    @property
+    def content(self) -> bytes:
+        """The form that the page shows: drawings as SVG, pixels as PNG."""
+        return self.svg if self.best == "svg" else self.png
+
+    def write(self, folder: Path) -> None:
+        """Write `<name>.png` and `<name>.svg` into `folder`."""
+        (folder / f"{self.name}.png").write_bytes(self.png)
+        (folder / f"{self.name}.svg").write_bytes(self.svg)
+
+
+def draw_figures(records: Records) -> list[Picture]:
+    """Figure 3 of the first `alexnet` run of each recipe, data set and scale; then the curves of each data set."""
+    with matplotlib.rc_context(STYLE):
+        return [*_kernel_pictures(records), *_curve_pictures(records)]
+
+
+def _kernel_pictures(records: Records) -> Iterable[Picture]:
+    seen = set()
+    for run in sorted(records.runs, key=lambda run: (run.variant != "alexnet", run.seed)):
+        context = Context(run.recipe, run.data, run_scale(run))
+        if run.variant == "alexnet" and context not in seen and (kernels := run.conv1()) is not None:
+            seen.add(context)
+            yield _kernel_picture(run, kernels)
+
+
+def columns_for(kernels: int) -> int:
+    """Kernels per row of one tower: 16 as in the paper, or the most that fills its rows; at least 1."""
+    if kernels % 16 == 0 or kernels < 2:
+        return 16 if kernels >= 16 else max(kernels, 1)
+    fitting = max(count for count in range(1, min(kernels, 16) + 1) if kernels % count == 0)
+    return fitting if fitting > 4 else min(kernels, 16)
+
+
+def kernel_grid(kernels: Floats, columns: int, gap: int = 1) -> Floats:
+    """Kernels [N, 3, h, w] side by side as an RGBA image, values 0–1; each stretched to its own contrast.
+
+    Zero is grey, so that a kernel that sees no colour shows none. What lies between kernels is transparent.
+    """
+    count, _, height, width = kernels.shape
+    rows = math.ceil(count / columns)
+    image = np.zeros((rows * (height + gap) - gap, columns * (width + gap) - gap, 4))
+    strongest = np.abs(kernels).max(axis=(1, 2, 3), keepdims=True)
+    pixels = 0.5 + 0.5 * kernels / np.maximum(strongest, np.finfo(np.float32).tiny)
+    for index, kernel in enumerate(pixels):
+        top, left = (index // columns) * (height + gap), (index % columns) * (width + gap)
+        image[top : top + height, left : left + width, :3] = kernel.transpose(1, 2, 0)
+        image[top : top + height, left : left + width, 3] = 1
+    return image
+
+
+def _kernel_picture(run: Run, kernels: Floats) -> Picture:
+    halves = towers(kernels)
+    columns = columns_for(len(halves[0]))
+    grids = [kernel_grid(half, columns) for half in halves]
+    height, width = grids[0].shape[:2]
+    figure_width, label = 7.4, 0.22
+    panel = figure_width * height / width
+    figure = Figure(figsize=(figure_width, 2 * (panel + label) + 0.06))
+    FigureCanvasAgg(figure)
+    total = figure.get_figheight()
+    colour = [colourfulness(half) for half in halves]
+    for number, (grid, half) in enumerate(zip(grids, halves, strict=True)):
+        bottom = (1 - number) * (panel + label + 0.06)
+        axes = figure.add_axes((0, bottom / total, 1, panel / total))
+        # Whole pixels, enlarged: a kernel's weights are to be seen, not smoothed.
+        axes.imshow(grid, interpolation="nearest", aspect="auto")
+        axes.set_axis_off()
+        shares = f"colourfulness {colour[number].mean():.2f}, {oriented(half).sum()} of {len(half)} oriented"
+        text = f"Tower {number + 1}: {shares}"
+        figure.text(0.001, (bottom + panel + 0.06) / total, text, fontsize=8.5, va="bottom")
+    first, second = (float(each.mean()) for each in colour)
+    agnostic, specific = (1, 2) if first < second else (2, 1)
+    size = kernels.shape[2]
+    caption = (
+        f"The {len(kernels)} kernels of conv1, {size}×{size}×3, learned on {run.data.label} ({run_scale(run)} "
+        f"scale, recipe {run.recipe}, seed {run.seed}): tower 1 above tower 2, each kernel stretched to its own "
+        f"contrast, zero grey. Tower {agnostic} is the more colour-agnostic, tower {specific} the more "
+        f"colour-specific one (colourfulness: the share of a kernel's energy that is not grey)."
+    )
+    alt = f"{len(kernels)} small square images in two blocks of {math.ceil(len(halves[0]) / columns)} rows of {columns}"
+    return _picture(figure, f"figure3-{_slug(run.name)}", "Figure 3: the kernels of conv1", caption, alt)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """The runs of one variant under one recipe, drawn as one line: their mean."""
+
+    variant: str
+    recipe: str
+    runs: tuple[Run, ...]
+
+    @property
+    def style(self) -> Literal["-", "--", "-."]:
+        return STYLES.get(self.recipe, "-.")
+
+    def curve(self, metric: str) -> tuple[list[int], list[float], list[float], list[float]]:
+        """Epochs, mean over seeds, lowest, highest; epochs without a finite number are left out."""
+        values: dict[int, list[float]] = defaultdict(list)
+        for run in self.runs:
+            for epoch in run.log:
+                if math.isfinite(value := getattr(epoch, metric)):
+                    values[epoch.epoch].append(value)
+        epochs = sorted(values)
+        means = [sum(values[epoch]) / len(values[epoch]) for epoch in epochs]
+        return epochs, means, [min(values[epoch]) for epoch in epochs], [max(values[epoch]) for epoch in epochs]
+
+
+def _curve_pictures(records: Records) -> Iterable[Picture]:
+    grouped: dict[tuple[Any, str], dict[tuple[str, str], list[Run]]] = defaultdict(lambda: defaultdict(list))
+    for run in records.runs:
+        if run.log:
+            grouped[run.data, run_scale(run)][run.variant, run.recipe].append(run)
+    for index, ((data, scale), lines) in enumerate(grouped.items(), 1):
+        ordered = [_Line(*key, tuple(runs)) for key, runs in sorted(lines.items(), key=_alexnet_first)]
+        base = [line for line in ordered if line.variant == "alexnet"]
+        others = [line for line in ordered if line.variant != "alexnet"]
+        room = MOST_LINES - 1
+        chunks = [others[start : start + room] for start in range(0, len(others), room)] or [[]]
+        for part, chunk in enumerate(chunks, 1):
+            name = f"curves-{index}" + (f"-{part}" if len(chunks) > 1 else "")
+            yield _curve_picture(name, data.label, scale, len(data.classes), [*base, *chunk])
+
+
+def _alexnet_first(item: tuple[tuple[str, str], list[Run]]) -> tuple[bool, str, str]:
+    (variant, recipe), _ = item
+    return variant != "alexnet", variant, recipe
+
+
+PANELS = (
+    ("train_loss", "Training loss", "nats"),
+    ("train_top1_error", "Training top-1 error (augmented views)", "%"),
+    ("val_top1_error", "Validation top-1 error", "%"),
+    ("val_top5_error", "Validation top-5 error", "%"),
+)
+
+
+def chance_level(metric: str, classes: int) -> float:
+    """What guessing gives: the loss ln C, or the error of one guess or five, in percent; NaN without classes."""
+    if classes < 2:
+        return math.nan
+    if metric == "train_loss":
+        return math.log(classes)
+    guesses = 5 if "top5" in metric else 1
+    return 100 * max(0.0, 1 - guesses / classes)
+
+
+def stalled(log: Sequence[Epoch], classes: int) -> list[int]:
+    """The epochs whose training loss is within 1% of chance: the net has learned nothing yet."""
+    chance = chance_level("train_loss", classes)
+    return [epoch.epoch for epoch in log if abs(epoch.train_loss - chance) < 0.01 * chance]
+
+
+def _curve_picture(name: str, data: str, scale: str, classes: int, lines: Sequence[_Line]) -> Picture:
+    figure = Figure(figsize=(7.4, 5.6))
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(2, 2, sharex=True)
+    variants = list(dict.fromkeys(line.variant for line in lines))
+    colour = {variant: COLOURS[index % len(COLOURS)] for index, variant in enumerate(variants)}
+    for axes, (metric, title, unit) in zip(grid.flat, PANELS, strict=True):
+        for line in lines:
+            _plot(axes, line, metric, colour[line.variant])
+        chance = chance_level(metric, classes)
+        if math.isfinite(chance):
+            axes.axhline(chance, color=INK, linewidth=0.8, linestyle=":")
+            axes.annotate("chance", (1, chance), xycoords=("axes fraction", "data"), xytext=(0, 2),
+                          textcoords="offset points", ha="right", va="bottom", fontsize=7.5)  # fmt: skip
+        axes.set_title(f"{title}, {unit}")
+        axes.set_ylim(0, axes.get_ylim()[1] * 1.03)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    stalls = False
+    for line in lines:
+        epochs, means, _, _ = line.curve("train_loss")
+        still = set.intersection(*(set(stalled(run.log, classes)) for run in line.runs))
+        points = [(epoch, mean) for epoch, mean in zip(epochs, means, strict=True) if epoch in still]
+        if points:
+            stalls = True
+            grid.flat[0].plot(*zip(*points, strict=True), "o", color=colour[line.variant], markersize=4,
+                              markerfacecolor="none")  # fmt: skip
+    for axes in grid[1]:
+        axes.set_xlabel("epoch")
+    handles: list[Line2D] = []
+    for line in lines:
+        seeds = f", {len(line.runs)} seeds" if len(line.runs) > 1 else ""
+        handles.append(Line2D([], [], color=colour[line.variant], linestyle=line.style,
+                              label=f"{line.variant}, recipe {line.recipe}{seeds}"))  # fmt: skip
+    if stalls:
+        handles.append(Line2D([], [], color=INK, linestyle="", marker="o", markersize=4, markerfacecolor="none",
+                              label="loss within 1% of chance"))  # fmt: skip
+    columns = 3 if len(handles) > 4 else 2
+    legend = 0.17 * math.ceil(len(handles) / columns) + 0.12  # inches
+    figure.set_figheight(5.2 + legend)
+    figure.legend(handles=handles, loc="lower left", ncols=columns, fontsize=8, bbox_to_anchor=(0.04, 0))
+    figure.tight_layout(rect=(0, legend / figure.get_figheight(), 1, 1))
+    caption = (
+        f"Training on {data}, {classes} classes, {scale} scale. Colour tells the variant, the line's style the "
+        f"recipe (authors solid, paper dashed); of several seeds the mean, with the range shaded."
+    )
+    last = "; ".join(
+        f"{line.variant}, recipe {line.recipe}: validation top-1 error {means[-1]:.1f}% after epoch {epochs[-1]}"
+        for line in lines
+        for epochs, means, _, _ in [line.curve("val_top1_error")]
+        if epochs
+    )
+    return _picture(figure, name, f"Training curves: {data}, {scale} scale", caption,
+                    f"Four panels of curves against epochs. {last}")  # fmt: skip
+
+
+def _plot(axes: Axes, line: _Line, metric: str, colour: str) -> None:
+    epochs, means, low, high = line.curve(metric)
+    marker = "o" if len(epochs) == 1 else None
+    axes.plot(epochs, means, line.style, color=colour, linewidth=1.5, marker=marker)
+    if len(line.runs) > 1:
+        axes.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0)
+
+
+def _picture(figure: Figure, name: str, title: str, caption: str, alt: str, best: str = "svg") -> Picture:
+    png, svg = io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png", dpi=200, facecolor="#fffefb", metadata={"Software": None})
+    figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return Picture(name, title, caption, alt, png.getvalue(), _adapt_to_dark(svg.getvalue()), best)
+
+
+def _adapt_to_dark(svg: bytes) -> bytes:
+    """The drawing with light ink wherever the page around it is dark."""
+    rules = "".join(f'[style*="{key}: {INK}"]{{{key}:{INK_ON_DARK}!important}}' for key in ("fill", "stroke"))
+    style = f"<style>@media (prefers-color-scheme: dark){{{rules}}}</style></svg>"
+    return re.sub(rb"</svg>\s*$", style.encode(), svg)
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.+-]+", "-", name)

@@ -1,0 +1,396 @@
+"""From records to measurements: how each target's quantity is read off the runs.
+
+A quantity is measured in every context that has runs for it: one recipe, one data set, one scale. `measure`
+gives the contexts' measurements in an order fixed by scope alone, never by what they say: the target's own
+scope first, then real images before generated ones, large before small, the authors' recipe before the text's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
+from statistics import fmean, median
+
+import numpy as np
+from scipy.stats import norm
+
+from repro.errors import ReproError
+from repro.paper.scales import SCALES
+from repro.paper.statistics import Interval, error_interval, paired_interval, seed_interval, welch_interval
+from repro.paper.targets import Measurement, Scope, Target
+from repro.paper.variants import ENSEMBLES, configure
+from repro.report.kernels import colourfulness, oriented, towers
+from repro.report.records import Data, Epoch, Evaluation, Records, Run
+
+Z = float(norm.ppf(0.975))
+
+
+@dataclass(frozen=True)
+class Context:
+    """What two runs must share to be held against each other."""
+
+    recipe: str
+    data: Data
+    scale: str
+
+
+def measure(target: Target, records: Records) -> list[Measurement]:
+    """Every measurement of `target` that the records hold, the one to judge by first."""
+    if target.measure in ERROR_MEASURES:
+        found = _from_evaluations(target, records)
+    elif target.measure in RUN_MEASURES or target.measure in PAIR_MEASURES:
+        found = _from_runs(target, records)
+    else:
+        found = []  # nothing that this version records tells it
+    return [measurement for _, measurement in sorted(found, key=lambda each: _rank(target, *each))]
+
+
+def _rank(target: Target, data: Data, measurement: Measurement) -> tuple[object, ...]:
+    scope = measurement.scope
+    assert scope is not None
+    scales = list(SCALES)
+    return (
+        scope != target.scope,
+        scope.dataset != target.dataset,
+        scope.split != target.split,
+        scope.views != target.views,
+        data.dataset == "synthetic",
+        scales.index(scope.scale) if scope.scale in scales else len(scales),
+        measurement.recipe != "authors",
+        -data.images.get("train", 0),
+        data.fingerprint,
+    )
+
+
+def scale_of(records: Records, evaluation: Evaluation) -> str:
+    """The scale of an evaluation's runs; see `run_scale`."""
+    scales = {run_scale(run) for run in records.members(evaluation)} or {evaluation.scale}
+    return sorted(scales)[-1]
+
+
+def run_scale(run: Run) -> str:
+    """A run's scale; one of fewer epochs than the paper's scale has is not of that scale."""
+    if run.scale != "paper":
+        return run.scale
+    try:
+        whole = configure(run.variant, run.recipe, run.scale).epochs
+    except ReproError:  # a variant of another version
+        return run.scale
+    return run.scale if run.epochs >= whole or run.init_from else f"paper, cut to {run.epochs} epochs"
+
+
+def entry(evaluation: Evaluation) -> str:
+    """The name under which an evaluation stands in the tables: its variant, or "5cnns" for such an average."""
+    if len(evaluation.runs) == 1:
+        return evaluation.variant
+    for name, (variant, members) in ENSEMBLES.items():
+        if (variant, members) == (evaluation.variant, len(evaluation.runs)):
+            return name
+    return f"{len(evaluation.runs)}×{evaluation.variant}"
+
+
+def latest(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
+    """One evaluation for each set of seeds, in the seeds' order."""
+    return [each for _, each in sorted({each.seeds: each for each in evaluations}.items())]
+
+
+# Errors on a split: a level, or the difference of two.
+
+
+def _from_evaluations(target: Target, records: Records) -> list[tuple[Data, Measurement]]:
+    groups: dict[tuple[Context, str, int], dict[str, list[Evaluation]]] = defaultdict(lambda: defaultdict(list))
+    for evaluation in records.evaluations:
+        context = Context(evaluation.recipe, evaluation.data, scale_of(records, evaluation))
+        groups[context, evaluation.split, evaluation.views][entry(evaluation)].append(evaluation)
+    found = []
+    for (context, split, views), entries in groups.items():
+        scope = Scope(context.data.scope, split, views, context.scale)
+        firsts = latest(entries.get(target.variant, ()))
+        if target.measure == "split_difference":
+            others = latest(groups.get((context, "val", views), {}).get(target.variant, ()))
+            measurement = _split_difference(firsts, others) if split == target.split else None
+        elif target.baseline:
+            # Views are compared with views only in one direction: one against ten.
+            if target.baseline_views and views != target.views:
+                continue
+            second_views = target.baseline_views or views
+            seconds = latest(groups.get((context, split, second_views), {}).get(target.baseline, ()))
+            measurement = error_difference(firsts, seconds, target.measure, records)
+        else:
+            measurement = error_level(firsts, target.measure)
+        if measurement:
+            found.append(
+                (context.data, replace(measurement, scope=scope, recipe=context.recipe, where=context.data.description))
+            )
+    return found
+
+
+def _placed(measurement: Measurement, scope: Scope, context: Context) -> Measurement:
+    return replace(measurement, scope=scope, recipe=context.recipe, where=context.data.description)
+
+
+def error_level(evaluations: Sequence[Evaluation], metric: str) -> Measurement | None:
+    """The mean error over seeds, in percent; the exact interval of the images if there is one seed only."""
+    evaluations = [each for each in evaluations if math.isfinite(each.error(metric)) and each.images > 0]
+    if not evaluations:
+        return None
+    errors = [each.error(metric) for each in evaluations]
+    runs = tuple("+".join(each.runs) for each in evaluations)
+    if interval := seed_interval(errors):
+        return Measurement(fmean(errors), interval, len(errors), "seeds", runs=runs)
+    images = evaluations[0].images
+    wrong = min(max(round(errors[0] * images / 100), 0), images)
+    return Measurement(errors[0], error_interval(wrong, images), images, "images", runs=runs)
+
+
+def error_difference(
+    firsts: Sequence[Evaluation], seconds: Sequence[Evaluation], metric: str, records: Records
+) -> Measurement | None:
+    """error(first) − error(second) in points: over seeds that both have, else of one pair, image by image.
+
+    A net belongs to the average of several if its seed is among theirs. Runs of unequal length are not held
+    against each other, unless one of them was fine-tuned.
+    """
+    finite = [pair for pair in product(firsts, seconds) if all(math.isfinite(each.error(metric)) for each in pair)]
+    alike = [pair for pair in finite if _same_length(*pair, records)]
+    partners = [(a, b) for a, b in alike if set(a.seeds) <= set(b.seeds) or set(b.seeds) <= set(a.seeds)]
+    if not alike:
+        return None
+    pairs = partners or alike[:1]
+    differences = [first.error(metric) - second.error(metric) for first, second in pairs]
+    runs = tuple(dict.fromkeys("+".join(each.runs) for pair in pairs for each in pair))
+    if interval := seed_interval(differences):
+        return Measurement(fmean(differences), interval, len(differences), "seeds", runs=runs)
+    interval = _paired_images(*pairs[0], metric)
+    return Measurement(differences[0], interval, pairs[0][0].images, "images", runs=runs)
+
+
+def _same_length(first: Evaluation, second: Evaluation, records: Records) -> bool:
+    runs = records.members(first) + records.members(second)
+    return any(run.init_from for run in runs) or len({run.epochs for run in runs}) <= 1
+
+
+def _paired_images(first: Evaluation, second: Evaluation, metric: str) -> Interval | None:
+    one, other = first.wrong(metric), second.wrong(metric)
+    if one is None or other is None or not np.array_equal(one[0], other[0]) or not len(one[0]):
+        return None
+    wrong_one, wrong_other = one[1], other[1]
+    return paired_interval(int((wrong_one & ~wrong_other).sum()), int((wrong_other & ~wrong_one).sum()), len(wrong_one))
+
+
+def _split_difference(tests: Sequence[Evaluation], vals: Sequence[Evaluation]) -> Measurement | None:
+    """|top-5 error on test − on val| of the same nets, in points."""
+    pairs = [(test, val) for test in tests for val in vals if test.runs == val.runs]
+    if not pairs:
+        return None
+    differences = [abs(test.top5_error - val.top5_error) for test, val in pairs]
+    runs = tuple("+".join(test.runs) for test, _ in pairs)
+    return Measurement(fmean(differences), seed_interval(differences), len(pairs), "seeds", runs=runs)
+
+
+# Quantities of a run: its log, its data, its weights.
+
+
+def _from_runs(target: Target, records: Records) -> list[tuple[Data, Measurement]]:
+    groups: dict[Context, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    for run in records.runs:
+        groups[Context(run.recipe, run.data, run_scale(run))][run.variant].append(run)
+    found = []
+    for context, variants in groups.items():
+        firsts = variants.get(target.variant, [])
+        if target.baseline:
+            measurement = _pairs(target, firsts, variants.get(target.baseline, []))
+        else:
+            measurement = _levels(target, firsts)
+        if measurement and math.isfinite(measurement.value):
+            scope = Scope(context.data.scope, None, None, context.scale)
+            found.append(
+                (context.data, replace(measurement, scope=scope, recipe=context.recipe, where=context.data.description))
+            )
+    return found
+
+
+def _levels(target: Target, runs: Sequence[Run]) -> Measurement | None:
+    measured = {run.name: RUN_MEASURES[target.measure](run, target.argument) for run in runs}
+    known = {name: each for name, each in measured.items() if each and math.isfinite(each.value)}
+    if not known:
+        return None
+    if target.measure in EVERY_RUN:  # "in every run": the run that shows it least
+        return min(known.values(), key=lambda each: each.interval[0] if each.interval else -math.inf)
+    first = next(iter(known.values()))
+    if len(known) == 1 or first.over == "counted":
+        return first
+    values = [each.value for each in known.values()]
+    return Measurement(fmean(values), seed_interval(values), len(values), "seeds", runs=tuple(known))
+
+
+def _pairs(target: Target, firsts: Sequence[Run], seconds: Sequence[Run]) -> Measurement | None:
+    """Variant against baseline: seed by seed where two or more are shared, else one run against one."""
+    alike = [(a, b) for a, b in product(firsts, seconds) if a.epochs == b.epochs and a.log and b.log]
+    pairs = [(a, b) for a, b in alike if a.seed == b.seed] or alike[:1]
+    if target.measure in PAIR_MEASURES:
+        compared = [PAIR_MEASURES[target.measure](first, second) for first, second in pairs]
+        known = [each for each in compared if each]
+    else:
+        single = RUN_MEASURES[target.measure]
+        both = [(single(first, target.argument), single(second, target.argument)) for first, second in pairs]
+        combine = _ratio if target.kind == "ratio" else _minus
+        known = [combine(first, second) for first, second in both if first and second]
+    known = [each for each in known if math.isfinite(each.value)]
+    if len(known) < 2:
+        return known[0] if known else None
+    runs = tuple(dict.fromkeys(name for each in known for name in each.runs))
+    values = [each.value for each in known]
+    if target.kind == "ratio":  # ratios spread evenly on a logarithmic scale
+        logs = seed_interval([math.log(value) for value in values])
+        assert logs
+        centre = math.exp(fmean(math.log(value) for value in values))
+        return Measurement(centre, (math.exp(logs[0]), math.exp(logs[1])), len(values), "seeds", runs=runs)
+    return Measurement(fmean(values), seed_interval(values), len(values), "seeds", runs=runs)
+
+
+def _minus(first: Measurement, second: Measurement) -> Measurement:
+    """first − second; independent intervals around their values add up in squares."""
+    value, runs = first.value - second.value, first.runs + second.runs
+    if first.interval is None or second.interval is None:
+        return Measurement(value, runs=runs)
+    half = math.hypot(first.interval[1] - first.value, second.interval[1] - second.value)
+    return Measurement(value, (value - half, value + half), first.n, first.over, runs=runs)
+
+
+def _ratio(first: Measurement, second: Measurement) -> Measurement:
+    return Measurement(first.value / second.value if second.value > 0 else math.nan, runs=first.runs + second.runs)
+
+
+RunMeasure = Callable[[Run, str], Measurement | None]
+
+
+def _finite(log: Iterable[Epoch], name: str) -> list[float]:
+    return [value for epoch in log if math.isfinite(value := getattr(epoch, name))]
+
+
+def _of_log(read: Callable[[tuple[Epoch, ...]], float]) -> RunMeasure:
+    """A number read off the log of a finished run."""
+
+    def measured(run: Run, _: str) -> Measurement | None:
+        return Measurement(read(run.log), runs=(run.name,)) if run.log and run.finished else None
+
+    return measured
+
+
+def _final_train_error(run: Run, _: str) -> Measurement | None:
+    if not run.log or not run.finished:
+        return None
+    return _sampled(run, run.log[-1].train_top1_error, [(run.log[-1].train_top1_error, "train")])
+
+
+def _overfit_gap(run: Run, _: str) -> Measurement | None:
+    """Validation minus training error at the end, in points."""
+    if not run.log or not run.finished:
+        return None
+    val, train = run.log[-1].val_top1_error, run.log[-1].train_top1_error
+    return _sampled(run, val - train, [(val, "val"), (train, "train")])
+
+
+def _sampled(run: Run, value: float, errors: Sequence[tuple[float, str]]) -> Measurement:
+    """A sum of errors with the interval that the number of images gives it (normal approximation)."""
+    counts = [run.data.images.get(split, 0) for _, split in errors]
+    if not all(counts):
+        return Measurement(value, runs=(run.name,))
+    variance = sum(error * (100 - error) / images for (error, _), images in zip(errors, counts, strict=True))
+    half = Z * math.sqrt(max(variance, 0.0))
+    return Measurement(value, (value - half, value + half), min(counts), "images", runs=(run.name,))
+
+
+def _epochs_to_train_error(run: Run, level: str) -> Measurement | None:
+    reached = [epoch.epoch for epoch in run.log if epoch.train_top1_error <= float(level)]
+    return Measurement(reached[0], runs=(run.name,)) if reached else None
+
+
+def _epochs_to_converge(log: tuple[Epoch, ...]) -> float:
+    """The first epoch whose validation error is within one point of the run's best."""
+    best = min(_finite(log, "val_top1_error"), default=math.nan)
+    return next((epoch.epoch for epoch in log if epoch.val_top1_error <= best + 1), math.nan)
+
+
+def _rate_drops(log: tuple[Epoch, ...]) -> float:
+    return sum(after < before / 5 for before, after in pairwise(_finite(log, "lr")))
+
+
+def _images(run: Run, splits: str) -> Measurement | None:
+    counts = [run.data.images[split] for split in splits.split("+") if split in run.data.images]
+    return Measurement(sum(counts), over="counted", runs=(run.name,)) if counts else None
+
+
+def _classes(run: Run, _: str) -> Measurement | None:
+    return Measurement(len(run.data.classes), over="counted", runs=(run.name,)) if run.data.classes else None
+
+
+def _tower_colour_difference(run: Run, _: str) -> Measurement | None:
+    kernels = run.conv1()
+    if kernels is None or len(kernels) < 4:
+        return None
+    first, second = (colourfulness(tower) for tower in towers(kernels))
+    if first.mean() < second.mean():  # which tower it is, is chance (Sec. 6.1)
+        first, second = second, first
+    return Measurement(
+        float(first.mean() - second.mean()), welch_interval(first.tolist(), second.tolist()), len(kernels),
+        "kernels", runs=(run.name,),
+    )  # fmt: skip
+
+
+def _oriented_share(run: Run, _: str) -> Measurement | None:
+    kernels = run.conv1()
+    if kernels is None:
+        return None
+    count = int(oriented(kernels).sum())
+    interval = error_interval(count, len(kernels))
+    return Measurement(100 * count / len(kernels), interval, len(kernels), "kernels", runs=(run.name,))
+
+
+def _seconds_difference(first: Run, second: Run) -> Measurement | None:
+    """Seconds per epoch of a one-device run minus a two-device run; the first epoch warms up."""
+    if len(first.devices) != 1 or len(second.devices) != 2:
+        return None
+    a, b = (_finite(run.log[1:], "seconds") for run in (first, second))
+    interval = welch_interval(a, b)
+    value = fmean(a) - fmean(b) if a and b else math.nan
+    return Measurement(value, interval, min(len(a), len(b)), "epochs", runs=(first.name, second.name))
+
+
+def _common_error_difference(first: Run, second: Run) -> Measurement | None:
+    """Epochs that the first takes, minus those of the second, to the training error that both reach."""
+    lows = [min(_finite(run.log, "train_top1_error"), default=math.nan) for run in (first, second)]
+    if not all(map(math.isfinite, lows)):
+        return None
+    one, other = (_epochs_to_train_error(run, str(max(lows))) for run in (first, second))
+    return _minus(one, other) if one and other else None
+
+
+ERROR_MEASURES = ("top1_error", "top5_error", "split_difference")
+
+RUN_MEASURES: dict[str, RunMeasure] = {
+    "best_train_error": _of_log(lambda log: min(_finite(log, "train_top1_error"), default=math.nan)),
+    "final_train_error": _final_train_error,
+    "first_train_loss": _of_log(lambda log: log[0].train_loss),
+    "overfit_gap": _overfit_gap,
+    "epochs": _of_log(lambda log: len(log)),
+    "rate_drops": _of_log(_rate_drops),
+    "training_days": _of_log(lambda log: sum(_finite(log, "seconds")) / 86_400),
+    "images_per_second": _of_log(lambda log: median(_finite(log, "images_per_second") or [math.nan])),
+    "epochs_to_train_error": _epochs_to_train_error,
+    "epochs_to_converge": _of_log(_epochs_to_converge),
+    "images": _images,
+    "classes": _classes,
+    "tower_colour_difference": _tower_colour_difference,
+    "oriented_share": _oriented_share,
+}
+PAIR_MEASURES: dict[str, Callable[[Run, Run], Measurement | None]] = {
+    "seconds_per_epoch": _seconds_difference,
+    "epochs_to_common_train_error": _common_error_difference,
+}
+EVERY_RUN = ("tower_colour_difference", "oriented_share")
+MEASURES = (*ERROR_MEASURES, *RUN_MEASURES, *PAIR_MEASURES)

@@ -1,0 +1,178 @@
+"""The page and its Markdown twin: one template each, filled with what the other modules computed."""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+import repro
+from repro.paper.targets import NOT_COMPARABLE, VERDICTS, Verdict, load_deviations
+from repro.paper.variants import BASES
+from repro.report import story
+from repro.report.figures import Picture
+from repro.report.records import Records, Run
+from repro.report.tables import Table, Verdicts, escape_markdown, layer_order, number, spread
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A verdict as the page shows it: the one that counts, those of other measurements, the way to fill a gap."""
+
+    verdict: Verdict
+    others: Sequence[Verdict]
+    steps: Sequence[str]
+
+    def of(self, verdict: Verdict) -> Claim:
+        """The same claim as judged by another measurement."""
+        return Claim(verdict, (), ())
+
+    @property
+    def key(self) -> str:
+        """The verdict as a CSS class."""
+        return self.verdict.verdict.replace(" ", "-")
+
+    @property
+    def paper(self) -> str:
+        """The paper's value, with its relation where it is a bound."""
+        target = self.verdict.target
+        sign = {"equal": "", "at least": "≥ ", "at most": "≤ "}[target.relation]
+        if target.kind == "direction":
+            sign = {"at least": "> ", "at most": "< "}[target.relation]
+        return sign + _with_unit(number(target.value, None), target.unit)
+
+    @property
+    def authors(self) -> str:
+        """The authors' own value; empty if they recorded none."""
+        target = self.verdict.target
+        return "" if target.authors is None else number(target.authors, None) + _sign(target.unit)
+
+    @property
+    def measured(self) -> str:
+        """The measured value, with its interval if it has one."""
+        measurement, unit = self.verdict.measurement, self.verdict.target.unit
+        if measurement is None:
+            return ""
+        if self.verdict.target.kind == "invariant":
+            value = measurement.value
+            return number(value, None if value == round(value, 2) else 3) + _sign(unit)
+        if measurement.over == "counted":
+            return number(measurement.value, 0)
+        decimals = 0 if abs(measurement.value) >= 1000 else 1 if unit in ("%", "points") else 2
+        return spread(measurement, decimals) + _sign(unit)
+
+    @property
+    def direction(self) -> str:
+        """The direction, where there is one: the level of an error has none."""
+        return self.verdict.direction or "" if self.verdict.target.line is not None else ""
+
+    @property
+    def tolerance(self) -> str:
+        """The tolerance with its unit; empty for directions."""
+        target = self.verdict.target
+        return "" if target.tolerance is None else _with_unit(number(target.tolerance, None), target.unit)
+
+
+def _with_unit(text: str, unit: str) -> str:
+    return text + (_sign(unit) or (f" {unit}" if unit else ""))
+
+
+def _sign(unit: str) -> str:
+    return unit if unit in ("%", "×") else ""
+
+
+def claims_of(verdicts: Verdicts, records: Records) -> list[Claim]:
+    """Every target's claim, by section of the paper."""
+    claims = []
+    for first, *others in verdicts.values():
+        needed = first.verdict not in ("match", "mismatch")
+        claims.append(Claim(first, others, story.commands(first.target, records) if needed else []))
+    return sorted(claims, key=lambda claim: _section_order(claim.verdict.target.section))
+
+
+def _section_order(section: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in section.split("."))
+
+
+def render_page(context: Mapping[str, Any]) -> str:
+    """The self-contained HTML page."""
+    environment = _environment(autoescape=True)
+    files = resources.files("repro.report") / "templates"
+    inlined = {name: Markup((files / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js")}
+    return environment.get_template("page.html.j2").render(**context, css=inlined["page.css"], js=inlined["page.js"])
+
+
+def render_markdown(context: Mapping[str, Any]) -> str:
+    """The same in Markdown, with the figures as files beside it."""
+    return _environment(autoescape=False).get_template("page.md.j2").render(**context)
+
+
+def page_context(
+    records: Records, verdicts: Verdicts, tables: Mapping[str, Table], pictures: Sequence[Picture]
+) -> dict[str, Any]:
+    """All that the templates show."""
+    firsts = [each[0] for each in verdicts.values()]
+    claims = claims_of(verdicts, records)
+    counts = Counter(each.verdict for each in firsts)
+    directions = Counter(claim.direction for claim in claims if claim.verdict.verdict == NOT_COMPARABLE)
+    return {
+        "version": repro.__version__,
+        "headline": story.headline(firsts),
+        "result": story.result(verdicts) if verdicts else "",
+        "strict_note": story.strict_note(firsts),
+        "counts": {word: counts[word] for word in VERDICTS},
+        "directions": directions,
+        "claims": claims,
+        "sections": list(dict.fromkeys(claim.verdict.target.section for claim in claims)),
+        "contradictions": [claim for claim in claims if claim.verdict.target.known_contradiction],
+        "tables": tables,
+        "pictures": pictures,
+        "honesty": story.honesty(records),
+        "deviations": load_deviations(),
+        "orders": {"the text": layer_order(BASES["paper"]), "the authors' program": layer_order(BASES["authors"])},
+        "runs": records.runs,
+        "evaluations": records.evaluations,
+        "datasets": list(dict.fromkeys(run.data for run in records.runs)),
+        "provenance": provenance(records.runs),
+        "problems": records.problems,
+    }
+
+
+def provenance(runs: Sequence[Run]) -> dict[str, dict[str, list[str]]]:
+    """What the runs were made with: each data set, machine and set of versions, with the runs that share it."""
+    found: dict[str, dict[str, list[str]]] = {"Data": {}, "Machine": {}, "Versions": {}}
+    for run in runs:
+        images = ", ".join(f"{count:,} {split}" for split, count in run.data.images.items())
+        data = f"{run.data.description}; {images or 'number of images unknown'}; {run.data.size} pixels"
+        if run.data.fingerprint:
+            data += f"; fingerprint {run.data.fingerprint[:16]}"
+        machine = ", ".join(f"{key} {value}" for key, value in run.machine.items())
+        versions = ", ".join(f"{key} {value}" for key, value in run.versions.items())
+        versions += f", revision {run.git_revision[:12]}" if run.git_revision else ""
+        for kind, words in (("Data", data), ("Machine", machine), ("Versions", versions)):
+            found[kind].setdefault(words or "not recorded", []).append(run.name)
+    return found
+
+
+def _environment(autoescape: bool) -> Environment:
+    environment = Environment(
+        loader=PackageLoader("repro.report"),
+        autoescape=autoescape,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["md"] = escape_markdown
+    environment.filters["data_uri"] = _data_uri
+    environment.filters["sentence"] = lambda text: text[:1].upper() + text[1:].rstrip(".") + "."
+    return environment
+
+
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,164 @@
+"""The words of the report: what was reproduced, what these runs can and cannot show, and how to fill the gaps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from repro.paper.scales import SCALES
+from repro.paper.targets import MATCH, MISMATCH, NOT_COMPARABLE, Target, Verdict
+from repro.paper.variants import ENSEMBLES, VARIANTS
+from repro.report.measure import MEASURES, run_scale
+from repro.report.records import Records
+
+DATASETS = {"ilsvrc2010": "ILSVRC-2010", "ilsvrc2012": "ILSVRC-2012", "fall2009": "ImageNet Fall 2009",
+            "cifar10": "CIFAR-10"}  # fmt: skip
+
+
+def headline(verdicts: Sequence[Verdict]) -> str:
+    """How the claims stand, in two sentences."""
+    computed = [each for each in verdicts if each.target.kind == "invariant"]
+    measured = [each for each in verdicts if each.target.kind != "invariant"]
+    counts = Counter(each.verdict for each in measured)
+    comparable = counts[MATCH] + counts[MISMATCH]
+    hold = sum(each.verdict == MATCH for each in computed)
+    words = f"{hold} of the {len(computed)} claims that follow from the architecture alone hold. "
+    if comparable:
+        return words + (
+            f"Of the {len(measured)} that need a run, {comparable} were measured as in the paper, and "
+            f"{counts[MATCH]} of them match."
+        )
+    if counts[NOT_COMPARABLE]:
+        return words + (
+            f"None of the {len(measured)} that need a run was measured at the paper's own scale; "
+            f"{counts[NOT_COMPARABLE]} were measured smaller, where only the direction of an effect counts."
+        )
+    return words + f"None of the {len(measured)} that need a run has been measured yet."
+
+
+def result(verdicts: Mapping[str, Sequence[Verdict]]) -> str:
+    """The error of the paper's own net, as the runs have it, in one sentence; empty if none was evaluated."""
+    measurement = verdicts["table1-cnn-top1"][0].measurement
+    if measurement is None or measurement.scope is None:
+        return ""
+    scope = measurement.scope
+    views = "the centre patch" if scope.views == 1 else f"{scope.views} views"
+    seeds = f", mean of {measurement.n} seeds" if measurement.over == "seeds" else ""
+    return (
+        f"On {measurement.where}, {scope.scale} scale, the net is wrong on {measurement.value:.1f}% of the "
+        f"{NAMES_OF_SPLITS.get(scope.split or '', scope.split)} images ({views}, recipe {measurement.recipe}{seeds})."
+    )
+
+
+NAMES_OF_SPLITS = {"val": "validation", "test": "test", "train": "training"}
+
+
+@dataclass(frozen=True)
+class Honesty:
+    """What the runs of one data set and scale can and cannot show."""
+
+    place: str
+    can: tuple[str, ...]
+    cannot: tuple[str, ...]
+
+
+def honesty(records: Records) -> list[Honesty]:
+    """For each data set and scale that has runs: what follows from them, and what does not."""
+    notes = []
+    places = dict.fromkeys((run.data, run_scale(run)) for run in records.runs)
+    for data, scale in places:
+        runs = [run for run in records.runs if (run.data, run_scale(run)) == (data, scale)]
+        seeds = {(run.variant, run.recipe): 0 for run in runs}
+        for run in runs:
+            seeds[run.variant, run.recipe] += 1
+        can, cannot = [], []
+        whole = scale == "paper" and data.scope in DATASETS
+        if whole:
+            can.append(f"The paper's numbers on {DATASETS[data.scope]}: same images, same size of net and patch.")
+        else:
+            can.append("That the pipeline works from images to verdicts, and that the net learns.")
+            can.append("The direction of an effect: whether a change of net or recipe helps here.")
+            cannot.append(f"Any error of the paper. {_difference(data.dataset, data.description, scale)}")
+            cannot.append("The size of an effect on ImageNet: small effects there may vanish or turn here.")
+        if max(seeds.values()) < 2:
+            cannot.append("What another seed would give: each net was trained once, so intervals speak of images only.")
+        else:
+            can.append("How far results spread over seeds, where a net was trained more than once.")
+        if data.classes and len(data.classes) <= 10:
+            cannot.append(
+                f"Much in top-5 error: with {len(data.classes)} classes five guesses are nearly always enough."
+            )
+        if data.dataset == "synthetic":
+            cannot.append("Anything about photographs: these images are generated to be learned quickly.")
+        if unfinished := [run.name for run in runs if not run.finished]:
+            cannot.append(f"The end of {len(unfinished)} unfinished {_plural('run', len(unfinished))}.")
+        notes.append(Honesty(f"{data.description}, {scale} scale", tuple(can), tuple(cannot)))
+    return notes
+
+
+def _difference(dataset: str, description: str, scale: str) -> str:
+    words = [] if dataset in DATASETS else [f"{description} is not the paper's data"]
+    if scale in SCALES and scale != "paper":
+        size = SCALES[scale]
+        words.append(f"patches have {size.crop_size} pixels instead of 224, layers {size.width:g} of their width")
+    elif scale != "paper":
+        words.append("training was shorter than the paper's")
+    return "; ".join(words).capitalize() + "." if words else ""
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else f"{word}s"
+
+
+def commands(target: Target, records: Records) -> list[str]:
+    """The commands that would measure `target` where the paper did; empty if this version offers no such run.
+
+    STORE is the prepared data set, RUNS the folder of runs. Runs that are there already are not trained again.
+    """
+    nets = list(dict.fromkeys(name for name in (target.variant, target.baseline) if name))
+    offered = all(name in VARIANTS or name in ENSEMBLES for name in nets)
+    if target.dataset is None or target.measure not in MEASURES or not offered:
+        return []
+    steps = [f"repro prepare {target.dataset} --out STORE"]
+    for name in nets:
+        steps += [step for _, step in _trainings(name, target, records) if step]
+    if target.split:
+        views = {target.variant: [target.views]}
+        views.setdefault(target.baseline or target.variant, []).append(target.baseline_views or target.views)
+        for name, counts in views.items():
+            paths = " ".join(f"RUNS/{folder}" for folder, _ in _trainings(name, target, records))
+            for count in dict.fromkeys(counts):
+                steps.append(f"repro evaluate {paths} --data STORE --split {target.split} --views {count}")
+    return steps
+
+
+def _trainings(name: str, target: Target, records: Records) -> list[tuple[str, str]]:
+    """The runs of a net or an average of nets: each one's folder, and the command that trains what is lacking."""
+    variant, seeds = ENSEMBLES.get(name, (name, 1))
+    trainings = []
+    for seed in range(seeds):
+        folder = f"{variant}-authors-{target.scale}-seed{seed}"
+        begun = [run for run in records.runs if run.folder.name == folder and run.data.scope == target.dataset]
+        step = f"repro train --variant {variant} --scale {target.scale} --seed {seed} --data STORE"
+        if target.measure == "seconds_per_epoch" and name == target.baseline:
+            step += " --devices cuda:0,cuda:1"
+        if any(run.finished for run in begun):
+            step = ""
+        elif begun:
+            step += " --resume"
+        trainings.append((folder, step))
+    return trainings
+
+
+def strict_note(verdicts: Sequence[Verdict]) -> str:
+    """What a strict check would say of the mismatches."""
+    mismatches = [each for each in verdicts if each.verdict == MISMATCH]
+    known = [each for each in mismatches if not each.fails_strict]
+    if not mismatches:
+        return "No claim is contradicted."
+    which = "All" if len(known) == len(mismatches) else f"{len(known)} of the"
+    return (
+        f"{which} {len(mismatches)} mismatches are contradictions inside the paper itself, explained with the "
+        f"claim; a strict check does not count them."
+    )

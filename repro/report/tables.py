@@ -1,0 +1,346 @@
+"""The tables: rows of plain values, for the page, for Markdown and for CSV alike."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from repro.paper.arithmetic import LayerCount, count, parameters
+from repro.paper.networks import LRN, Activation, Conv, Dropout, Layer, Linear, Network, Pool, SpatialNorm
+from repro.paper.recipes import Recipe
+from repro.paper.targets import Measurement, Verdict, find_target
+from repro.paper.variants import BASES, VARIANTS, configure
+from repro.report.measure import entry, error_level, run_scale, scale_of
+from repro.report.records import Records
+
+Cell = str | float | int | None | Measurement
+Verdicts = Mapping[str, Sequence[Verdict]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: `groups` are its bodies, each with a heading (empty: none) and its rows.
+
+    `heads` are the columns' names; "A: b" stands under a common head A. Floats are shown with one decimal, in
+    the columns of `exact` as they are.
+    """
+
+    name: str
+    title: str
+    note: str
+    heads: tuple[str, ...]
+    groups: Sequence[tuple[str, Sequence[Sequence[Cell]]]]
+    exact: tuple[str, ...] = ()
+
+    @property
+    def spans(self) -> dict[str, int]:
+        """The common heads, each with the number of its columns; empty if there are none."""
+        return Counter(head.split(": ")[0] for head in self.heads if ": " in head)
+
+    def text(self, cell: Cell, head: str) -> str:
+        """A cell as people read it; a dash where there is no number."""
+        if isinstance(cell, Measurement):
+            return spread(cell)
+        if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
+            return "—"
+        if isinstance(cell, float):
+            return number(cell, None if head in self.exact else 1)
+        return f"{cell:,}" if isinstance(cell, int) else cell
+
+    def write_csv(self, folder: Path) -> None:
+        """Write `<name>.csv` into `folder`: all digits; a measured column has its interval's ends beside it."""
+        rows = []
+        for heading, body in self.groups:
+            for cells in body:
+                row: dict[str, str | float | int | None] = {"group": heading}
+                for head, cell in zip(self.heads, cells, strict=True):
+                    if isinstance(cell, Measurement):
+                        low, high = cell.interval or (None, None)
+                        row |= {head: cell.value, f"{head}, low": low, f"{head}, high": high, f"{head}, n": cell.n}
+                    else:
+                        row[head] = cell
+                rows.append(row)
+        frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["group", *self.heads])
+        frame.to_csv(folder / f"{self.name}.csv", index=False)
+
+    def markdown(self) -> str:
+        """The table in Markdown; a group's heading is a row of its own."""
+        rows: list[list[str]] = []
+        for heading, body in self.groups:
+            if heading:
+                rows.append([f"*{escape_markdown(heading)}*", *[""] * (len(self.heads) - 1)])
+            for cells in body:
+                texts = (self.text(cell, head) for cell, head in zip(cells, self.heads, strict=True))
+                rows.append([escape_markdown(text) for text in texts])
+        return str(pd.DataFrame(rows, columns=list(self.heads)).to_markdown(index=False, disable_numparse=True))
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    for sign in "\\|<>*_`[]":
+        text = text.replace(sign, f"\\{sign}")
+    return text.replace("\n", " ")
+
+
+def number(value: float, decimals: int | None = 1) -> str:
+    """A number for people: with so many decimals, or (None) with the digits it has; a true minus sign."""
+    text = f"{value:,.6f}".rstrip("0").rstrip(".") if decimals is None else f"{value:,.{decimals}f}"
+    return text.replace("-", "−")
+
+
+def spread(measurement: Measurement | None, decimals: int = 1) -> str:
+    """A measured value with its interval: "37.6 [37.3, 37.8]"; a dash if there is none."""
+    if measurement is None or not math.isfinite(measurement.value):
+        return "—"
+    value = number(measurement.value, decimals)
+    if measurement.interval:
+        value += f" [{', '.join(number(end, decimals) for end in measurement.interval)}]"
+    return value
+
+
+TABLE_1 = (
+    ("Sparse coding (others)", "table1-sparse-coding-top1", "table1-sparse-coding-top5"),
+    ("SIFT + FVs (others)", "table1-sift-fv-top1", "table1-sift-fv-top5"),
+    ("CNN", "table1-cnn-top1", "table1-cnn-top5"),
+    ("CNN, centre patch alone", "one-view-top1", "one-view-top5"),
+)
+TABLE_2 = (
+    ("SIFT + FVs (others)", None, None, "table2-sift-fv-top5-test"),
+    ("1 CNN", "table2-1cnn-top1", "table2-1cnn-top5", None),
+    ("5 CNNs", "table2-5cnns-top1", "table2-5cnns-top5", "table2-5cnns-top5-test"),
+    ("1 CNN*", "table2-1cnn-pretrained-top1", "table2-1cnn-pretrained-top5", None),
+    ("7 CNNs*", "table2-7cnns-top1", "table2-7cnns-top5", "table2-7cnns-top5-test"),
+)
+ABLATIONS = (
+    ("One GPU, half the kernels (Sec. 3.2)", "two-gpus-top1", "two-gpus-top5"),
+    ("No response normalisation (3.3)", "lrn-top1", "lrn-top5"),
+    ("Pooling without overlap (3.4)", "overlap-top1", "overlap-top5"),
+    ("No colour noise (4.1)", "colour-top1", None),
+    ("One view instead of ten (4.1)", "ten-views-gain-top1", "ten-views-gain-top5"),
+    ("Without conv3 (7)", "without-conv3-top1", None),
+    ("Without conv4 (7)", "without-conv4-top1", None),
+    ("Without conv5 (7)", "without-conv5-top1", None),
+    ("One net instead of five averaged (6)", "averaging-gain-top1", "averaging-gain-top5"),
+    ("Without conv6 and pre-training (6)", "pretraining-gain-top1", "pretraining-gain-top5"),
+)
+
+
+def paper_tables(verdicts: Verdicts) -> list[Table]:
+    """Tables 1 and 2 as the paper sets them, and the worth of each ingredient, with what was measured."""
+    return [
+        _claims_table(
+            "table1", "Table 1: ILSVRC-2010, test",
+            "Error in percent, ten views unless said. In brackets the 95% interval: exact for the images of one "
+            "run, or over seeds.",
+            "Model", ("Top-1", "Top-5"), TABLE_1, verdicts,
+        ),
+        _claims_table(
+            "table2", "Table 2: ILSVRC-2012",
+            "Error in percent, ten views. An asterisk marks nets with a sixth conv layer, pre-trained on ImageNet "
+            "Fall 2011. The authors' notes hold no result of the averages.",
+            "Model", ("Top-1 (val)", "Top-5 (val)", "Top-5 (test)"), TABLE_2, verdicts, splits=(),
+        ),
+        _claims_table(
+            "ablations", "What each ingredient is worth",
+            "Points of error that the net loses without it, above 0 where it helps. In brackets the 95% interval, "
+            "paired image by image, or over seeds.",
+            "Change", ("Top-1", "Top-5"), ABLATIONS, verdicts,
+        ),
+    ]  # fmt: skip
+
+
+def _claims_table(
+    name: str,
+    title: str,
+    note: str,
+    first: str,
+    columns: Sequence[str],
+    layout: Sequence[tuple[str, *tuple[str | None, ...]]],
+    verdicts: Verdicts,
+    splits: Sequence[str] = ("val", "test"),
+) -> Table:
+    """The paper's rows with what is comparable beside them; below, a group for each other place of measurement.
+
+    Those groups show the splits `splits`; if there are none, each column its target's own.
+    """
+    heads = [first]
+    for column in columns:
+        heads += [f"{column}: paper", f"{column}: authors' run", f"{column}: measured"]
+    published: list[list[Cell]] = []
+    elsewhere: dict[str, dict[str, list[Cell]]] = {}
+    for label, *ids in layout:
+        row: list[Cell] = [label, *[None] * (3 * len(columns))]
+        more: dict[str, list[Cell]] = {}
+        for index, target_id in enumerate(ids, 1):
+            if target_id is None:
+                continue
+            target = find_target(target_id)
+            place = 3 * index  # of the measured value; the paper's and the authors' stand before it
+            row[place - 2 : place] = target.value, target.authors
+            for measurement in filter(None, (each.measurement for each in verdicts.get(target_id, ()))):
+                scope = measurement.scope
+                assert scope is not None
+                if scope == target.scope and row[place] is None:
+                    row[place] = measurement
+                    continue
+                if scope == target.scope:
+                    group = more
+                elif scope.views == target.views and scope.split in (splits or (target.split,)):
+                    group = elsewhere.setdefault(f"{measurement.where}, {scope.split}, {scope.scale} scale", {})
+                else:
+                    continue
+                name_of_row = f"{label}, recipe {measurement.recipe}"
+                cells = group.setdefault(name_of_row, [name_of_row, *[None] * (3 * len(columns))])
+                cells[place] = measurement
+        published += [row, *more.values()]
+    groups = [("", published)]
+    groups += [(f"Not comparable: {place}", list(rows.values())) for place, rows in elsewhere.items()]
+    exact = tuple(head for head in heads if head.endswith("authors' run"))
+    return Table(name, title, note, tuple(heads), groups, exact)
+
+
+FIGURE_2 = {  # the caption's neurons, by layer
+    layer: f"{layer}-neurons" for layer in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+}
+
+
+def architecture_table() -> Table:
+    """The net layer by layer, from the text's specification, beside the neurons of Figure 2's caption."""
+    rows = count(BASES["paper"])
+    total = parameters(BASES["paper"])
+    body = [_layer_row(row, total) for row in rows if not isinstance(row.layer, Activation | Dropout)]
+    neurons = sum(row.neurons for row in rows if isinstance(row.layer, Conv | Linear))
+    body.append(["all layers", None, None, None, None, neurons, int(find_target("neurons").value), total, 100.0])
+    heads = (
+        "Layer", "Kernels", "Kernel", "Stride", "Output", "Neurons", "Neurons in the paper", "Parameters", "Share, %",
+    )  # fmt: skip
+    note = (
+        "Computed from the specification that the nets are built from, with 1000 classes. A kernel of conv2, conv4 "
+        "and conv5 sees the maps of its own tower only. conv1's neurons and the printed 253,440 contradict each "
+        "other; see the claims."
+    )
+    return Table("architecture", "The architecture, layer by layer", note, heads, [("", body)])
+
+
+def _layer_row(row: LayerCount, total: int) -> list[Cell]:
+    layer = row.layer
+    output = f"{row.size}×{row.size}×{row.maps}" if row.size > 1 else str(row.maps)
+    match layer:
+        case Conv():
+            shape: list[Cell] = [layer.kernels, f"{layer.size}×{layer.size}×{row.kernel_depth}", layer.stride]
+        case Linear():
+            shape = [layer.units, f"{row.kernel_depth:,}", None]
+        case Pool():
+            return [layer.name, None, f"{layer.size}×{layer.size}", layer.stride, output, *[None] * 4]
+        case _:
+            return [layer.name, None, None, None, output, *[None] * 4]
+    paper = int(find_target(FIGURE_2[layer.name]).value)
+    share = 100 * row.parameters / total
+    return [layer.name, *shape, output, row.neurons, paper, row.parameters, share]
+
+
+def layer_order(network: Network) -> str:
+    """The layers in the order in which they act, in one line."""
+    words = {Activation: "ReLU", LRN: "LRN", SpatialNorm: "spatial norm", Pool: "pool", Dropout: "dropout"}
+    return " → ".join(words.get(type(layer), layer.name) for layer in network.layers)
+
+
+def variant_table() -> Table:
+    """Each variant's difference from `alexnet`, found by comparing the two specifications."""
+    rows: list[list[Cell]] = [
+        [name, variant.section, variant.expected, "; ".join(differences(name)) or "the paper's net itself"]
+        for name, variant in VARIANTS.items()
+    ]
+    note = "Found by comparing the specifications, here under the recipe of the text; ± is the paper's, in points."
+    return Table(
+        "variants", "Every variant's difference from alexnet", note,
+        ("Variant", "Section", "The paper expects", "Difference"), [("", rows)],
+    )  # fmt: skip
+
+
+def differences(variant: str, recipe: str = "paper") -> list[str]:
+    """What `variant` changes in `alexnet`, in words; layers first, then the recipe."""
+    ours, base = configure(variant, recipe), configure("alexnet", recipe)
+    new = {layer.name: layer for layer in ours.network.layers}
+    old = {layer.name: layer for layer in base.network.layers}
+    words = []
+    if gone := [name for name in old if name not in new]:
+        words.append(f"without {', '.join(gone)}")
+    if added := [name for name in new if name not in old]:
+        words.append(f"with {', '.join(added)}")
+    changes: dict[str, list[str]] = {}
+    for name in old:
+        if name in new and (change := _changed(old[name], new[name])):
+            changes.setdefault(change, []).append(name)
+    words += [f"{', '.join(names)}: {change}" for change, names in changes.items()]
+    if change := _changed(base.recipe, ours.recipe):
+        words.append(change)
+    return words
+
+
+def _changed(old: Layer | Recipe | object, new: Layer | Recipe | object) -> str:
+    """The fields in which two values of one class differ, "kernels 96 → 48"."""
+    words = []
+    for field in dataclasses.fields(old):  # type: ignore[arg-type]
+        before, after = getattr(old, field.name), getattr(new, field.name)
+        if before == after:
+            continue
+        if dataclasses.is_dataclass(before) and type(before) is type(after):
+            words.append(_changed(before, after))
+        else:
+            words.append(f"{field.name} {_word(before)} → {_word(after)}")
+    return ", ".join(words)
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "on" if dataclasses.is_dataclass(value) else "off" if value is None else str(value)
+
+
+def run_table(records: Records) -> Table:
+    """Every training run: how far it got, and what it noted."""
+    body: list[list[Cell]] = []
+    for run in records.runs:
+        last = run.log[-1] if run.log else None
+        state = "finished" if run.finished else f"{len(run.log)} of {run.epochs} epochs"
+        notes = "; ".join(dict.fromkeys(f"epoch {epoch.epoch}: {epoch.note}" for epoch in run.log if epoch.note))
+        body.append([
+            run.name, run.variant, run.recipe, run_scale(run), run.seed, run.data.description, state,
+            last.train_loss if last else None, last.val_top1_error if last else None, notes or None,
+        ])  # fmt: skip
+    heads = (
+        "Run", "Variant", "Recipe", "Scale", "Seed", "Data", "State", "Training loss", "Validation top-1, %", "Notes",
+    )  # fmt: skip
+    return Table("runs", "Every run", "The figures are those of the last epoch.", heads, [("", body)],
+                 exact=("Training loss",))  # fmt: skip
+
+
+def evaluation_table(records: Records) -> Table:
+    """Every evaluation: of which runs, on what, with which errors."""
+    body: list[list[Cell]] = [
+        [
+            entry(each), each.recipe, scale_of(records, each), "+".join(map(str, each.seeds)), each.data.description,
+            each.split, each.views, each.images, error_level([each], "top1_error"), error_level([each], "top5_error"),
+        ]
+        for each in records.evaluations
+    ]  # fmt: skip
+    heads = (
+        "Net", "Recipe", "Scale", "Seeds", "Data", "Split", "Views", "Images", "Top-1 error, %", "Top-5 error, %",
+    )  # fmt: skip
+    note = "In brackets the exact 95% interval that the number of images allows."
+    return Table("evaluations", "Every evaluation", note, heads, [("", body)])
+
+
+def every_table(records: Records, verdicts: Verdicts) -> dict[str, Table]:
+    """All tables by name, in the order of the page."""
+    tables = [
+        *paper_tables(verdicts), architecture_table(), variant_table(), run_table(records), evaluation_table(records),
+    ]  # fmt: skip
+    return {table.name: table for table in tables}

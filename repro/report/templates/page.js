@@ -1,0 +1,37 @@
+"use strict";
+const form = document.getElementById("filter");
+if (form) {
+  const body = document.querySelector(".claims tbody");
+  const rows = [...body.rows];
+  const words = [...form.elements.verdict].map((box) => box.value);
+  const show = () => {
+    const verdicts = new Set(new FormData(form).getAll("verdict"));
+    const section = form.elements.section.value;
+    const text = form.elements.text.value.trim().toLowerCase();
+    let shown = 0;
+    for (const row of rows) {
+      row.hidden = !verdicts.has(row.dataset.verdict) || (section && row.dataset.section !== section) ||
+        !row.textContent.toLowerCase().includes(text);
+      shown += !row.hidden;
+    }
+    const key = form.elements.order.value === "verdict" ? (row) => words.indexOf(row.dataset.verdict) : () => 0;
+    body.append(...rows.map((row, place) => [key(row), place, row]).sort((a, b) => a[0] - b[0] || a[1] - b[1])
+      .map((entry) => entry[2]));
+    form.querySelector("output").textContent = `${shown} of ${rows.length} claims`;
+  };
+  form.addEventListener("input", show);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.hidden = false;
+  show();
+}
+const dialog = document.getElementById("large");
+for (const link of document.querySelectorAll(".enlarge")) {
+  link.addEventListener("click", (event) => {
+    event.preventDefault();
+    const image = link.querySelector("img");
+    dialog.querySelector("img").src = image.src;
+    dialog.querySelector("img").alt = image.alt;
+    dialog.showModal();
+  });
+}
+dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
