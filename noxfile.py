@@ -1,0 +1,57 @@
+"""Checks and demonstrations: `nox -s tests`, `lint`, `types`, `demo`, `subset`.
+
+Every session installs the versions of constraints.txt, and environments are reused: the second run is fast.
+"""
+
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.reuse_venv = "yes"
+nox.options.error_on_missing_interpreters = True
+
+CONSTRAINTS = Path(__file__).parent / "constraints.txt"
+
+
+def install(session: nox.Session, *extras: str) -> None:
+    """Install the project as it stands, with `extras`, in the tested versions."""
+    project = f"-e.[{','.join(extras)}]" if extras else "-e."
+    session.install("--quiet", "-c", str(CONSTRAINTS), project)
+
+
+@nox.session(venv_backend="venv")
+def tests(session: nox.Session) -> None:
+    """All tests; those on real images run where REPRO_TEST_DATA names their folder."""
+    install(session, "test")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(venv_backend="venv")
+def lint(session: nox.Session) -> None:
+    """Style, by ruff alone: nothing of the project is installed."""
+    session.install("--quiet", "-c", str(CONSTRAINTS), "ruff")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session(venv_backend="venv")
+def types(session: nox.Session) -> None:
+    """Static types."""
+    install(session, "types")
+    session.run("mypy")
+
+
+@nox.session(venv_backend="venv")
+def demo(session: nox.Session) -> None:
+    """The README's first command from nothing: everything on the built-in data."""
+    install(session)
+    shutil.rmtree("outputs/demo", ignore_errors=True)
+    session.run("repro", "demo")
+
+
+@nox.session(venv_backend="none")
+def subset(session: nox.Session) -> None:
+    """The whole way on real images (REPRO_TEST_DATA): ten classes prepared, trained a little, evaluated, reported."""
+    session.notify("tests", ["-m", "subset", "-rA", *session.posargs])  # in the environment that the tests have

@@ -1,0 +1,45 @@
+"""The whole way on real images, as typed: ten classes prepared, trained a little, evaluated, reported."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from test_cli import repro
+
+
+@pytest.mark.subset
+def test_ten_classes_of_imagenet(real_images: Callable[[str], Path], tmp_path: Path) -> None:
+    images, store, runs, report = (
+        real_images("imagenette128"),
+        tmp_path / "store",
+        tmp_path / "runs",
+        tmp_path / "report",
+    )
+    run = runs / "alexnet-authors-small-seed0"
+    for words in (
+        ("prepare", "folder", "--source", images, "--out", store, "--size", 128),
+        ("verify", store),
+        ("train", "--variant", "alexnet", "--data", store, "--out", runs, "--epochs", 3, "--precision", "bf16"),
+        ("evaluate", run, "--data", store, "--views", 1),
+        ("evaluate", run, "--data", store, "--views", 10),
+        ("report", "--runs", runs, "--out", report, "--compare", "--strict"),
+    ):
+        done = repro(*words, timeout=600)
+        assert done.returncode == 0, done.stderr
+        print(done.stdout)
+
+    manifest = json.loads((store / "manifest.json").read_text())
+    assert len(manifest["classes"]) == 10
+    assert [sum(s["images"] for s in manifest["splits"][name]["shards"]) for name in ("train", "val")] == [9469, 3925]
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    # Three epochs, 222 updates: well away from chance, 90%, and the running loss from ln 10.
+    assert log[-1]["val_top1_error"] < 70
+    assert log[-1]["train_loss"] < 2.0
+    one, ten = (json.loads((run / f"evaluation-val-{views}.json").read_text()) for views in (1, 10))
+    assert one["top1_error"] == pytest.approx(log[-1]["val_top1_error"], abs=1.0)  # float32 against bfloat16
+    assert ten["top1_interval"][0] < ten["top1_error"] < ten["top1_interval"][1]
+    verdicts = json.loads((report / "comparison.json").read_text())["targets"]
+    measured = [row for row in verdicts if row["runs"]]
+    assert measured
+    assert all(row["verdict"] == "not comparable" for row in measured)  # ten classes are not ILSVRC
