@@ -23,9 +23,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from repro.paper.statistics import welch_interval
 from repro.report.kernels import Floats, colourfulness, oriented, towers
-from repro.report.measure import Context, run_scale
-from repro.report.records import Epoch, Records, Run
+from repro.report.measure import Context, context_of, one_per_seed, precedence, run_scale
+from repro.report.records import Data, Epoch, Records, Run
 
 INK, INK_ON_DARK = "#26231f", "#e9e5dc"
 COLOURS = ("#2f6db5", "#d1552b", "#2a9d6f", "#b0398c", "#b08a00", "#5a9bd4", "#7a5bc4", "#8a8378")
@@ -82,12 +83,13 @@ def draw_figures(records: Records) -> list[Picture]:
 
 
 def _kernel_pictures(records: Records) -> Iterable[Picture]:
-    seen = set()
-    for run in sorted(records.runs, key=lambda run: (run.variant != "alexnet", run.seed)):
-        context = Context(run.recipe, run.data, run_scale(run))
-        if run.variant == "alexnet" and context not in seen and (kernels := run.conv1()) is not None:
-            seen.add(context)
-            yield _kernel_picture(run, kernels)
+    shown: dict[Context, tuple[Run, Floats]] = {}
+    for run in sorted(records.runs, key=lambda run: run.seed):
+        context = context_of(run)
+        if run.variant == "alexnet" and context not in shown and (kernels := run.conv1()) is not None:
+            shown[context] = run, kernels
+    for context in sorted(shown, key=precedence):
+        yield _kernel_picture(*shown[context])
 
 
 def columns_for(kernels: int) -> int:
@@ -135,17 +137,26 @@ def _kernel_picture(run: Run, kernels: Floats) -> Picture:
         shares = f"colourfulness {colour[number].mean():.2f}, {oriented(half).sum()} of {len(half)} oriented"
         text = f"Tower {number + 1}: {shares}"
         figure.text(0.001, (bottom + panel + 0.06) / total, text, fontsize=8.5, va="bottom")
-    first, second = (float(each.mean()) for each in colour)
-    agnostic, specific = (1, 2) if first < second else (2, 1)
     size = kernels.shape[2]
     caption = (
         f"The {len(kernels)} kernels of conv1, {size}×{size}×3, learned on {run.data.label} ({run_scale(run)} "
         f"scale, recipe {run.recipe}, seed {run.seed}): tower 1 above tower 2, each kernel stretched to its own "
-        f"contrast, zero grey. Tower {agnostic} is the more colour-agnostic, tower {specific} the more "
-        f"colour-specific one (colourfulness: the share of a kernel's energy that is not grey)."
+        f"contrast, zero grey. {_specialisation(*colour)}"
     )
     alt = f"{len(kernels)} small square images in two blocks of {math.ceil(len(halves[0]) / columns)} rows of {columns}"
     return _picture(figure, f"figure3-{_slug(run.name)}", "Figure 3: the kernels of conv1", caption, alt)
+
+
+def _specialisation(first: Floats, second: Floats) -> str:
+    """Which tower is the more colourful one, if chance does not explain the difference."""
+    interval = welch_interval(first.tolist(), second.tolist())
+    if interval is None or interval[0] <= 0 <= interval[1]:
+        return "The towers do not differ in colourfulness, the share of a kernel's energy that is not grey."
+    agnostic, specific = (1, 2) if interval[1] < 0 else (2, 1)
+    return (
+        f"Tower {agnostic} is the more colour-agnostic, tower {specific} the more colour-specific one, by the share "
+        f"of a kernel's energy that is not grey."
+    )
 
 
 @dataclass(frozen=True)
@@ -173,12 +184,12 @@ class _Line:
 
 
 def _curve_pictures(records: Records) -> Iterable[Picture]:
-    grouped: dict[tuple[Any, str], dict[tuple[str, str], list[Run]]] = defaultdict(lambda: defaultdict(list))
-    for run in records.runs:
+    grouped: dict[tuple[Data, str], dict[tuple[str, str], list[Run]]] = defaultdict(lambda: defaultdict(list))
+    for run in sorted(records.runs, key=lambda run: precedence(context_of(run))):
         if run.log:
             grouped[run.data, run_scale(run)][run.variant, run.recipe].append(run)
     for index, ((data, scale), lines) in enumerate(grouped.items(), 1):
-        ordered = [_Line(*key, tuple(runs)) for key, runs in sorted(lines.items(), key=_alexnet_first)]
+        ordered = [_Line(*key, tuple(one_per_seed(runs))) for key, runs in sorted(lines.items(), key=_alexnet_first)]
         base = [line for line in ordered if line.variant == "alexnet"]
         others = [line for line in ordered if line.variant != "alexnet"]
         room = MOST_LINES - 1

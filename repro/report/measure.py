@@ -2,7 +2,7 @@
 
 A quantity is measured in every context that has runs for it: one recipe, one data set, one scale. `measure`
 gives the contexts' measurements in an order fixed by scope alone, never by what they say: the target's own
-scope first, then real images before generated ones, large before small, the authors' recipe before the text's.
+scope first, then as `precedence` has it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from statistics import fmean, median
 import numpy as np
 from scipy.stats import norm
 
-from repro.errors import ReproError
+from repro.paper.recipes import PAPER
 from repro.paper.scales import SCALES
 from repro.paper.statistics import Interval, error_interval, paired_interval, seed_interval, welch_interval
 from repro.paper.targets import Measurement, Scope, Target
-from repro.paper.variants import ENSEMBLES, configure
+from repro.paper.variants import ENSEMBLES
 from repro.report.kernels import colourfulness, oriented, towers
 from repro.report.records import Data, Epoch, Evaluation, Records, Run
 
@@ -51,18 +51,32 @@ def measure(target: Target, records: Records) -> list[Measurement]:
 def _rank(target: Target, data: Data, measurement: Measurement) -> tuple[object, ...]:
     scope = measurement.scope
     assert scope is not None
-    scales = list(SCALES)
     return (
         scope != target.scope,
         scope.dataset != target.dataset,
         scope.split != target.split,
         scope.views != target.views,
-        data.dataset == "synthetic",
-        scales.index(scope.scale) if scope.scale in scales else len(scales),
-        measurement.recipe != "authors",
-        -data.images.get("train", 0),
-        data.fingerprint,
+        *precedence(Context(measurement.recipe, data, scope.scale)),
     )
+
+
+def precedence(context: Context) -> tuple[object, ...]:
+    """A sort key: real images before generated ones, large before small, the authors' recipe before the text's."""
+    scales, scale = list(SCALES), context.scale.split()[-1]
+    return (
+        context.data.dataset == "synthetic",
+        scales.index(scale) if scale in scales else len(scales),
+        context.scale != scale,
+        -context.data.images.get("train", 0),
+        context.data.fingerprint,
+        context.scale,
+        context.recipe != "authors",
+    )
+
+
+def context_of(run: Run) -> Context:
+    """The context of a run."""
+    return Context(run.recipe, run.data, run_scale(run))
 
 
 def scale_of(records: Records, evaluation: Evaluation) -> str:
@@ -72,14 +86,21 @@ def scale_of(records: Records, evaluation: Evaluation) -> str:
 
 
 def run_scale(run: Run) -> str:
-    """A run's scale; one of fewer epochs than the paper's scale has is not of that scale."""
-    if run.scale != "paper":
+    """A run's scale; "10-epoch small" if its user chose another number of epochs than the scale's.
+
+    At the paper's scale the text's 90 epochs and all above count as the paper's; so does any fine-tuning.
+    """
+    if run.scale not in SCALES or run.init_from:
         return run.scale
-    try:
-        whole = configure(run.variant, run.recipe, run.scale).epochs
-    except ReproError:  # a variant of another version
-        return run.scale
-    return run.scale if run.epochs >= whole or run.init_from else f"paper, cut to {run.epochs} epochs"
+    whole = SCALES[run.scale].epochs
+    as_meant = run.epochs == whole if whole else run.epochs >= PAPER.schedule.epochs
+    return run.scale if as_meant else f"{run.epochs}-epoch {run.scale}"
+
+
+def one_per_seed(runs: Iterable[Run]) -> list[Run]:
+    """One run of each seed, in the seeds' order: a finished one before others, the one that got furthest."""
+    ordered = sorted(runs, key=lambda run: (run.seed, run.finished, len(run.log), run.started))
+    return list({run.seed: run for run in ordered}.values())
 
 
 def entry(evaluation: Evaluation) -> str:
@@ -118,7 +139,7 @@ def _from_evaluations(target: Target, records: Records) -> list[tuple[Data, Meas
                 continue
             second_views = target.baseline_views or views
             seconds = latest(groups.get((context, split, second_views), {}).get(target.baseline, ()))
-            measurement = error_difference(firsts, seconds, target.measure, records)
+            measurement = error_difference(firsts, seconds, target.measure)
         else:
             measurement = error_level(firsts, target.measure)
         if measurement:
@@ -146,31 +167,22 @@ def error_level(evaluations: Sequence[Evaluation], metric: str) -> Measurement |
     return Measurement(errors[0], error_interval(wrong, images), images, "images", runs=runs)
 
 
-def error_difference(
-    firsts: Sequence[Evaluation], seconds: Sequence[Evaluation], metric: str, records: Records
-) -> Measurement | None:
+def error_difference(firsts: Sequence[Evaluation], seconds: Sequence[Evaluation], metric: str) -> Measurement | None:
     """error(first) − error(second) in points: over seeds that both have, else of one pair, image by image.
 
-    A net belongs to the average of several if its seed is among theirs. Runs of unequal length are not held
-    against each other, unless one of them was fine-tuned.
+    A net belongs to the average of several if its seed is among theirs.
     """
     finite = [pair for pair in product(firsts, seconds) if all(math.isfinite(each.error(metric)) for each in pair)]
-    alike = [pair for pair in finite if _same_length(*pair, records)]
-    partners = [(a, b) for a, b in alike if set(a.seeds) <= set(b.seeds) or set(b.seeds) <= set(a.seeds)]
-    if not alike:
+    partners = [(a, b) for a, b in finite if set(a.seeds) <= set(b.seeds) or set(b.seeds) <= set(a.seeds)]
+    if not finite:
         return None
-    pairs = partners or alike[:1]
+    pairs = partners or finite[:1]
     differences = [first.error(metric) - second.error(metric) for first, second in pairs]
     runs = tuple(dict.fromkeys("+".join(each.runs) for pair in pairs for each in pair))
     if interval := seed_interval(differences):
         return Measurement(fmean(differences), interval, len(differences), "seeds", runs=runs)
     interval = _paired_images(*pairs[0], metric)
     return Measurement(differences[0], interval, pairs[0][0].images, "images", runs=runs)
-
-
-def _same_length(first: Evaluation, second: Evaluation, records: Records) -> bool:
-    runs = records.members(first) + records.members(second)
-    return any(run.init_from for run in runs) or len({run.epochs for run in runs}) <= 1
 
 
 def _paired_images(first: Evaluation, second: Evaluation, metric: str) -> Interval | None:
@@ -197,12 +209,12 @@ def _split_difference(tests: Sequence[Evaluation], vals: Sequence[Evaluation]) -
 def _from_runs(target: Target, records: Records) -> list[tuple[Data, Measurement]]:
     groups: dict[Context, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in records.runs:
-        groups[Context(run.recipe, run.data, run_scale(run))][run.variant].append(run)
+        groups[context_of(run)][run.variant].append(run)
     found = []
     for context, variants in groups.items():
-        firsts = variants.get(target.variant, [])
+        firsts = one_per_seed(variants.get(target.variant, ()))
         if target.baseline:
-            measurement = _pairs(target, firsts, variants.get(target.baseline, []))
+            measurement = _pairs(target, firsts, one_per_seed(variants.get(target.baseline, ())))
         else:
             measurement = _levels(target, firsts)
         if measurement and math.isfinite(measurement.value):
@@ -229,7 +241,7 @@ def _levels(target: Target, runs: Sequence[Run]) -> Measurement | None:
 
 def _pairs(target: Target, firsts: Sequence[Run], seconds: Sequence[Run]) -> Measurement | None:
     """Variant against baseline: seed by seed where two or more are shared, else one run against one."""
-    alike = [(a, b) for a, b in product(firsts, seconds) if a.epochs == b.epochs and a.log and b.log]
+    alike = [(a, b) for a, b in product(firsts, seconds) if a.log and b.log]
     pairs = [(a, b) for a, b in alike if a.seed == b.seed] or alike[:1]
     if target.measure in PAIR_MEASURES:
         compared = [PAIR_MEASURES[target.measure](first, second) for first, second in pairs]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from repro.paper.scales import SCALES
 from repro.paper.targets import MATCH, MISMATCH, NOT_COMPARABLE, Target, Verdict
 from repro.paper.variants import ENSEMBLES, VARIANTS
-from repro.report.measure import MEASURES, run_scale
+from repro.report.measure import MEASURES, context_of, precedence, run_scale
 from repro.report.records import Records
 
 DATASETS = {"ilsvrc2010": "ILSVRC-2010", "ilsvrc2012": "ILSVRC-2012", "fall2009": "ImageNet Fall 2009",
@@ -66,12 +66,13 @@ class Honesty:
 def honesty(records: Records) -> list[Honesty]:
     """For each data set and scale that has runs: what follows from them, and what does not."""
     notes = []
-    places = dict.fromkeys((run.data, run_scale(run)) for run in records.runs)
+    ordered = sorted(records.runs, key=lambda run: precedence(context_of(run)))
+    places = dict.fromkeys((run.data, run_scale(run)) for run in ordered)
     for data, scale in places:
         runs = [run for run in records.runs if (run.data, run_scale(run)) == (data, scale)]
-        seeds = {(run.variant, run.recipe): 0 for run in runs}
+        seeds: dict[tuple[str, str], set[int]] = {}
         for run in runs:
-            seeds[run.variant, run.recipe] += 1
+            seeds.setdefault((run.variant, run.recipe), set()).add(run.seed)
         can, cannot = [], []
         whole = scale == "paper" and data.scope in DATASETS
         if whole:
@@ -79,9 +80,9 @@ def honesty(records: Records) -> list[Honesty]:
         else:
             can.append("That the pipeline works from images to verdicts, and that the net learns.")
             can.append("The direction of an effect: whether a change of net or recipe helps here.")
-            cannot.append(f"Any error of the paper. {_difference(data.dataset, data.description, scale)}")
+            cannot.append(f"Any error of the paper. {_difference(data.dataset, scale)}")
             cannot.append("The size of an effect on ImageNet: small effects there may vanish or turn here.")
-        if max(seeds.values()) < 2:
+        if max(map(len, seeds.values())) < 2:
             cannot.append("What another seed would give: each net was trained once, so intervals speak of images only.")
         else:
             can.append("How far results spread over seeds, where a net was trained more than once.")
@@ -97,14 +98,15 @@ def honesty(records: Records) -> list[Honesty]:
     return notes
 
 
-def _difference(dataset: str, description: str, scale: str) -> str:
-    words = [] if dataset in DATASETS else [f"{description} is not the paper's data"]
-    if scale in SCALES and scale != "paper":
-        size = SCALES[scale]
+def _difference(dataset: str, scale: str) -> str:
+    words = [] if dataset in DATASETS else ["the images are not the paper's"]
+    size = SCALES.get(scale.split()[-1])
+    if size and size.name != "paper":
         words.append(f"patches have {size.crop_size} pixels instead of 224, layers {size.width:g} of their width")
-    elif scale != "paper":
-        words.append("training was shorter than the paper's")
-    return "; ".join(words).capitalize() + "." if words else ""
+    if size and size.name != scale:
+        words.append(f"training ended after {scale.split('-')[0]} epochs")
+    sentence = "; ".join(words)
+    return f"{sentence[:1].upper()}{sentence[1:]}." if words else ""
 
 
 def _plural(word: str, count: int) -> str:

@@ -17,7 +17,7 @@ from repro.paper.recipes import Recipe
 from repro.paper.targets import Measurement, Verdict, find_target
 from repro.paper.variants import BASES, VARIANTS, configure
 from repro.report.measure import entry, error_level, run_scale, scale_of
-from repro.report.records import Records
+from repro.report.records import Records, Run
 
 Cell = str | float | int | None | Measurement
 Verdicts = Mapping[str, Sequence[Verdict]]
@@ -71,14 +71,14 @@ class Table:
 
     def markdown(self) -> str:
         """The table in Markdown; a group's heading is a row of its own."""
-        rows: list[list[str]] = []
+        lines = [list(self.heads), ["---"] * len(self.heads)]
         for heading, body in self.groups:
             if heading:
-                rows.append([f"*{escape_markdown(heading)}*", *[""] * (len(self.heads) - 1)])
+                lines.append([f"*{escape_markdown(heading)}*", *[""] * (len(self.heads) - 1)])
             for cells in body:
                 texts = (self.text(cell, head) for cell, head in zip(cells, self.heads, strict=True))
-                rows.append([escape_markdown(text) for text in texts])
-        return str(pd.DataFrame(rows, columns=list(self.heads)).to_markdown(index=False, disable_numparse=True))
+                lines.append([escape_markdown(text) for text in texts])
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def escape_markdown(text: str) -> str:
@@ -310,16 +310,32 @@ def run_table(records: Records) -> Table:
     for run in records.runs:
         last = run.log[-1] if run.log else None
         state = "finished" if run.finished else f"{len(run.log)} of {run.epochs} epochs"
-        notes = "; ".join(dict.fromkeys(f"epoch {epoch.epoch}: {epoch.note}" for epoch in run.log if epoch.note))
+        notes = [f"epochs {_ranges(epochs)}: {note}" for note, epochs in _notes(run).items()]
         body.append([
             run.name, run.variant, run.recipe, run_scale(run), run.seed, run.data.description, state,
-            last.train_loss if last else None, last.val_top1_error if last else None, notes or None,
+            last.train_loss if last else None, last.val_top1_error if last else None, "; ".join(notes) or None,
         ])  # fmt: skip
     heads = (
         "Run", "Variant", "Recipe", "Scale", "Seed", "Data", "State", "Training loss", "Validation top-1, %", "Notes",
     )  # fmt: skip
     return Table("runs", "Every run", "The figures are those of the last epoch.", heads, [("", body)],
                  exact=("Training loss",))  # fmt: skip
+
+
+def _notes(run: Run) -> dict[str, list[int]]:
+    """What a run noted, with the epochs in which it did."""
+    notes: dict[str, list[int]] = {}
+    for epoch in run.log:
+        if epoch.note:
+            notes.setdefault(epoch.note, []).append(epoch.epoch)
+    return notes
+
+
+def _ranges(epochs: Sequence[int]) -> str:
+    """Ascending numbers in short: "1–6, 9"."""
+    starts = [each for each in epochs if each - 1 not in epochs]
+    ends = [each for each in epochs if each + 1 not in epochs]
+    return ", ".join(str(a) if a == b else f"{a}–{b}" for a, b in zip(starts, ends, strict=True))
 
 
 def evaluation_table(records: Records) -> Table:

@@ -30,7 +30,7 @@ def write_run(
     scale: str = "small",
     seed: int = 0,
     *,
-    epochs: int = 20,
+    epochs: int = 30,
     done: int | None = None,
     data: dict[str, Any] | None = None,
     stall: int = 0,

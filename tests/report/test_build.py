@@ -1,0 +1,265 @@
+"""The whole report: what it writes, from all kinds of records."""
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_records import TEN, data_record, made_kernels, write_evaluation, write_run
+
+from repro.errors import ReproError
+from repro.paper.targets import find_target, load_targets
+from repro.paper.variants import VARIANTS
+from repro.report import build_report
+from repro.report.figures import chance_level, columns_for, kernel_grid, stalled
+from repro.report.records import read_records
+from repro.report.story import commands
+from repro.report.tables import differences
+
+FIELDS = {"id", "kind", "section", "verdict", "direction", "paper", "authors", "measured", "interval", "n", "runs"}
+
+
+class Tags(HTMLParser):
+    """The tags of a page with their attributes, and whether they nest."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "input", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two recipes, three seeds, an ablation, a run in progress, and classes with hostile names."""
+    folder = tmp_path_factory.mktemp("runs")
+    data = data_record(classes=["<script>alert(1)</script>", 'a"b', *TEN[2:]], name="mine & <b>yours</b>")
+    for seed in range(3):
+        write_run(folder, seed=seed, epochs=30, data=data)
+        write_evaluation(folder, seeds=(seed,), error=24 + seed, data=data)
+    write_run(folder, recipe="paper", stall=6, data=data)
+    write_evaluation(folder, recipe="paper", error=30, data=data)
+    write_run(folder, "no-lrn", level=27, data=data)
+    write_evaluation(folder, "no-lrn", error=28, data=data)
+    half = write_run(folder, "one-gpu", done=2, weights=False, data=data)
+    with (half / "log.jsonl").open("a") as log:
+        log.write('{"epoch": 3, "train_loss": NaN}\n{"epoch": 4, "tr')
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report")
+    build_report(runs, out)
+    return out
+
+
+def test_everything_is_written(report: Path) -> None:
+    written = {path.relative_to(report).as_posix() for path in report.rglob("*") if path.is_file()}
+    assert {"report.html", "report.md", "comparison.json", "tables/table1.csv", "tables/table2.csv"} <= written
+    for name in ("figure3-alexnet-authors-small-seed0", "figure3-alexnet-paper-small-seed0", "curves-1"):
+        assert {f"figures/{name}.png", f"figures/{name}.svg"} <= written
+
+
+def test_comparison_holds_every_target_and_no_infinite_number(report: Path) -> None:
+    def refuse(name: str) -> float:
+        raise AssertionError(name)
+
+    content = json.loads((report / "comparison.json").read_text(), parse_constant=refuse)
+    assert {row["id"] for row in content["targets"]} == {
+        target.id for target in load_targets() if not target.published_by_others
+    }
+    assert all(set(row) >= FIELDS for row in content["targets"])
+    small = [row for row in content["targets"] if row["kind"] != "invariant"]
+    assert {row["verdict"] for row in small} == {"missing", "not comparable"}
+    lrn = next(row for row in small if row["id"] == "lrn-top1")
+    assert lrn["direction"] in ("agrees", "disagrees", "undecided")
+    assert lrn["runs"] == ["no-lrn-authors-small-seed0", "alexnet-authors-small-seed0"]
+    assert lrn["measured"] == pytest.approx(4)
+
+
+def test_each_gap_names_the_commands_that_fill_it(report: Path) -> None:
+    rows = {row["id"]: row for row in json.loads((report / "comparison.json").read_text())["targets"]}
+    assert rows["two-gpus-top1"]["commands"] == [
+        "repro prepare ilsvrc2010 --out STORE",
+        "repro train --variant one-gpu --scale paper --seed 0 --data STORE",
+        "repro train --variant alexnet --scale paper --seed 0 --data STORE",
+        "repro evaluate RUNS/one-gpu-authors-paper-seed0 --data STORE --split test --views 10",
+        "repro evaluate RUNS/alexnet-authors-paper-seed0 --data STORE --split test --views 10",
+    ]
+    assert rows["retrieval-not-pixels"]["commands"] == []  # nothing records it yet
+
+
+def test_what_has_begun_is_resumed_and_what_is_done_is_not_done_again(tmp_path: Path) -> None:
+    data = data_record("ilsvrc2010", train=1_261_406)
+    write_run(tmp_path, scale="paper", epochs=93, data=data)
+    write_run(tmp_path, "one-gpu", scale="paper", epochs=93, done=9, weights=False, data=data)
+    assert [step for step in commands(find_target("two-gpus-top1"), read_records(tmp_path)) if "train" in step] == [
+        "repro train --variant one-gpu --scale paper --seed 0 --data STORE --resume"
+    ]
+
+
+def test_the_page_is_well_formed_self_contained_and_accessible(report: Path) -> None:
+    page = (report / "report.html").read_text()
+    tags = Tags(page)
+    assert tags.open == []
+    assert not re.search(r"(src|href)=\"(https?:)?//", page)
+    for image in tags.all("img"):
+        assert "alt" in image
+        assert str(image.get("src", "data:")).startswith("data:")
+    ids = [str(attributes["id"]) for _, attributes in tags.tags if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    for _, attributes in tags.tags:
+        for name in ("aria-labelledby", "href"):
+            value = attributes.get(name) or ""
+            if name == "aria-labelledby" and value:
+                assert value in ids
+            elif value.startswith("#"):
+                assert value[1:] in ids
+    headings = [int(tag[1]) for tag, _ in tags.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert headings[0] == 1
+    assert all(after <= before + 1 for before, after in pairwise(headings))
+    assert all(region["tabindex"] == "0" for region in tags.all("div") if region.get("role") == "region")
+    assert all(cell.get("scope") for cell in tags.all("th"))
+
+
+def test_names_from_records_are_shown_and_never_run(report: Path) -> None:
+    page = (report / "report.html").read_text()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "mine &amp; &lt;b&gt;yours&lt;/b&gt;" in page
+    assert "<script>alert" not in page
+    assert "<b>yours" not in (report / "report.md").read_text().replace(r"\<b\>", "")
+
+
+def test_the_page_says_what_is_not_comparable_and_why(report: Path) -> None:
+    page = (report / "report.html").read_text()
+    assert "Not comparable: mine &amp; &lt;b&gt;yours&lt;/b&gt; (10 classes), val, small scale" in page
+    assert "What these runs can and cannot show" in page
+    assert "253,440" in page
+    assert "290,400" in page
+    assert "epochs 6: the loss is still that of guessing" in page
+    assert "the loss is no finite number any more after epoch 2" in page
+    assert "RUNS/no-overlap-authors-paper-seed0" in page
+
+
+def test_tables_as_csv(report: Path) -> None:
+    table = pd.read_csv(report / "tables" / "table1.csv", keep_default_na=False)
+    assert list(table["Model"][:3]) == ["Sparse coding (others)", "SIFT + FVs (others)", "CNN"]
+    assert table["Top-1: paper"][2] == "37.5"
+    assert table["Top-1: authors' run"][2] == "37.4727"
+    measured = table[table["group"] != ""]
+    assert list(measured["Model"]) == ["CNN, recipe authors", "CNN, recipe paper"]
+    assert [float(value) for value in measured["Top-1: measured"]] == [25, 30]
+    net = pd.read_csv(report / "tables" / "architecture.csv").set_index("Layer")
+    assert list(net.loc[["conv1", "conv2", "fc8"], "Neurons"]) == [290_400, 186_624, 1000]
+    assert list(net.loc[["conv1", "conv2", "fc8"], "Neurons in the paper"]) == [253_440, 186_624, 1000]
+    assert net.loc["all layers", "Parameters"] == 60_965_224
+
+
+def test_without_runs_the_invariants_are_judged_and_all_else_is_missing(tmp_path: Path) -> None:
+    made = build_report(tmp_path / "none", tmp_path / "out")
+    assert made.counts == {"match": 27, "mismatch": 5, "missing": len(made.verdicts) - 32, "not comparable": 0}
+    assert made.strict_mismatches == ()
+    assert "repro train --variant one-gpu --scale paper" in (tmp_path / "out" / "report.html").read_text()
+    assert "27 match, 5 mismatch" in str(made)
+
+
+def test_without_comparison_there_are_no_verdicts(runs: Path, tmp_path: Path) -> None:
+    made = build_report(runs, tmp_path, compare=False)
+    assert made.verdicts == ()
+    assert not (tmp_path / "comparison.json").exists()
+    page = (tmp_path / "report.html").read_text()
+    assert 'id="claims"' not in page
+    assert Tags(page).open == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"done": 0, "weights": False},
+        {"data": data_record(classes=[])},
+        {"data": data_record(classes=["only one"])},
+        {"variant": "a-variant-of-tomorrow"},
+        {"scale": "huge"},
+        {"recipe": "mine"},
+        {"machine": None, "versions": None, "devices": None, "started": None},
+    ],
+    ids=str,
+)
+def test_odd_runs_are_reported_all_the_same(tmp_path: Path, changes: dict[str, object]) -> None:
+    write_run(tmp_path / "runs", **changes)  # type: ignore[arg-type]
+    write_evaluation(tmp_path / "runs", error=25, top1_error=float("nan"))
+    made = build_report(tmp_path / "runs", tmp_path / "out")
+    assert made.strict_mismatches == ()
+
+
+def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs")
+    contents = []
+    for out in (tmp_path / "a", tmp_path / "b"):
+        build_report(tmp_path / "runs", out)
+        contents.append({path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()})
+    assert contents[0] == contents[1]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ReproError, match="choose another --out"):
+        build_report(tmp_path, tmp_path / "file" / "out")
+
+
+def test_the_report_imports_no_torch() -> None:
+    code = "import sys, repro.report; sys.exit(any(name.split('.')[0] == 'torch' for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("kernels", "columns"), [(48, 16), (24, 12), (12, 12), (32, 16), (20, 10), (23, 16), (1, 1)])
+def test_kernels_per_row(kernels: int, columns: int) -> None:
+    assert columns_for(kernels) == columns
+
+
+def test_kernel_grid_is_stretched_kernel_by_kernel_around_grey() -> None:
+    kernels = made_kernels(48)
+    kernels[5] = 0
+    image = kernel_grid(kernels, 16)
+    assert image.shape == (3 * 12 - 1, 16 * 12 - 1, 4)
+    assert np.all(image[:11, 5 * 12 : 5 * 12 + 11, :3] == 0.5)
+    first = image[:11, :11, :3]
+    assert np.abs(first - 0.5).max() == pytest.approx(0.5)
+    assert first == pytest.approx(0.5 + 0.5 * (kernels[0] / np.abs(kernels[0]).max()).transpose(1, 2, 0), abs=1e-6)
+    assert np.all(image[11] == 0)
+
+
+def test_chance_and_stall(tmp_path: Path) -> None:
+    assert chance_level("val_top1_error", 10) == pytest.approx(90)
+    assert chance_level("val_top5_error", 1000) == pytest.approx(99.5)
+    assert chance_level("val_top5_error", 3) == 0
+    assert chance_level("train_loss", 10) == pytest.approx(2.302585)
+    write_run(tmp_path, stall=6)
+    (run,) = read_records(tmp_path).runs
+    assert stalled(run.log, 10) == [1, 2, 3, 4, 5, 6]
+
+
+def test_differences_from_alexnet() -> None:
+    assert differences("alexnet") == []
+    assert differences("no-conv3") == ["without conv3, relu3"]
+    assert "conv1: kernels 96 → 48" in differences("one-gpu")
+    assert differences("no-weight-decay") == ["weight_decay 0.0005 → 0.0"]
+    assert all(differences(variant) for variant in VARIANTS if variant != "alexnet")
