@@ -148,8 +148,14 @@ def report(
     """Make tables, figures, verdicts and the page from the runs' records."""
     from repro.report import build_report
 
+    if strict and not compare:
+        raise typer.BadParameter("it judges the comparison: add --compare", param_hint="--strict")
     made = build_report(runs, out, compare=compare)
-    console.print(made)
+    for problem in made.problems:
+        console.print(problem, style="yellow", markup=False)
+    console.print(str(made), markup=False)
+    if strict and made.strict_mismatches:
+        _fail(f"not reproduced: {', '.join(verdict.target.id for verdict in made.strict_mismatches)}", 4)
 
 
 @app.command()
@@ -160,7 +166,7 @@ def verify(
     from repro.progress import meter
     from repro.verify import verify_store
 
-    with meter(console, "verifying", "images") as show:
+    with meter(console, "verifying", "bytes") as show:
         problems = verify_store(path, show)
     if problems:
         raise ReproError(f"'{path}' is damaged: {'; '.join(problems)}")

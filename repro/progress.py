@@ -41,12 +41,13 @@ def training_display(console: Console) -> Iterator[Callable[[object], None]]:
     from repro.train import EpochRecord, Started, Step
 
     started: Started
+    noted = False
     last = time.monotonic()
     with _bar(console) as bar:
         task = bar.add_task("training", total=None, figures="")
 
         def show(event: object) -> None:
-            nonlocal started, last
+            nonlocal started, noted, last
             if isinstance(event, Started):
                 started = event
                 console.print(f"[bold]{event.path.name}[/bold] in {event.path.parent}", highlight=False)
@@ -75,7 +76,9 @@ def training_display(console: Console) -> Iterator[Callable[[object], None]]:
                     highlight=False,
                 )
                 if event.note:
-                    console.print(f"           {event.note}", style="yellow", highlight=False)
+                    again = "           still no better than chance"
+                    console.print(again if noted else f"           {event.note}", style="yellow", highlight=False)
+                noted = event.note is not None
 
         yield show
 

@@ -28,9 +28,9 @@ def demo(out: Path) -> Sequence[Stage]:
     """Everything on the built-in data: both recipes, one view and ten, and the report."""
     store, runs = out / "store", out / "runs"
     stages = [Stage(("prepare", "synthetic", "--out", str(store)), store / "manifest.json")]
-    for recipe, epochs in (("authors", 20), ("paper", 30)):
+    for recipe in ("authors", "paper"):
         run = runs / f"alexnet-{recipe}-smoke-seed0"
-        choice = ("--variant", "alexnet", "--recipe", recipe, "--scale", "smoke", "--epochs", str(epochs))
+        choice = ("--variant", "alexnet", "--recipe", recipe, "--scale", "smoke", "--epochs", "20")
         place = ("--data", str(store), "--out", str(runs), "--resume")
         stages.append(Stage(("train", *choice, *place), run / "weights.safetensors"))
         for views in (1, 10):
