@@ -113,6 +113,7 @@ class Measurement:
     """One quantity as measured: its value, 95% interval (None: unknown), and the `n` of what it is `over`.
 
     `over` is what the interval speaks for: "seeds" for the recipe, "images" or "kernels" for the one run.
+    `where` names the data for people.
     """
 
     value: float
@@ -121,6 +122,7 @@ class Measurement:
     over: str = "runs"
     scope: Scope | None = None
     recipe: str = ""
+    where: str = ""
     runs: tuple[str, ...] = ()
 
 
@@ -281,9 +283,7 @@ def _build(kind: type[Entry], content: Mapping[str, Any], path: Path) -> Entry:
             raise ReproError(f"{where}: {unknown('key', key, known)}")
         if not _fits(value, hints[key]):
             raise ReproError(f"{where}: {key} = {value!r} has the wrong type")
-    missing = [
-        name for name, field in known.items() if field.default is dataclasses.MISSING and name not in content
-    ]
+    missing = [name for name, field in known.items() if field.default is dataclasses.MISSING and name not in content]
     if missing:
         raise ReproError(f"{where}: {' and '.join(missing)} must be given")
     return kind(**content)
