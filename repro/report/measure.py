@@ -17,11 +17,11 @@ from statistics import fmean, median
 import numpy as np
 from scipy.stats import norm
 
-from repro.paper.recipes import PAPER
+from repro.errors import ReproError
 from repro.paper.scales import SCALES
 from repro.paper.statistics import Interval, error_interval, paired_interval, seed_interval, welch_interval
 from repro.paper.targets import Measurement, Scope, Target
-from repro.paper.variants import ENSEMBLES
+from repro.paper.variants import ENSEMBLES, configure
 from repro.report.kernels import colourfulness, oriented, towers
 from repro.report.records import Data, Epoch, Evaluation, Records, Run
 
@@ -88,12 +88,15 @@ def scale_of(records: Records, evaluation: Evaluation) -> str:
 def run_scale(run: Run) -> str:
     """A run's scale; "10-epoch small" if its user chose another number of epochs than the scale's.
 
-    At the paper's scale the text's 90 epochs and all above count as the paper's; so does any fine-tuning.
+    At the paper's scale "roughly 90" epochs will do, and any more; so will any number in fine-tuning.
     """
-    if run.scale not in SCALES or run.init_from:
+    if run.init_from:
         return run.scale
-    whole = SCALES[run.scale].epochs
-    as_meant = run.epochs == whole if whole else run.epochs >= PAPER.schedule.epochs
+    try:
+        whole = configure(run.variant, run.recipe, run.scale).epochs
+    except ReproError:  # a run of another version
+        return run.scale
+    as_meant = run.epochs >= 0.95 * whole if run.scale == "paper" else run.epochs == whole
     return run.scale if as_meant else f"{run.epochs}-epoch {run.scale}"
 
 
@@ -212,6 +215,8 @@ def _from_runs(target: Target, records: Records) -> list[tuple[Data, Measurement
         groups[context_of(run)][run.variant].append(run)
     found = []
     for context, variants in groups.items():
+        if target.measure in OF_DATA and context.data.dataset != target.dataset:
+            continue
         firsts = one_per_seed(variants.get(target.variant, ()))
         if target.baseline:
             measurement = _pairs(target, firsts, one_per_seed(variants.get(target.baseline, ())))
@@ -404,5 +409,6 @@ PAIR_MEASURES: dict[str, Callable[[Run, Run], Measurement | None]] = {
     "seconds_per_epoch": _seconds_difference,
     "epochs_to_common_train_error": _common_error_difference,
 }
+OF_DATA = ("images", "classes")  # of another data set they are no measurement at all
 EVERY_RUN = ("tower_colour_difference", "oriented_share")
 MEASURES = (*ERROR_MEASURES, *RUN_MEASURES, *PAIR_MEASURES)

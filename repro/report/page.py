@@ -62,10 +62,9 @@ class Claim:
         if self.verdict.target.kind == "invariant":
             value = measurement.value
             return number(value, None if value == round(value, 2) else 3) + _sign(unit)
-        if measurement.over == "counted":
-            return number(measurement.value, 0)
-        decimals = 0 if abs(measurement.value) >= 1000 else 1 if unit in ("%", "points") else 2
-        return spread(measurement, decimals) + _sign(unit)
+        whole = abs(measurement.value) >= 100 or measurement.over == "counted"
+        decimals = 0 if whole else 1 if unit in ("%", "points", "epochs") else 2
+        return spread(measurement, decimals, _sign(unit))
 
     @property
     def direction(self) -> str:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from repro.errors import ReproError
 from repro.paper.arithmetic import LayerCount, count, parameters
 from repro.paper.networks import LRN, Activation, Conv, Dropout, Layer, Linear, Network, Pool, SpatialNorm
 from repro.paper.recipes import Recipe
 from repro.paper.targets import Measurement, Verdict, find_target
 from repro.paper.variants import BASES, VARIANTS, configure
 from repro.report.measure import entry, error_level, run_scale, scale_of
-from repro.report.records import Records, Run
+from repro.report.records import Records
 
 Cell = str | float | int | None | Measurement
 Verdicts = Mapping[str, Sequence[Verdict]]
@@ -43,6 +44,12 @@ class Table:
         """The common heads, each with the number of its columns; empty if there are none."""
         return Counter(head.split(": ")[0] for head in self.heads if ": " in head)
 
+    @property
+    def worded(self) -> set[str]:
+        """The heads of the columns that hold words rather than numbers."""
+        rows = (row for _, body in self.groups for row in body)
+        return {head for row in rows for head, cell in zip(self.heads, row, strict=True) if isinstance(cell, str)}
+
     def text(self, cell: Cell, head: str) -> str:
         """A cell as people read it; a dash where there is no number."""
         if isinstance(cell, Measurement):
@@ -66,7 +73,8 @@ class Table:
                     else:
                         row[head] = cell
                 rows.append(row)
-        frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["group", *self.heads])
+        # As objects, so that a count beside an empty cell stays a whole number.
+        frame = pd.DataFrame(rows, dtype=object) if rows else pd.DataFrame(columns=["group", *self.heads])
         frame.to_csv(folder / f"{self.name}.csv", index=False)
 
     def markdown(self) -> str:
@@ -94,12 +102,10 @@ def number(value: float, decimals: int | None = 1) -> str:
     return text.replace("-", "−")
 
 
-def spread(measurement: Measurement | None, decimals: int = 1) -> str:
-    """A measured value with its interval: "37.6 [37.3, 37.8]"; a dash if there is none."""
-    if measurement is None or not math.isfinite(measurement.value):
-        return "—"
-    value = number(measurement.value, decimals)
-    if measurement.interval:
+def spread(measurement: Measurement, decimals: int = 1, sign: str = "") -> str:
+    """A measured value with its interval, if that is not empty: "37.6% [37.3, 37.8]"."""
+    value = number(measurement.value, decimals) + sign
+    if measurement.interval and measurement.interval[0] < measurement.interval[1]:
         value += f" [{', '.join(number(end, decimals) for end in measurement.interval)}]"
     return value
 
@@ -225,7 +231,7 @@ def architecture_table() -> Table:
         "and conv5 sees the maps of its own tower only. conv1's neurons and the printed 253,440 contradict each "
         "other; see the claims."
     )
-    return Table("architecture", "The architecture, layer by layer", note, heads, [("", body)])
+    return Table("architecture", "The architecture, layer by layer", note, heads, [("", body)], exact=("Share, %",))
 
 
 def _layer_row(row: LayerCount, total: int) -> list[Cell]:
@@ -241,7 +247,7 @@ def _layer_row(row: LayerCount, total: int) -> list[Cell]:
         case _:
             return [layer.name, None, None, None, output, *[None] * 4]
     paper = int(find_target(FIGURE_2[layer.name]).value)
-    share = 100 * row.parameters / total
+    share = round(100 * row.parameters / total, 2)
     return [layer.name, *shape, output, row.neurons, paper, row.parameters, share]
 
 
@@ -264,9 +270,15 @@ def variant_table() -> Table:
     )  # fmt: skip
 
 
-def differences(variant: str, recipe: str = "paper") -> list[str]:
-    """What `variant` changes in `alexnet`, in words; layers first, then the recipe."""
-    ours, base = configure(variant, recipe), configure("alexnet", recipe)
+def differences(variant: str) -> list[str]:
+    """What `variant` changes in `alexnet`, in words; layers first, then the recipe. The text's, if it has one."""
+    try:
+        ours = configure(variant, "paper")
+    except ReproError:
+        ours = configure(variant, "authors")  # a net that the text does not spell out
+    base = configure("alexnet", ours.recipe.name)
+    if ours.network.layers[-1].name != base.network.layers[-1].name:
+        return [f"a net of its own: {layer_order(ours.network)}"]
     new = {layer.name: layer for layer in ours.network.layers}
     old = {layer.name: layer for layer in base.network.layers}
     words = []
@@ -308,27 +320,15 @@ def run_table(records: Records) -> Table:
     """Every training run: how far it got, and what it noted."""
     body: list[list[Cell]] = []
     for run in records.runs:
-        last = run.log[-1] if run.log else None
         state = "finished" if run.finished else f"{len(run.log)} of {run.epochs} epochs"
-        notes = [f"epochs {_ranges(epochs)}: {note}" for note, epochs in _notes(run).items()]
-        body.append([
-            run.name, run.variant, run.recipe, run_scale(run), run.seed, run.data.description, state,
-            last.train_loss if last else None, last.val_top1_error if last else None, "; ".join(notes) or None,
-        ])  # fmt: skip
-    heads = (
-        "Run", "Variant", "Recipe", "Scale", "Seed", "Data", "State", "Training loss", "Validation top-1, %", "Notes",
-    )  # fmt: skip
-    return Table("runs", "Every run", "The figures are those of the last epoch.", heads, [("", body)],
-                 exact=("Training loss",))  # fmt: skip
-
-
-def _notes(run: Run) -> dict[str, list[int]]:
-    """What a run noted, with the epochs in which it did."""
-    notes: dict[str, list[int]] = {}
-    for epoch in run.log:
-        if epoch.note:
-            notes.setdefault(epoch.note, []).append(epoch.epoch)
-    return notes
+        figures: list[Cell] = [run.log[-1].train_loss, run.log[-1].val_top1_error] if run.log else [None, None]
+        noted = _ranges([epoch.epoch for epoch in run.log if epoch.note])
+        setting: list[Cell] = [run.name, run.variant, run.recipe, run_scale(run), run.seed, run.data.description]
+        body.append([*setting, state, *figures, noted or None])
+    heads = ("Run", "Variant", "Recipe", "Scale", "Seed", "Data", "State",
+             "Training loss", "Validation top-1, %", "Noted at epochs")  # fmt: skip
+    note = "The figures are those of the last epoch."
+    return Table("runs", "Every run", note, heads, [("", body)], exact=("Training loss",))
 
 
 def _ranges(epochs: Sequence[int]) -> str:

@@ -154,7 +154,7 @@ def test_the_page_says_what_is_not_comparable_and_why(report: Path) -> None:
     assert "What these runs can and cannot show" in page
     assert "253,440" in page
     assert "290,400" in page
-    assert "epochs 6: the loss is still that of guessing" in page
+    assert "alexnet-paper-small-seed0 noted at epoch 6: the loss is still that of guessing." in page
     assert "the loss is no finite number any more after epoch 2" in page
     assert "RUNS/no-overlap-authors-paper-seed0" in page
 
