@@ -101,6 +101,7 @@ def train(
     scale: Annotated[str, typer.Option(help="paper (224-pixel patches), small (112) or smoke (56).")] = "small",
     seed: Annotated[int, typer.Option(min=0, help="Of weights, order, views and dropout.")] = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="Stop after so many [default: the scale's]")] = None,
+    lr: Annotated[float | None, typer.Option(min=1e-9, help="The rate to begin with [default: the recipe's]")] = None,
     devices: Annotated[str | None, typer.Option(help="cpu, cuda:0, … [default: a GPU if there is one]")] = None,
     precision: Annotated[
         Literal["fp32", "bf16"], typer.Option(help="bf16 is faster on processors that have it.")
@@ -112,7 +113,7 @@ def train(
     from repro.interrupts import deferred
     from repro.progress import training_display
 
-    settings = stage.Settings(variant, recipe, scale, seed, epochs, devices, precision)
+    settings = stage.Settings(variant, recipe, scale, seed, epochs, lr, devices, precision)
     with deferred() as stop_signal, training_display(console) as show:
         for event in stage.train(settings, data, out, resume, stop_signal):
             show(event)

@@ -69,10 +69,13 @@ def training_display(console: Console) -> Iterator[Callable[[object], None]]:
                     console.print(f"{place}  {figures}", highlight=False)
             elif isinstance(event, EpochRecord):
                 last = time.monotonic()
+                validation = ""
+                if event.val_top1_error is not None:
+                    validation = f"validation {event.val_top1_error:5.2f}% / {event.val_top5_error:5.2f}%  "
                 console.print(
                     f"epoch {event.epoch:3}  loss {event.train_loss:.3f}  training error "
-                    f"{event.train_top1_error:5.2f}%  validation {event.val_top1_error:5.2f}% / "
-                    f"{event.val_top5_error:5.2f}%  lr {event.lr:g}  {event.images_per_second:,.0f} images/s",
+                    f"{event.train_top1_error:5.2f}%  {validation}lr {event.lr:g}  "
+                    f"{event.images_per_second:,.0f} images/s",
                     highlight=False,
                 )
                 if event.note:

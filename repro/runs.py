@@ -54,10 +54,14 @@ class Run:
         return self.path / "checkpoints"
 
 
-def run_name(variant: str, recipe: str, scale: str, seeds: Sequence[int]) -> str:
-    """The folder's name for a run, or for the average of several that differ in their seed alone."""
+def run_name(variant: str, recipe: str, scale: str, seeds: Sequence[int], lr: float | None = None) -> str:
+    """The folder's name for a run, or for the average of several that differ in their seed alone.
+
+    `lr` is named where it is not the recipe's own.
+    """
     label = "seed" if len(seeds) == 1 else "seeds"
-    return f"{variant}-{recipe}-{scale}-{label}{'+'.join(map(str, seeds))}"
+    rate = f"-lr{lr:g}" if lr else ""
+    return f"{variant}-{recipe}-{scale}{rate}-{label}{'+'.join(map(str, seeds))}"
 
 
 def create(path: Path, record: dict[str, Any]) -> Run:

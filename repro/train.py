@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,7 @@ from repro.errors import ReproError, Stopped
 from repro.models.device import find_device
 from repro.models.network import AlexNet
 from repro.optim import PaperSGD, learning_rate, optimiser
-from repro.paper.recipes import Recipe
+from repro.paper.recipes import Plateau, Recipe
 from repro.paper.variants import Configuration, configure
 from repro.predictions import predict
 from repro.schedule import Chance, ScheduleState, advance, late_phase
@@ -37,7 +38,7 @@ SAVE_SECONDS = 600.0  # what a crash costs at most
 class Settings:
     """What the user chooses about a run.
 
-    `epochs` None means the scale's own number, `device` None a GPU if there is one.
+    `epochs` and `lr` None mean the scale's and the recipe's own, `device` None a GPU if there is one.
     """
 
     variant: str
@@ -45,6 +46,7 @@ class Settings:
     scale: str = "small"
     seed: int = 0
     epochs: int | None = None
+    lr: float | None = None
     device: str | None = None
     precision: str = "fp32"
 
@@ -53,6 +55,7 @@ class Settings:
         words = ["repro", "train", "--variant", self.variant, "--data", str(data), "--recipe", self.recipe]
         words += ["--scale", self.scale, "--seed", str(self.seed)]
         words += ["--epochs", str(self.epochs)] if self.epochs else []
+        words += ["--lr", str(self.lr)] if self.lr else []
         words += ["--devices", self.device] if self.device else []
         return shlex.join([*words, "--precision", self.precision])
 
@@ -139,15 +142,18 @@ class Step:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch: a line of `log.jsonl`. Errors in percent; training figures are those of the views as seen."""
+    """One epoch: a line of `log.jsonl`; None where the store has no val split.
+
+    Errors in percent. Training figures are those of the views as they were seen, before each update.
+    """
 
     epoch: int
     step: int
     lr: float
     train_loss: float
     train_top1_error: float
-    val_top1_error: float
-    val_top5_error: float
+    val_top1_error: float | None
+    val_top5_error: float | None
     seconds: float
     images_per_second: float
     note: str | None = None
@@ -164,7 +170,9 @@ def prepare_training(settings: Settings, store: Store) -> Training:
             f"the store '{store.path}' holds images of {store.size} pixels, scale '{settings.scale}' needs "
             f"{configuration.scale.image_size}: prepare one with --size {configuration.scale.image_size}"
         )
-    if "val" not in store.splits:
+    if settings.lr:
+        configuration = replace(configuration, recipe=replace(configuration.recipe, lr=settings.lr))
+    if "val" not in store.splits and isinstance(configuration.recipe.schedule, Plateau):
         raise ReproError(f"the store '{store.path}' has no val split, by which the rate is lowered: add a val folder")
     device = find_device(settings.device)
     recipe = configuration.recipe
@@ -190,10 +198,10 @@ def fit(training: Training) -> Iterator[Step | EpochRecord]:
 
     Whenever it yields, `training` is whole: it can be saved then, and goes on from there to the same bits.
     """
-    train, val = training.store.splits["train"], training.store.splits["val"]
+    train = training.store.splits["train"]
     recipe, size = training.configuration.recipe, training.configuration.recipe.batch_size
-    commonest = max((val.labels == label).mean() for label in range(len(training.store.classes)))
-    chance = Chance(100 * (1 - float(commonest)), len(val))
+    labels = training.store.splits.get("val", train).labels
+    chance = Chance(100 * (1 - float(np.bincount(labels).max()) / len(labels)), len(labels))
     dropout = torch.Generator(training.device)
     training.model.use_dropout_generator(dropout)
     while not training.schedule.stopped:
@@ -252,7 +260,10 @@ def _step(training: Training) -> Step:
 def _end_epoch(training: Training, chance: Chance) -> EpochRecord:
     """Validate, move the schedule on, and begin the next epoch."""
     started = time.perf_counter()
-    answers = predict([training.model], training.views, training.store.splits["val"], bf16=training.bf16)
+    val_top1, val_top5 = None, None
+    if "val" in training.store.splits:
+        answers = predict([training.model], training.views, training.store.splits["val"], bf16=training.bf16)
+        val_top1, val_top5 = answers.error(1), answers.error(5)
     recipe, tally = training.configuration.recipe, training.tally
     record = EpochRecord(
         epoch=training.epoch,
@@ -260,16 +271,15 @@ def _end_epoch(training: Training, chance: Chance) -> EpochRecord:
         lr=recipe.lr * 0.1**training.schedule.drops,
         train_loss=tally.loss / tally.images,
         train_top1_error=100 * tally.wrong / tally.images,
-        val_top1_error=answers.error(1),
-        val_top5_error=answers.error(5),
+        val_top1_error=val_top1,
+        val_top5_error=val_top5,
         seconds=tally.seconds + time.perf_counter() - started,
         images_per_second=tally.images / tally.seconds,
     )
-    if not chance.left(record.val_top1_error):
+    error = record.train_top1_error if val_top1 is None else val_top1
+    if not chance.left(error):
         record = replace(record, note=_stall(record.train_loss, len(training.store.classes), recipe))
-    training.schedule = advance(
-        recipe.schedule, training.schedule, training.epoch, training.epochs, record.val_top1_error, chance
-    )
+    training.schedule = advance(recipe.schedule, training.schedule, training.epoch, training.epochs, error, chance)
     training.epoch, training.batch, training.tally = training.epoch + 1, 0, Tally()
     return record
 
@@ -322,7 +332,7 @@ def _recorded(training: Training, run: runs.Run, stop_signal: Callable[[], int |
     last_save = time.monotonic()
     for event in fit(training):
         if isinstance(event, EpochRecord):
-            runs.append_log(run, {key: value for key, value in asdict(event).items() if value is not None})
+            runs.append_log(run, asdict(event))
         stopped_by = stop_signal()
         if stopped_by or isinstance(event, EpochRecord) or time.monotonic() - last_save > SAVE_SECONDS:
             checkpoint.save(run.checkpoints, training.step, training.tensors(), training.state())
@@ -335,7 +345,7 @@ def _recorded(training: Training, run: runs.Run, stop_signal: Callable[[], int |
 def _open_folder(settings: Settings, training: Training, data: Path, out: Path, resume: bool) -> runs.Run:
     """The run's folder, new or to be resumed."""
     configuration = training.configuration
-    path = out / runs.run_name(settings.variant, settings.recipe, settings.scale, [settings.seed])
+    path = out / runs.run_name(settings.variant, settings.recipe, settings.scale, [settings.seed], settings.lr)
     record = {
         "format": runs.FORMAT,
         "variant": settings.variant,

@@ -21,7 +21,7 @@ def repro(*words: object, timeout: float = 300) -> subprocess.CompletedProcess[s
 OPTIONS = {
     "prepare": {"--out", "--source", "--size", "--limit-per-class", "--workers", "--seed"},
     "train": {
-        "--variant", "--data", "--out", "--recipe", "--scale", "--seed", "--epochs", "--devices", "--precision",
+        "--variant", "--data", "--out", "--recipe", "--scale", "--seed", "--epochs", "--lr", "--devices", "--precision",
         "--resume",
     },
     "evaluate": {"--data", "--split", "--views", "--devices"},

@@ -21,6 +21,25 @@ class RoundedUpConv2d(nn.Conv2d):
         return super().forward(F.pad(input, (0, self.overhang, 0, self.overhang)))
 
 
+class LocallyConnected2d(nn.Module):
+    """Like a convolution of stride 1, but each of the `positions`² places has kernels and biases of its own.
+
+    `weight` is [positions², kernels, maps·size²], `bias` [kernels, positions²].
+    """
+
+    def __init__(self, maps: int, kernels: int, size: int, padding: int, positions: int) -> None:
+        super().__init__()
+        self.kernels, self.size, self.padding, self.positions = kernels, size, padding, positions
+        self.weight = nn.Parameter(torch.empty(positions**2, kernels, maps * size**2))
+        self.bias = nn.Parameter(torch.empty(kernels, positions**2))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[N, maps, H, H] to [N, kernels, positions, positions]."""
+        windows = F.unfold(input, self.size, padding=self.padding).permute(2, 1, 0)  # [places, maps·size², N]
+        out = torch.bmm(self.weight, windows).permute(2, 1, 0) + self.bias
+        return out.reshape(*out.shape[:2], self.positions, self.positions)
+
+
 class _NormaliseAcrossMaps(torch.autograd.Function):
     """x · s^-beta with s = k + Σ_j band_ij x_j², and its derivative by hand.
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from repro.models import layers
 from repro.paper.arithmetic import LayerCount, count, overhang
-from repro.paper.networks import LRN, Activation, Conv, Dropout, Layer, Linear, Network, Pool, SpatialNorm
+from repro.paper.networks import LRN, Activation, Conv, Dropout, Layer, Linear, Local, Network, Pool, SpatialNorm
 from repro.paper.recipes import Initialisation
 from repro.paper.variants import configure
 
@@ -46,11 +46,11 @@ class AlexNet(nn.Module):
         self.add_module(self.network.layers[-1].name, last)
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """[N, 3, S, S] to the activations of the last hidden layer, [N, 4096] at full width (Sec. 6.1)."""
+        """[N, 3, S, S] to what the last layer sees: fc7's activations, [N, 4096] at full width (Sec. 6.1)."""
         x = images
         for module in list(self.children())[:-1]:
             x = module(x.flatten(1) if isinstance(module, nn.Linear) else x)
-        return x
+        return x.flatten(1)
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, 3, S, S] to logits [N, classes]."""
@@ -61,7 +61,7 @@ class AlexNet(nn.Module):
     def initialise(self, initialisation: Initialisation, generator: torch.Generator | None = None) -> AlexNet:
         """Draw the weights and set the biases as the recipe says (Sec. 5); returns the net itself."""
         for name, module in self.named_children():
-            if isinstance(module, nn.Conv2d | nn.Linear):
+            if isinstance(module, nn.Conv2d | nn.Linear | layers.LocallyConnected2d):
                 module.weight.normal_(0.0, initialisation.weight_std(name), generator=generator)
                 assert module.bias is not None
                 module.bias.fill_(initialisation.bias(name))
@@ -98,8 +98,11 @@ def _module(layer: Layer, row: LayerCount, maps: int, size: int) -> nn.Module:
             return layers.LocalResponseNorm(maps, layer.n, layer.k, layer.alpha, layer.beta, layer.towers)
         case SpatialNorm():
             return layers.SpatialNorm(layer.size, layer.k, layer.alpha, layer.beta)
+        case Local():
+            return layers.LocallyConnected2d(maps, layer.kernels, layer.size, layer.padding, row.size)
         case Pool():
-            return nn.MaxPool2d(layer.size, layer.stride, ceil_mode=True)
+            pool = nn.MaxPool2d if layer.kind == "max" else nn.AvgPool2d
+            return pool(layer.size, layer.stride, ceil_mode=True)
         case Dropout():
             return layers.PaperDropout(layer.rate)
         case Linear():

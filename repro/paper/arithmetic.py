@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from repro.paper.networks import Conv, Layer, Linear, Network, Pool
+from repro.paper.networks import Conv, Layer, Linear, Local, Network, Pool
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,11 @@ def count(network: Network) -> tuple[LayerCount, ...]:
                 weights = layer.kernels * layer.size**2 * depth
                 maps, size = layer.kernels, conv_positions(layer, size)
                 row = LayerCount(layer, maps, size, depth, weights + maps, weights * size * size)
+            case Local():
+                depth, below = maps, size
+                maps, size = layer.kernels, below + 2 * layer.padding - layer.size + 1
+                weights = maps * size * size * layer.size**2 * depth
+                row = LayerCount(layer, maps, size, depth, weights + maps * size * size, weights)
             case Pool():
                 size = pool_positions(layer, size)
                 row = LayerCount(layer, maps, size)

@@ -6,7 +6,7 @@ released program says, "ours" what neither says.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,29 @@ AUTHORS = Recipe(
     bias_follows=False,
     bias_decay=False,
     late_phase=LatePhase(),
+)
+
+# Figure 1: "no regularisation of any kind was employed"; the rate is the user's to choose, as the paper's was.
+CIFAR_FOUR_LAYERS = Recipe(
+    name="authors",
+    source="the authors' program, the 19% net",
+    initialisation=Initialisation(std_of=(("conv1", 0.0001),), ones=()),
+    augmentation=Augmentation(crops=False, mirror=False),
+    schedule=Steps(after=(), epochs=60),
+    lr=0.001,
+    weight_decay=0.0,
+    bias_lr_ratio=2.0,
+    bias_decay=False,
+)
+
+# Sec. 3.3's nets. Weight decay and when the rate drops are ours.
+CIFAR_LOCAL = replace(
+    CIFAR_FOUR_LAYERS,
+    source="the authors' program, the 13% and 11% nets",
+    initialisation=Initialisation(std_of=(("conv1", 0.0001), ("local3", 0.04), ("local4", 0.04)), ones=()),
+    augmentation=Augmentation(mean_of_patch=False),
+    schedule=Steps(after=(100, 110), epochs=120),
+    weight_decay=0.004,
 )
 
 RECIPES = {recipe.name: recipe for recipe in (AUTHORS, PAPER)}

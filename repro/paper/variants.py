@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from repro.errors import unknown
+from repro.errors import ReproError, unknown
+from repro.paper import recipes
 from repro.paper.networks import (
     ALEXNET_PROGRAM,
     ALEXNET_TEXT,
+    CIFAR_FOUR_LAYERS,
+    CIFAR_LOCAL,
+    CIFAR_LOCAL_LRN,
     LRN,
     Activation,
     Conv,
@@ -19,7 +23,7 @@ from repro.paper.networks import (
     SpatialNorm,
 )
 from repro.paper.recipes import RECIPES, Recipe
-from repro.paper.scales import SCALES, Scale
+from repro.paper.scales import CIFAR_CROP_SCALES, CIFAR_SCALES, SCALES, Scale
 
 BASES = {"paper": ALEXNET_TEXT, "authors": ALEXNET_PROGRAM}
 
@@ -29,8 +33,23 @@ def _same(layer: Layer) -> Layer:
 
 
 @dataclass(frozen=True)
+class Family:
+    """Nets that share a base network and training by recipe, and what the scales mean for them."""
+
+    bases: Mapping[str, Network]
+    recipes: Mapping[str, Recipe]
+    scales: Mapping[str, Scale]
+
+
+LARGE = Family(BASES, RECIPES, SCALES)
+CIFAR_PLAIN = Family({"authors": CIFAR_FOUR_LAYERS}, {"authors": recipes.CIFAR_FOUR_LAYERS}, CIFAR_SCALES)
+CIFAR_13 = Family({"authors": CIFAR_LOCAL}, {"authors": recipes.CIFAR_LOCAL}, CIFAR_CROP_SCALES)
+CIFAR_11 = Family({"authors": CIFAR_LOCAL_LRN}, {"authors": recipes.CIFAR_LOCAL}, CIFAR_CROP_SCALES)
+
+
+@dataclass(frozen=True)
 class Variant:
-    """A net of the paper: `alexnet` with each layer passed through `layer` and the recipe through `recipe`.
+    """A net of the paper: its family's base with each layer passed through `layer`, the recipe through `recipe`.
 
     `expected` is what the paper says to expect at its scale, in points of top-1/top-5 error.
     """
@@ -42,6 +61,7 @@ class Variant:
     layer: Callable[[Layer], Layer | None] = _same
     recipe: Callable[[Recipe], Recipe] = lambda recipe: recipe
     network: Callable[[Network], Network] = lambda network: network
+    family: Family = LARGE
 
 
 @dataclass(frozen=True)
@@ -123,6 +143,16 @@ VARIANTS = {
         Variant("no-conv4", "7", "without conv4", "about +2 (top-1)", _without("conv4", "relu4")),
         Variant("no-conv5", "7", "without conv5", "about +2 (top-1)", _without("conv5", "relu5")),
         Variant("conv6", "6", "a sixth conv layer over pool5", "39.0/16.6 when pre-trained", network=_with_conv6),
+        Variant(
+            "cifar-relu", "3.1", "Figure 1: four layers on CIFAR-10, ReLU", "25% training error six times sooner",
+            family=CIFAR_PLAIN,
+        ),
+        Variant(
+            "cifar-tanh", "3.1", "Figure 1: the same with tanh", "25% training error in six times the epochs",
+            _tanh, family=CIFAR_PLAIN,
+        ),
+        Variant("cifar-no-lrn", "3.3", "CIFAR-10 without normalisation", "13% test error", family=CIFAR_13),
+        Variant("cifar-lrn", "3.3", "CIFAR-10 with normalisation", "11% test error", family=CIFAR_11),
     )
 }  # fmt: skip
 
@@ -142,7 +172,12 @@ def configure(variant: str, recipe: str = "authors", scale: str = "paper", class
         raise unknown("recipe", recipe, RECIPES)
     if scale not in SCALES:
         raise unknown("scale", scale, SCALES)
-    chosen, size = find(variant), SCALES[scale]
-    network = chosen.network(BASES[recipe].edit(chosen.layer))
+    chosen = find(variant)
+    family = chosen.family
+    if recipe not in family.recipes:
+        known = " or ".join(family.recipes)
+        raise ReproError(f"'{variant}' has no recipe '{recipe}', the text does not give one: choose --recipe {known}")
+    size = family.scales[scale]
+    network = chosen.network(family.bases[recipe].edit(chosen.layer))
     network = network.scaled(size.crop_size, size.width, classes)
-    return Configuration(chosen, network, chosen.recipe(RECIPES[recipe]), size)
+    return Configuration(chosen, network, chosen.recipe(family.recipes[recipe]), size)

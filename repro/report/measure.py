@@ -11,6 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise, product
 from statistics import fmean, median
 
@@ -80,9 +81,9 @@ def context_of(run: Run) -> Context:
 
 
 def scale_of(records: Records, evaluation: Evaluation) -> str:
-    """The scale of an evaluation's runs; see `run_scale`."""
+    """The scale of an evaluation's runs, see `run_scale`; of several, one that is not as meant."""
     scales = {run_scale(run) for run in records.members(evaluation)} or {evaluation.scale}
-    return sorted(scales)[-1]
+    return min(scales, key=lambda scale: (scale == evaluation.scale, scale))
 
 
 def run_scale(run: Run) -> str:
@@ -90,14 +91,20 @@ def run_scale(run: Run) -> str:
 
     At the paper's scale "roughly 90" epochs will do, and any more; so will any number in fine-tuning.
     """
-    if run.init_from:
-        return run.scale
-    try:
-        whole = configure(run.variant, run.recipe, run.scale).epochs
-    except ReproError:  # a run of another version
+    whole = _whole_length(run.variant, run.recipe, run.scale)
+    if run.init_from or whole is None:
         return run.scale
     as_meant = run.epochs >= 0.95 * whole if run.scale == "paper" else run.epochs == whole
     return run.scale if as_meant else f"{run.epochs}-epoch {run.scale}"
+
+
+@cache
+def _whole_length(variant: str, recipe: str, scale: str) -> int | None:
+    """The epochs of a run whose user chose none; None for names of another version."""
+    try:
+        return configure(variant, recipe, scale).epochs
+    except ReproError:
+        return None
 
 
 def one_per_seed(runs: Iterable[Run]) -> list[Run]:

@@ -11,6 +11,7 @@ import math
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -157,8 +158,12 @@ class Records:
 
     def members(self, evaluation: Evaluation) -> list[Run]:
         """The runs that an evaluation is of, as far as their records are there."""
-        folders = {evaluation.folder.parent / name for name in evaluation.runs}
-        return [run for run in self.runs if run.folder in folders]
+        folders = (evaluation.folder.parent / name for name in evaluation.runs)
+        return [self._by_folder[folder] for folder in folders if folder in self._by_folder]
+
+    @cached_property
+    def _by_folder(self) -> dict[Path, Run]:
+        return {run.folder: run for run in self.runs}
 
 
 def read_records(runs_dir: Path) -> Records:

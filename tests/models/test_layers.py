@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from repro.models.layers import LocalResponseNorm, PaperDropout, RoundedUpConv2d, SpatialNorm
+from repro.models.layers import LocallyConnected2d, LocalResponseNorm, PaperDropout, RoundedUpConv2d, SpatialNorm
 
 
 def lrn_by_loops(a: np.ndarray, n: int, k: float, alpha: float, beta: float, towers: int) -> np.ndarray:
@@ -89,3 +89,19 @@ def test_rounded_up_conv_sees_zeros_beyond_the_right_and_bottom_edge() -> None:
     assert out[0, 0] == 121
     assert out[0, 54] == 11 * 8  # three columns of the last window lie outside
     assert out[54, 54] == 8 * 8
+
+
+def test_locally_connected_layer_is_a_different_small_product_at_each_place() -> None:
+    layer = LocallyConnected2d(maps=3, kernels=4, size=3, padding=1, positions=5)
+    torch.nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(0))
+    torch.nn.init.normal_(layer.bias, generator=torch.Generator().manual_seed(1))
+    image = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(2))
+    padded = F.pad(image, (1, 1, 1, 1))
+    out = layer(image)
+    for y in range(5):
+        for x in range(5):
+            window = padded[:, :, y : y + 3, x : x + 3].flatten(1)
+            place = 5 * y + x
+            expected = window @ layer.weight[place].T + layer.bias[:, place]
+            torch.testing.assert_close(out[:, :, y, x], expected, rtol=1e-5, atol=1e-5)
+

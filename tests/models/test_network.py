@@ -12,10 +12,9 @@ from repro.models.network import AlexNet, build_model
 from repro.paper.arithmetic import count, parameters
 from repro.paper.networks import Conv, Pool
 from repro.paper.recipes import RECIPES
-from repro.paper.scales import SCALES
 from repro.paper.variants import VARIANTS, configure
 
-COMBINATIONS = [(variant, recipe) for variant in VARIANTS for recipe in RECIPES]
+COMBINATIONS = [(name, recipe) for name, variant in VARIANTS.items() for recipe in variant.family.recipes]
 
 
 @pytest.fixture(scope="module", params=RECIPES)
@@ -69,7 +68,7 @@ def test_map_sizes_of_each_layer(alexnet: AlexNet) -> None:
 def test_every_variant_runs_forward_and_backward_as_counted(variant: str, recipe: str) -> None:
     configuration = configure(variant, recipe, "smoke", classes=7)
     model = AlexNet(configuration.network).initialise(configuration.recipe.initialisation)
-    size = SCALES["smoke"].crop_size
+    size = configuration.scale.crop_size
     shapes = {}
     for name, module in model.named_children():
         module.register_forward_hook(lambda _, __, out, name=name: shapes.update({name: out.shape[1:]}))
@@ -87,6 +86,21 @@ def test_one_gpu_net_has_the_program_s_kernels(recipe: str) -> None:
     layers = configure("one-gpu", recipe).network.layers
     assert [layer.kernels for layer in layers if isinstance(layer, Conv)] == [48, 128, 192, 192, 256]
     assert all(layer.towers == 1 for layer in layers if isinstance(layer, Conv))
+
+
+def test_cifar_nets_are_the_program_s() -> None:
+    def sizes(variant: str) -> dict[str, tuple[int, int]]:
+        network = configure(variant, "authors", "paper", 10).network
+        return {row.layer.name: (row.maps, row.size) for row in count(network) if not row.layer.name.startswith("relu")}
+
+    four = {"conv1": (32, 32), "pool1": (32, 16), "conv2": (32, 16), "pool2": (32, 8), "conv3": (64, 8)}
+    assert sizes("cifar-relu") == sizes("cifar-tanh") == four | {"pool3": (64, 4), "fc10": (10, 1)}
+    local = {"conv1": (64, 24), "pool1": (64, 12), "conv2": (64, 12), "pool2": (64, 6)}
+    assert sizes("cifar-no-lrn") == local | {"local3": (32, 6), "local4": (32, 6), "fc10": (10, 1)}
+    normalised = {"lrn1": (64, 12), "lrn2": (64, 12), "local3": (64, 6), "local4": (32, 6), "fc10": (10, 1)}
+    assert sizes("cifar-lrn") == local | normalised
+    with pytest.raises(ReproError, match="'cifar-relu' has no recipe 'paper'"):
+        configure("cifar-relu", "paper")
 
 
 def test_pooling_without_overlap_keeps_the_size_of_the_last_map() -> None:

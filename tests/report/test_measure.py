@@ -51,6 +51,17 @@ def test_fewer_epochs_are_not_the_papers_scale(tmp_path: Path) -> None:
     assert "5-epoch paper" in result.reason
 
 
+def test_one_shortened_member_takes_an_average_out_of_the_papers_scale(tmp_path: Path) -> None:
+    data = data_record("ilsvrc2012", "", THOUSAND, train=1_281_167, val=50_000)
+    for seed in range(5):
+        write_run(tmp_path, scale="paper", seed=seed, epochs=93, done=1, data=data, weights=False)
+    write_evaluation(tmp_path, scale="paper", seeds=(0, 1, 2, 3, 4), data=data, error=38.1)
+    assert verdict(tmp_path, "table2-5cnns-top1").verdict == "match"
+    run = tmp_path / "alexnet-authors-paper-seed3" / "run.json"
+    run.write_text(run.read_text().replace('"epochs": 93', '"epochs": 9'))
+    assert verdict(tmp_path, "table2-5cnns-top1").verdict == "not comparable"
+
+
 def test_a_part_of_the_data_set_is_not_the_data_set(tmp_path: Path) -> None:
     write_full(tmp_path, data=data_record("ilsvrc2010", "", THOUSAND, train=10_000, test=150_000), error=37.5)
     assert verdict(tmp_path, "table1-cnn-top1").verdict == "not comparable"
