@@ -37,6 +37,7 @@ STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": INK,
+    "text.parse_math": False,  # names from records are drawn as they are
     "axes.labelcolor": INK,
     "axes.edgecolor": INK,
     "axes.facecolor": "none",
@@ -63,12 +64,6 @@ class Picture:
     alt: str
     png: bytes
     svg: bytes
-    best: str = "svg"
-
-    @property
-    def content(self) -> bytes:
-        """The form that the page shows: drawings as SVG, pixels as PNG."""
-        return self.svg if self.best == "svg" else self.png
 
     def write(self, folder: Path) -> None:
         """Write `<name>.png` and `<name>.svg` into `folder`."""
@@ -291,11 +286,11 @@ def _plot(axes: Axes, line: _Line, metric: str, colour: str) -> None:
         axes.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0)
 
 
-def _picture(figure: Figure, name: str, title: str, caption: str, alt: str, best: str = "svg") -> Picture:
+def _picture(figure: Figure, name: str, title: str, caption: str, alt: str) -> Picture:
     png, svg = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", dpi=200, facecolor="#fffefb", metadata={"Software": None})
     figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return Picture(name, title, caption, alt, png.getvalue(), _adapt_to_dark(svg.getvalue()), best)
+    return Picture(name, title, caption, alt, png.getvalue(), _adapt_to_dark(svg.getvalue()))
 
 
 def _adapt_to_dark(svg: bytes) -> bytes:

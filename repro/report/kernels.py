@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,6 +38,11 @@ def orientedness(kernels: Floats) -> Floats:
 
 def oriented(kernels: Floats) -> NDArray[np.bool_]:
     """Which kernels are more oriented than 95% of white-noise kernels of the same size; [N] bool."""
-    noise = np.random.default_rng(0).standard_normal((2000, *kernels.shape[1:]))
-    beyond: NDArray[np.bool_] = orientedness(kernels) > np.quantile(orientedness(noise), 0.95)
+    beyond: NDArray[np.bool_] = orientedness(kernels) > _orientedness_of_noise(kernels.shape[2], kernels.shape[3])
     return beyond
+
+
+@cache
+def _orientedness_of_noise(height: int, width: int) -> float:
+    noise = np.random.default_rng(0).standard_normal((2000, 3, height, width))
+    return float(np.quantile(orientedness(noise), 0.95))

@@ -117,8 +117,9 @@ def entry(evaluation: Evaluation) -> str:
     """The name under which an evaluation stands in the tables: its variant, or "5cnns" for such an average."""
     if len(evaluation.runs) == 1:
         return evaluation.variant
-    for name, (variant, members) in ENSEMBLES.items():
-        if (variant, members) == (evaluation.variant, len(evaluation.runs)):
+    for name, members in ENSEMBLES.items():
+        nets = "+".join(variant for variant, _ in members)
+        if (nets, sum(seeds for _, seeds in members)) == (evaluation.variant, len(evaluation.runs)):
             return name
     return f"{len(evaluation.runs)}×{evaluation.variant}"
 

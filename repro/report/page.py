@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import repro
-from repro.paper.targets import NOT_COMPARABLE, VERDICTS, Verdict, load_deviations
+from repro.paper.targets import MISSING, NOT_COMPARABLE, VERDICTS, Verdict, load_deviations
 from repro.paper.variants import BASES
 from repro.report import story
 from repro.report.figures import Picture
@@ -26,12 +26,8 @@ class Claim:
     """A verdict as the page shows it: the one that counts, those of other measurements, the way to fill a gap."""
 
     verdict: Verdict
-    others: Sequence[Verdict]
-    steps: Sequence[str]
-
-    def of(self, verdict: Verdict) -> Claim:
-        """The same claim as judged by another measurement."""
-        return Claim(verdict, (), ())
+    others: Sequence[Claim] = ()
+    steps: Sequence[str] = ()
 
     @property
     def key(self) -> str:
@@ -90,8 +86,8 @@ def claims_of(verdicts: Verdicts, records: Records) -> list[Claim]:
     """Every target's claim, by section of the paper."""
     claims = []
     for first, *others in verdicts.values():
-        needed = first.verdict not in ("match", "mismatch")
-        claims.append(Claim(first, others, story.commands(first.target, records) if needed else []))
+        steps = story.commands(first.target, records) if first.verdict in (MISSING, NOT_COMPARABLE) else ()
+        claims.append(Claim(first, [Claim(other) for other in others], steps))
     return sorted(claims, key=lambda claim: _section_order(claim.verdict.target.section))
 
 
@@ -129,7 +125,6 @@ def page_context(
         "directions": directions,
         "claims": claims,
         "sections": list(dict.fromkeys(claim.verdict.target.section for claim in claims)),
-        "contradictions": [claim for claim in claims if claim.verdict.target.known_contradiction],
         "tables": tables,
         "pictures": pictures,
         "honesty": story.honesty(records),
@@ -173,5 +168,5 @@ def _environment(autoescape: bool) -> Environment:
     return environment
 
 
-def _data_uri(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+def _data_uri(svg: bytes) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"

@@ -104,14 +104,14 @@ class Run:
         return self.folder / "weights.safetensors"
 
     def conv1(self) -> np.ndarray | None:
-        """conv1's kernels, [kernels, 3, height, width] float32; None if there are no readable, finite ones."""
+        """conv1's kernels, [kernels ≥ 2, 3, height, width] float32; None if there are no readable, finite ones."""
         try:
             weights = load_file(self.weights_path).get("conv1.weight")
         except (OSError, ValueError, safetensors.SafetensorError):
             return None
-        if weights is None or weights.ndim != 4 or weights.shape[1] != 3 or not np.isfinite(weights).all():
+        if weights is None or weights.ndim != 4 or len(weights) < 2 or weights.shape[1] != 3:
             return None
-        return weights
+        return weights if np.isfinite(weights).all() else None
 
 
 @dataclass(frozen=True)

@@ -137,20 +137,24 @@ def commands(target: Target, records: Records) -> list[str]:
 
 def _trainings(name: str, target: Target, records: Records) -> list[tuple[str, str]]:
     """The runs of a net or an average of nets: each one's folder, and the command that trains what is lacking."""
-    variant, seeds = ENSEMBLES.get(name, (name, 1))
-    trainings = []
-    for seed in range(seeds):
-        folder = f"{variant}-authors-{target.scale}-seed{seed}"
-        begun = [run for run in records.runs if run.folder.name == folder and run.data.scope == target.dataset]
-        step = f"repro train --variant {variant} --scale {target.scale} --seed {seed} --data STORE"
-        if target.measure == "seconds_per_epoch" and name == target.baseline:
-            step += " --devices cuda:0,cuda:1"
-        if any(run.finished for run in begun):
-            step = ""
-        elif begun:
-            step += " --resume"
-        trainings.append((folder, step))
-    return trainings
+    return [
+        (folder, _training(folder, variant, seed, name, target, records))
+        for variant, seeds in ENSEMBLES.get(name, ((name, 1),))
+        for seed in range(seeds)
+        for folder in (f"{variant}-authors-{target.scale}-seed{seed}",)
+    ]
+
+
+def _training(folder: str, variant: str, seed: int, name: str, target: Target, records: Records) -> str:
+    begun = [run for run in records.runs if run.folder.name == folder and run.data.scope == target.dataset]
+    step = f"repro train --variant {variant} --scale {target.scale} --seed {seed} --data STORE"
+    if before := VARIANTS[variant].begins_from:
+        step += f" --init-from RUNS/{before}-authors-{target.scale}-seed{seed}"
+    if target.measure == "seconds_per_epoch" and name == target.baseline:
+        step += " --devices cuda:0,cuda:1"
+    if any(run.finished for run in begun):
+        return ""
+    return step + " --resume" if begun else step
 
 
 def strict_note(verdicts: Sequence[Verdict]) -> str:

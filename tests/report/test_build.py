@@ -196,7 +196,7 @@ def test_without_comparison_there_are_no_verdicts(runs: Path, tmp_path: Path) ->
         {"done": 0, "weights": False},
         {"data": data_record(classes=[])},
         {"data": data_record(classes=["only one"])},
-        {"variant": "a-variant-of-tomorrow"},
+        {"variant": "a-$variant$-of_tomorrow"},
         {"scale": "huge"},
         {"recipe": "mine"},
         {"machine": None, "versions": None, "devices": None, "started": None},

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_records import data_record, write_evaluation, write_run
+from safetensors.numpy import save_file
 
 from repro.report.records import read_records
 
@@ -67,6 +68,9 @@ def test_weights_that_are_missing_damaged_or_not_finite(tmp_path: Path) -> None:
     assert run.conv1() is None
     (path / "weights.safetensors").write_bytes(b"no weights")
     assert run.conv1() is None
+    for kernels in (np.full((48, 3, 11, 11), np.nan), np.zeros((1, 3, 11, 11)), np.zeros((48, 1, 11, 11))):
+        save_file({"conv1.weight": kernels}, path / "weights.safetensors")
+        assert run.conv1() is None
 
 
 def test_predictions_that_are_missing_or_damaged(tmp_path: Path) -> None:
