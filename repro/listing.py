@@ -6,32 +6,22 @@ from collections.abc import Callable
 
 from rich.table import Table
 
-from repro.paper.networks import Network
-from repro.paper.variants import BASES, ENSEMBLES, VARIANTS
+from repro.paper.variants import ENSEMBLES, VARIANTS
 
 
 def variants() -> Table:
     """Each variant with its section, its difference from `alexnet` and what the paper says to expect."""
-    table = Table("variant", "Sec.", "what it is", "layers that differ from alexnet's (authors)", "the paper's result")
-    base = BASES["authors"]
+    table = Table("variant", "Sec.", "what it is", "the paper's result", row_styles=["", "dim"])
     for variant in VARIANTS.values():
-        changed = differing_layers(base, variant.network(base.edit(variant.layer)))
-        table.add_row(variant.name, variant.section, variant.summary, changed, variant.expected)
+        table.add_row(variant.name, variant.section, variant.summary, variant.expected)
     return table
-
-
-def differing_layers(base: Network, network: Network) -> str:
-    """The layers of `network` that are not those of `base`, those that are gone with a minus sign."""
-    before, now = ({layer.name: layer for layer in net.layers} for net in (base, network))
-    gone = [f"−{name}" for name in before if name not in now]
-    return ", ".join(gone + [name for name, layer in now.items() if before.get(name) != layer])
 
 
 def ensembles() -> Table:
     """Each ensemble and its members."""
-    table = Table("ensemble", "members", "how")
-    for name, (variant, seeds) in ENSEMBLES.items():
-        table.add_row(name, f"{variant}, seeds 0 to {seeds - 1}", "repro evaluate RUN RUN …")
+    table = Table("ensemble", "members")
+    for name, members in ENSEMBLES.items():
+        table.add_row(name, ", ".join(f"{seeds} × {variant}" for variant, seeds in members))
     return table
 
 

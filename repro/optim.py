@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fnmatch import fnmatch
 from typing import Any
 
 import torch
@@ -49,17 +50,13 @@ def optimiser(model: nn.Module, recipe: Recipe) -> PaperSGD:
     return PaperSGD(groups, recipe.lr, recipe.momentum, recipe.weight_decay)
 
 
-def learning_rate(recipe: Recipe, parameter: str, drops: int, settled: bool, frozen: bool) -> float:
-    """The rate of `parameter` (such as "conv1.bias") after `drops` divisions by 10.
-
-    `settled` and `frozen` say whether the late phase's two epochs have come (`repro.paper.recipes.LatePhase`).
-    A frozen conv1 has rate 0.
-    """
-    layer, kind = parameter.rsplit(".", 1)
-    rate = recipe.lr * 0.1**drops
-    if kind == "bias":
-        rate = recipe.lr * recipe.bias_lr_ratio * (0.1**drops if recipe.bias_follows else 1.0)
-        rate *= 0.1 if settled else 1.0
-    if layer == "conv1" and settled:
-        rate *= 0.0 if frozen else 0.1
+def learning_rate(recipe: Recipe, parameter: str, drops: int, epoch: int) -> float:
+    """The rate of `parameter` (such as "conv1.bias") in `epoch`, after `drops` divisions by 10."""
+    dropped = 0.1**drops
+    rate = recipe.lr * dropped
+    if parameter.endswith(".bias"):
+        rate = recipe.lr * recipe.bias_lr_ratio * (dropped if recipe.bias_follows else 1.0)
+    for change in recipe.rate_changes:
+        if epoch >= change.epoch and fnmatch(parameter, change.pattern):
+            rate *= change.factor
     return rate

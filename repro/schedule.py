@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from repro.paper.recipes import Plateau, Recipe, Steps
+from repro.paper.recipes import Plateau, Steps
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,3 @@ class Chance:
         """Whether `val_error` (percent) is below chance by more than three standard errors."""
         share = self.error / 100
         return val_error < self.error - 300 * math.sqrt(share * (1 - share) / self.images)
-
-
-def late_phase(recipe: Recipe, epoch: int) -> tuple[bool, bool]:
-    """Whether the recipe's late phase has settled, and has frozen conv1, in `epoch`, counted from 1."""
-    phase = recipe.late_phase
-    return (epoch >= phase.settle, epoch >= phase.freeze) if phase else (False, False)

@@ -29,7 +29,8 @@ from repro.optim import PaperSGD, learning_rate, optimiser
 from repro.paper.recipes import Plateau, Recipe
 from repro.paper.variants import Configuration, configure
 from repro.predictions import predict
-from repro.schedule import Chance, ScheduleState, advance, late_phase
+from repro.schedule import Chance, ScheduleState, advance
+from repro.transfer import carry_over, origin
 
 SAVE_SECONDS = 600.0  # what a crash costs at most
 
@@ -38,7 +39,8 @@ SAVE_SECONDS = 600.0  # what a crash costs at most
 class Settings:
     """What the user chooses about a run.
 
-    `epochs` and `lr` None mean the scale's and the recipe's own, `device` None a GPU if there is one.
+    `epochs` and `lr` None mean the scale's and the recipe's own, `device` None a GPU if there is one. `init_from`
+    is the folder of a finished run whose weights this one begins with.
     """
 
     variant: str
@@ -49,6 +51,7 @@ class Settings:
     lr: float | None = None
     device: str | None = None
     precision: str = "fp32"
+    init_from: Path | None = None
 
     def command(self, data: Path) -> str:
         """The command line that repeats the run."""
@@ -57,6 +60,7 @@ class Settings:
         words += ["--epochs", str(self.epochs)] if self.epochs else []
         words += ["--lr", str(self.lr)] if self.lr else []
         words += ["--devices", self.device] if self.device else []
+        words += ["--init-from", str(self.init_from)] if self.init_from else []
         return shlex.join([*words, "--precision", self.precision])
 
 
@@ -178,6 +182,11 @@ def prepare_training(settings: Settings, store: Store) -> Training:
     recipe = configuration.recipe
     weights = torch.Generator().manual_seed(sampling.torch_seed(settings.seed, WEIGHTS))
     model = AlexNet(configuration.network).initialise(recipe.initialisation, weights)
+    if settings.init_from:
+        classes = [each.id for each in store.classes]
+        carry_over(runs.open_run(settings.init_from), model, classes, recipe.carries)
+    elif before := configuration.variant.begins_from:
+        raise ReproError(f"'{settings.variant}' begins with the weights of a '{before}' run: name it with --init-from")
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     crop = configuration.scale.crop_size
     return Training(
@@ -208,15 +217,14 @@ def fit(training: Training) -> Iterator[Step | EpochRecord]:
         draws = sampling.draw_epoch(
             training.seed, training.epoch, len(train), training.views.margin, recipe.augmentation
         )
-        settled, frozen = late_phase(recipe, training.epoch)
         for group in training.optimiser.param_groups:
-            group["lr"] = learning_rate(recipe, group["name"], training.schedule.drops, settled, frozen)
+            group["lr"] = learning_rate(recipe, group["name"], training.schedule.drops, training.epoch)
         training.model.train()
         while training.batch < training.batches:
             started = time.perf_counter()
             rows = slice(training.batch * size, (training.batch + 1) * size)
             dropout.manual_seed(sampling.torch_seed(training.seed, DROPOUT, training.step))
-            _update(training, draws[rows], colour=not settled)
+            _update(training, draws[rows], colour=training.epoch <= (recipe.colour_until or training.epoch))
             training.tally.seconds += time.perf_counter() - started
             training.batch += 1
             training.step += 1
@@ -355,7 +363,7 @@ def _open_folder(settings: Settings, training: Training, data: Path, out: Path, 
         "epochs": training.epochs,
         "precision": settings.precision,
         "devices": [str(training.device)],
-        "init_from": None,
+        "init_from": origin(settings.init_from) if settings.init_from else None,
         "network": [{"layer": type(layer).__name__} | asdict(layer) for layer in configuration.network.layers],
         "input_size": configuration.network.input_size,
         "settings": asdict(configuration.recipe),
@@ -376,7 +384,7 @@ def _open_folder(settings: Settings, training: Training, data: Path, out: Path, 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Where two runs' records differ in what decides the result."""
-    keys = ("variant", "recipe", "scale", "seed", "epochs", "precision", "network", "settings")
+    keys = ("variant", "recipe", "scale", "seed", "epochs", "precision", "init_from", "network", "settings")
     pairs = [(key, before.get(key), now[key]) for key in keys]
     pairs.append(("data fingerprint", before.get("data", {}).get("fingerprint"), now["data"]["fingerprint"]))
     # Through JSON and back, a tuple is a list.

@@ -5,7 +5,7 @@ import torch
 
 from repro.models.network import AlexNet
 from repro.optim import PaperSGD, learning_rate, optimiser
-from repro.paper.recipes import AUTHORS, PAPER
+from repro.paper.recipes import AUTHORS, CONV6_2012, CONV6_FALL2009, PAPER, Recipe
 from repro.paper.variants import configure
 
 
@@ -43,21 +43,29 @@ def test_agrees_with_torch_while_the_rate_stands_and_not_after_it_drops() -> Non
 
 
 @pytest.mark.parametrize(
-    ("recipe", "parameter", "drops", "settled", "frozen", "expected"),
+    ("recipe", "parameter", "drops", "epoch", "expected"),
     [
-        (PAPER, "conv1.weight", 0, False, False, 0.01),
-        (PAPER, "fc8.bias", 2, False, False, 0.0001),
-        (AUTHORS, "conv3.weight", 1, False, False, 0.001),
-        (AUTHORS, "conv3.bias", 0, False, False, 0.02),
-        (AUTHORS, "conv3.bias", 2, False, False, 0.02),
-        (AUTHORS, "conv3.bias", 2, True, False, 0.002),
-        (AUTHORS, "conv1.weight", 2, True, False, 0.00001),
-        (AUTHORS, "conv1.weight", 2, True, True, 0.0),
-        (AUTHORS, "conv2.weight", 2, True, True, 0.0001),
+        (PAPER, "conv1.weight", 0, 1, 0.01),
+        (PAPER, "fc8.bias", 2, 80, 0.0001),
+        (AUTHORS, "conv3.weight", 1, 24, 0.001),
+        (AUTHORS, "conv3.bias", 0, 1, 0.02),
+        (AUTHORS, "conv3.bias", 2, 66, 0.02),  # the biases' rate stands while the weights' drops
+        (AUTHORS, "conv3.bias", 2, 67, 0.002),
+        (AUTHORS, "conv1.weight", 2, 66, 0.0001),
+        (AUTHORS, "conv1.weight", 2, 67, 0.00001),
+        (AUTHORS, "conv1.weight", 2, 72, 0.0),
+        (AUTHORS, "conv2.weight", 2, 72, 0.0001),
+        (CONV6_FALL2009, "conv5.weight", 0, 1, 0.001),
+        (CONV6_FALL2009, "conv6.weight", 0, 1, 0.01),
+        (CONV6_2012, "conv1.weight", 0, 1, 0.0001),
+        (CONV6_2012, "conv1.weight", 0, 7, 0.0),
+        (CONV6_2012, "fc8.weight", 0, 9, 0.01),
+        (CONV6_2012, "fc8.weight", 0, 10, 0.001),
+        (CONV6_2012, "fc7.weight", 1, 23, 0.0001),
     ],
 )
-def test_rate_of_each_parameter(recipe, parameter, drops, settled, frozen, expected) -> None:
-    assert learning_rate(recipe, parameter, drops, settled, frozen) == pytest.approx(expected)
+def test_rate_of_each_parameter(recipe: Recipe, parameter: str, drops: int, epoch: int, expected: float) -> None:
+    assert learning_rate(recipe, parameter, drops, epoch) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("recipe", "on_biases"), [("paper", 0.0005), ("authors", 0.0)])

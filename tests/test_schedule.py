@@ -2,8 +2,8 @@
 
 import pytest
 
-from repro.paper.recipes import AUTHORS, PAPER, Plateau, Steps
-from repro.schedule import Chance, ScheduleState, advance, late_phase
+from repro.paper.recipes import Plateau, Steps
+from repro.schedule import Chance, ScheduleState, advance
 
 CHANCE = Chance(error=90.0, images=1000)
 
@@ -54,10 +54,3 @@ def test_epochs_bound_every_schedule() -> None:
         drops, state = drops_after_each_epoch(schedule, range(60, 0, -1), epochs=7)
         assert len(drops) == 7
         assert state.stopped
-
-
-def test_late_phase_is_the_authors_alone() -> None:
-    assert [late_phase(AUTHORS, epoch) for epoch in (66, 67, 71, 72)] == [
-        (False, False), (True, False), (True, False), (True, True),
-    ]  # fmt: skip
-    assert late_phase(PAPER, 89) == (False, False)

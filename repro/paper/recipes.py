@@ -78,15 +78,15 @@ class Steps:
 
 
 @dataclass(frozen=True)
-class LatePhase:
-    """What the program's operator changed by hand towards the end of the run.
+class RateChange:
+    """From `epoch` on (counted from 1), the rate of the parameters that match `pattern` is `factor` times as high.
 
-    From epoch `settle` on, the colour noise is off, conv1's rate is divided by 10 and so is the rate of all
-    biases (its time is not recorded: ours). From `freeze` on, conv1's rate is 0.
+    `pattern` is a shell pattern over names such as "conv1.weight"; changes multiply with each other.
     """
 
-    settle: int = 67
-    freeze: int = 72
+    epoch: int
+    pattern: str
+    factor: float
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,9 @@ class Recipe:
     """Everything about a training run but the net, the data, the scale and the seed.
 
     `bias_lr_ratio` is the initial rate of the biases over that of the weights. `bias_follows`: the biases'
-    rate is divided when the weights' is. `bias_decay`: weight decay acts on biases too.
+    rate is divided when the schedule divides the weights'. `bias_decay`: weight decay acts on biases too.
+    `rate_changes` come on top. `colour_until`: the last epoch with colour noise, None for all of them.
+    `carries`: shell patterns of the parameters that a run takes over when it begins from another.
     """
 
     name: str
@@ -109,7 +111,9 @@ class Recipe:
     bias_lr_ratio: float = 1.0
     bias_follows: bool = True
     bias_decay: bool = True
-    late_phase: LatePhase | None = None
+    rate_changes: tuple[RateChange, ...] = ()
+    colour_until: int | None = None
+    carries: tuple[str, ...] = ("*",)
 
 
 PAPER = Recipe(
@@ -129,7 +133,41 @@ AUTHORS = Recipe(
     bias_lr_ratio=2.0,
     bias_follows=False,
     bias_decay=False,
-    late_phase=LatePhase(),
+    # What the program's operator changed by hand towards the end. When the biases' rate was lowered is not
+    # recorded: ours.
+    rate_changes=(RateChange(67, "*.bias", 0.1), RateChange(67, "conv1.*", 0.1), RateChange(72, "conv1.*", 0.0)),
+    colour_until=66,
+)
+
+# The three stages of the authors' net 146, "1 CNN*" of Table 2. How long the first lasted is not recorded: ours.
+CONV6_FALL2009 = replace(
+    AUTHORS,
+    source="the authors' program, net 146 on Fall 2009, begun from net 145's convolutions",
+    schedule=Steps(after=(12, 18), epochs=24),
+    rate_changes=(RateChange(1, "conv[1-5].*", 0.1),),
+    colour_until=None,
+    carries=("conv[1-5].*",),
+)
+CONV6_FALL2011 = replace(
+    CONV6_FALL2009,
+    source="the authors' program, net 146 on Fall 2011, begun from its convolutions on Fall 2009",
+    schedule=Steps(after=(6,), epochs=8),
+    carries=("conv*",),
+)
+CONV6_2012 = replace(
+    AUTHORS,
+    source="the authors' program, net 146 fine-tuned on ILSVRC-2012",
+    schedule=Steps(after=(22, 42), epochs=54),
+    lr=0.001,
+    # The program raised fc8's rate at batch 300 of the first epoch; here from its beginning.
+    rate_changes=(
+        RateChange(1, "conv1.*", 0.1),
+        RateChange(1, "fc8.*", 10.0),
+        RateChange(7, "conv1.*", 0.0),
+        RateChange(10, "fc8.*", 0.1),
+    ),
+    colour_until=37,
+    carries=("conv*", "fc6.*", "fc7.*"),
 )
 
 # Figure 1: "no regularisation of any kind was employed"; the rate is the user's to choose, as the paper's was.

@@ -18,6 +18,7 @@ from repro.paper.networks import (
     Conv,
     Dropout,
     Layer,
+    Linear,
     Network,
     Pool,
     SpatialNorm,
@@ -42,6 +43,10 @@ class Family:
 
 
 LARGE = Family(BASES, RECIPES, SCALES)
+FALL2009, FALL2011, FINE_TUNED = (
+    Family(BASES, {"authors": recipe}, SCALES)
+    for recipe in (recipes.CONV6_FALL2009, recipes.CONV6_FALL2011, recipes.CONV6_2012)
+)
 CIFAR_PLAIN = Family({"authors": CIFAR_FOUR_LAYERS}, {"authors": recipes.CIFAR_FOUR_LAYERS}, CIFAR_SCALES)
 CIFAR_13 = Family({"authors": CIFAR_LOCAL}, {"authors": recipes.CIFAR_LOCAL}, CIFAR_CROP_SCALES)
 CIFAR_11 = Family({"authors": CIFAR_LOCAL_LRN}, {"authors": recipes.CIFAR_LOCAL}, CIFAR_CROP_SCALES)
@@ -51,7 +56,8 @@ CIFAR_11 = Family({"authors": CIFAR_LOCAL_LRN}, {"authors": recipes.CIFAR_LOCAL}
 class Variant:
     """A net of the paper: its family's base with each layer passed through `layer`, the recipe through `recipe`.
 
-    `expected` is what the paper says to expect at its scale, in points of top-1/top-5 error.
+    `expected` is what the paper says to expect at its scale, in points of top-1/top-5 error. `begins_from` is the
+    variant whose trained weights a run of this one begins with.
     """
 
     name: str
@@ -62,6 +68,7 @@ class Variant:
     recipe: Callable[[Recipe], Recipe] = lambda recipe: recipe
     network: Callable[[Network], Network] = lambda network: network
     family: Family = LARGE
+    begins_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,17 @@ def _with_conv6(network: Network) -> Network:
     return replace(network, layers=(*network.layers[:after], *conv6, *network.layers[after:]))
 
 
+def _with_bottleneck(network: Network) -> Network:
+    """A linear layer of 2048 below the 21,841 outputs of Fall 2011, which would else hold 89 million weights."""
+    *below, last = _with_conv6(network).layers
+    return replace(network, layers=(*below, Linear("bottleneck", 2048), last))
+
+
+def _no_cross(layer: Layer) -> Layer:
+    """conv3 too sees its own tower alone. That the fully-connected layers still see both is ours."""
+    return replace(layer, towers=2) if isinstance(layer, Conv) and layer.name == "conv3" else layer
+
+
 def _augmentation(**changes: object) -> Callable[[Recipe], Recipe]:
     return lambda recipe: replace(recipe, augmentation=replace(recipe.augmentation, **changes))  # type: ignore[arg-type]
 
@@ -144,6 +162,22 @@ VARIANTS = {
         Variant("no-conv5", "7", "without conv5", "about +2 (top-1)", _without("conv5", "relu5")),
         Variant("conv6", "6", "a sixth conv layer over pool5", "39.0/16.6 when pre-trained", network=_with_conv6),
         Variant(
+            "conv6-fall2009", "6", "conv6 on Fall 2009, begun from alexnet's convolutions", "67.4/40.9 (Fall 2009)",
+            network=_with_conv6, family=FALL2009, begins_from="alexnet",
+        ),
+        Variant(
+            "conv6-fall2011", "6", "its convolutions, trained on Fall 2011", "none given",
+            network=_with_bottleneck, family=FALL2011, begins_from="conv6-fall2009",
+        ),
+        Variant(
+            "conv6-pretrained", "6", "fine-tuned on ILSVRC-2012", "39.0/16.6 (2012 validation)",
+            network=_with_conv6, family=FINE_TUNED, begins_from="conv6-fall2011",
+        ),
+        Variant(
+            "no-cross", "3.2", "the towers never talk below fc6", "not in the paper; 41.8/19.3 in the authors' notes",
+            _no_cross,
+        ),
+        Variant(
             "cifar-relu", "3.1", "Figure 1: four layers on CIFAR-10, ReLU", "25% training error six times sooner",
             family=CIFAR_PLAIN,
         ),
@@ -156,7 +190,11 @@ VARIANTS = {
     )
 }  # fmt: skip
 
-ENSEMBLES = {"5cnns": ("alexnet", 5)}  # Table 2, "5 CNNs": the same net from five seeds
+# Table 2: how many seeds of which nets are averaged.
+ENSEMBLES = {
+    "5cnns": (("alexnet", 5),),
+    "7cnns": (("alexnet", 5), ("conv6-pretrained", 2)),
+}
 
 
 def find(variant: str) -> Variant:
