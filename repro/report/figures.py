@@ -239,6 +239,7 @@ def _curve_picture(name: str, data: str, scale: str, classes: int, lines: Sequen
                           textcoords="offset points", ha="right", va="bottom", fontsize=7.5)  # fmt: skip
         axes.set_title(f"{title}, {unit}")
         axes.set_ylim(0, axes.get_ylim()[1] * 1.03)
+        axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     stalls = False
     for line in lines:

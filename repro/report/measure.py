@@ -8,7 +8,7 @@ scope first, then as `precedence` has it.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -62,12 +62,14 @@ def _rank(target: Target, data: Data, measurement: Measurement) -> tuple[object,
 
 
 def precedence(context: Context) -> tuple[object, ...]:
-    """A sort key: real images before generated ones, large before small, the authors' recipe before the text's."""
+    """A sort key: real images before generated ones, whole runs before shortened ones, large before small, the
+    authors' recipe before the text's.
+    """
     scales, scale = list(SCALES), context.scale.split()[-1]
     return (
         context.data.dataset == "synthetic",
-        scales.index(scale) if scale in scales else len(scales),
         context.scale != scale,
+        scales.index(scale) if scale in scales else len(scales),
         -context.data.images.get("train", 0),
         context.data.fingerprint,
         context.scale,
@@ -113,15 +115,17 @@ def one_per_seed(runs: Iterable[Run]) -> list[Run]:
     return list({run.seed: run for run in ordered}.values())
 
 
-def entry(evaluation: Evaluation) -> str:
+def entry(records: Records, evaluation: Evaluation) -> str:
     """The name under which an evaluation stands in the tables: its variant, or "5cnns" for such an average."""
     if len(evaluation.runs) == 1:
         return evaluation.variant
-    for name, members in ENSEMBLES.items():
-        nets = "+".join(variant for variant, _ in members)
-        if (nets, sum(seeds for _, seeds in members)) == (evaluation.variant, len(evaluation.runs)):
+    members = records.members(evaluation)
+    known = len(members) == len(evaluation.runs)
+    nets = Counter(run.variant for run in members) if known else Counter({evaluation.variant: len(evaluation.runs)})
+    for name, parts in ENSEMBLES.items():
+        if dict(parts) == nets:
             return name
-    return f"{len(evaluation.runs)}×{evaluation.variant}"
+    return " + ".join(f"{count} {variant}" for variant, count in nets.items())
 
 
 def latest(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
@@ -136,7 +140,7 @@ def _from_evaluations(target: Target, records: Records) -> list[tuple[Data, Meas
     groups: dict[tuple[Context, str, int], dict[str, list[Evaluation]]] = defaultdict(lambda: defaultdict(list))
     for evaluation in records.evaluations:
         context = Context(evaluation.recipe, evaluation.data, scale_of(records, evaluation))
-        groups[context, evaluation.split, evaluation.views][entry(evaluation)].append(evaluation)
+        groups[context, evaluation.split, evaluation.views][entry(records, evaluation)].append(evaluation)
     found = []
     for (context, split, views), entries in groups.items():
         scope = Scope(context.data.scope, split, views, context.scale)

@@ -104,7 +104,7 @@ def _difference(dataset: str, scale: str) -> str:
     if size and size.name != "paper":
         words.append(f"patches have {size.crop_size} pixels instead of 224, layers {size.width:g} of their width")
     if size and size.name != scale:
-        words.append(f"training ended after {scale.split('-')[0]} epochs")
+        words.append(f"the number of epochs was {scale.split('-')[0]}, not the scale's")
     sentence = "; ".join(words)
     return f"{sentence[:1].upper()}{sentence[1:]}." if words else ""
 
@@ -137,24 +137,20 @@ def commands(target: Target, records: Records) -> list[str]:
 
 def _trainings(name: str, target: Target, records: Records) -> list[tuple[str, str]]:
     """The runs of a net or an average of nets: each one's folder, and the command that trains what is lacking."""
-    return [
-        (folder, _training(folder, variant, seed, name, target, records))
-        for variant, seeds in ENSEMBLES.get(name, ((name, 1),))
-        for seed in range(seeds)
-        for folder in (f"{variant}-authors-{target.scale}-seed{seed}",)
-    ]
-
-
-def _training(folder: str, variant: str, seed: int, name: str, target: Target, records: Records) -> str:
-    begun = [run for run in records.runs if run.folder.name == folder and run.data.scope == target.dataset]
-    step = f"repro train --variant {variant} --scale {target.scale} --seed {seed} --data STORE"
-    if before := VARIANTS[variant].begins_from:
-        step += f" --init-from RUNS/{before}-authors-{target.scale}-seed{seed}"
-    if target.measure == "seconds_per_epoch" and name == target.baseline:
-        step += " --devices cuda:0,cuda:1"
-    if any(run.finished for run in begun):
-        return ""
-    return step + " --resume" if begun else step
+    trainings = []
+    for variant, seeds in ENSEMBLES.get(name, ((name, 1),)):
+        for seed in range(seeds):
+            folder = f"{variant}-authors-{target.scale}-seed{seed}"
+            begun = [run for run in records.runs if run.folder.name == folder and run.data.scope == target.dataset]
+            step = f"repro train --variant {variant} --scale {target.scale} --seed {seed} --data STORE"
+            if target.measure == "seconds_per_epoch" and name == target.baseline:
+                step += " --devices cuda:0,cuda:1"
+            if any(run.finished for run in begun):
+                step = ""
+            elif begun:
+                step += " --resume"
+            trainings.append((folder, step))
+    return trainings
 
 
 def strict_note(verdicts: Sequence[Verdict]) -> str:

@@ -340,13 +340,12 @@ def _ranges(epochs: Sequence[int]) -> str:
 
 def evaluation_table(records: Records) -> Table:
     """Every evaluation: of which runs, on what, with which errors."""
-    body: list[list[Cell]] = [
-        [
-            entry(each), each.recipe, scale_of(records, each), "+".join(map(str, each.seeds)), each.data.description,
-            each.split, each.views, each.images, error_level([each], "top1_error"), error_level([each], "top5_error"),
-        ]
-        for each in records.evaluations
-    ]  # fmt: skip
+    body: list[list[Cell]] = []
+    for each in records.evaluations:
+        seeds = "+".join(map(str, each.seeds))
+        net: list[Cell] = [entry(records, each), each.recipe, scale_of(records, each), seeds, each.data.description]
+        errors: list[Cell] = [error_level([each], metric) for metric in ("top1_error", "top5_error")]
+        body.append([*net, each.split, each.views, each.images, *errors])
     heads = (
         "Net", "Recipe", "Scale", "Seeds", "Data", "Split", "Views", "Images", "Top-1 error, %", "Top-5 error, %",
     )  # fmt: skip

@@ -179,3 +179,15 @@ def test_orientation_of_waves_and_of_noise() -> None:
     assert orientedness(waves).min() > orientedness(noise).mean()
     assert orientedness(waves + 5) == pytest.approx(orientedness(waves))  # brightness has no direction
     assert oriented(noise).mean() == pytest.approx(0.05, abs=0.02)
+
+
+def test_an_average_of_different_nets_is_known_by_its_members(tmp_path: Path) -> None:
+    for seed in range(5):
+        write_run(tmp_path, seed=seed, done=1, weights=False)
+    for seed in range(2):
+        write_run(tmp_path, "conv6-pretrained", seed=seed, done=1, weights=False, init_from="conv6-fall2011")
+    names = [f"alexnet-authors-small-seed{seed}" for seed in range(5)]
+    names += [f"conv6-pretrained-authors-small-seed{seed}" for seed in range(2)]
+    write_evaluation(tmp_path, seeds=(0, 1, 2, 3, 4, 0, 1), error=20, runs=names)
+    assert verdict(tmp_path, "table2-7cnns-top1").verdict == "not comparable"
+    assert verdict(tmp_path, "table2-5cnns-top1").verdict == "missing"
