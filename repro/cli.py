@@ -6,14 +6,19 @@ Libraries are imported inside the commands, because `repro --help` must answer a
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 import repro
 from repro.errors import ReproError, Stopped
+
+if TYPE_CHECKING:
+    from repro.workflow import Stage
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -175,8 +180,38 @@ def verify(
     console.print(f"{path}: every checksum, count and statistic is right")
 
 
+@app.command()
+def run(
+    experiment: Annotated[str, typer.Argument(help="table1, figure1, …, or all; see: repro list experiments")],
+    scale: Annotated[str, typer.Option(help="paper, small, or smoke with generated images for everything.")] = "small",
+    recipe: Annotated[str, typer.Option(help="authors or paper, where a net has both.")] = "authors",
+    stores: Annotated[Path, typer.Option(help="The folder of stores, each named as its data set.")] = Path("stores"),
+    data: Annotated[Path | None, typer.Option(help="One store that stands in for every ImageNet set.")] = None,
+    out: Annotated[Path, typer.Option(help="Where the runs go, in a folder per data set.")] = Path("outputs/runs"),
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of every training [default: the scale's]")] = None,
+    devices: Annotated[str | None, typer.Option(help="Of every training [default: a GPU if there is one]")] = None,
+    precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Of every training.")] = "fp32",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the commands, done ones too.")] = False,
+) -> None:
+    """Everything that a table, figure or claim still lacks, in order; stopped at any time, it goes on."""
+    from repro import workflow
+
+    options = ["--precision", precision]
+    options += ["--epochs", str(epochs)] if epochs else []
+    options += ["--devices", devices] if devices else []
+    workspace = workflow.Workspace(out, stores, scale, recipe, data, tuple(options))
+    stages = workflow.experiment(experiment, workspace)
+    if dry_run:
+        for stage in stages:
+            print(stage)
+    else:
+        _work_through(stages)
+
+
 @app.command(name="list")
-def list_(what: Annotated[Literal["variants", "ensembles", "datasets", "targets"], typer.Argument()]) -> None:
+def list_(
+    what: Annotated[Literal["variants", "ensembles", "datasets", "experiments", "targets"], typer.Argument()],
+) -> None:
     """Show what there is to choose from."""
     from repro.listing import TABLES
 
@@ -188,8 +223,13 @@ def demo(out: Annotated[Path, typer.Option(help="Where everything goes.")] = Pat
     """Everything on the built-in data, in minutes, ending at the report."""
     from repro.workflow import demo as stages
 
+    _work_through(stages(out))
+
+
+def _work_through(stages: Iterable[Stage]) -> None:
+    """Run each command that is not done, as if it were typed."""
     command = typer.main.get_command(app)
-    for stage in stages(out):
-        console.print(f"\n[bold]$ {stage}[/bold]" + ("  (done before)" if stage.done else ""), highlight=False)
+    for stage in stages:
+        console.print(f"\n[bold]$ {escape(str(stage))}[/bold]" + ("  (done)" if stage.done else ""), highlight=False)
         if not stage.done:
             command(list(stage.words), standalone_mode=False)

@@ -50,13 +50,14 @@ def evaluate(
     maker = Views(store.mean, store.covariance, crop, augmentation, target)
     predictions = predict(models, maker, store.splits[split], views, on_progress=on_progress)
     seeds = [run.record["seed"] for run in members]
+    nets = "+".join(dict.fromkeys(run.record["variant"] for run in members))
     folder = members[0].path
     if len(members) > 1:
-        folder = folder.parent / runs.run_name(first["variant"], first["recipe"], first["scale"], seeds)
+        folder = folder.parent / runs.run_name(nets, first["recipe"], first["scale"], seeds)
     record = {
         "format": FORMAT,
         "runs": [run.path.name for run in members],
-        "variant": first["variant"],
+        "variant": nets,
         "recipe": first["recipe"],
         "scale": first["scale"],
         "seeds": seeds,
@@ -102,7 +103,7 @@ def _check(members: Sequence[runs.Run], store: Store, split: str) -> None:
                 f"the run '{run.path}' was trained on other data than '{store.path}' (fingerprint "
                 f"{fingerprint[:12]}, not {store.fingerprint[:12]}): name the store '{run.record['data']['path']}'"
             )
-        for key in ("variant", "recipe", "scale"):
+        for key in ("recipe", "scale"):
             if run.record[key] != members[0].record[key]:
                 raise ReproError(f"'{run.path}' and '{members[0].path}' differ in their {key}: average like with like")
     if len({run.path.resolve() for run in members}) < len(members):

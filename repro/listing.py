@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from rich.table import Table
 
+from repro.paper.experiments import EXPERIMENTS
 from repro.paper.variants import ENSEMBLES, VARIANTS
 
 
@@ -35,6 +36,15 @@ def datasets() -> Table:
     return table
 
 
+def experiments() -> Table:
+    """Each experiment and the nets that it needs."""
+    table = Table("experiment", "Sec.", "what it shows", "nets", row_styles=["", "dim"])
+    for experiment in EXPERIMENTS.values():
+        nets = "" if experiment.name == "all" else ", ".join(dict.fromkeys(need.net for need in experiment.needs))
+        table.add_row(experiment.name, experiment.section, experiment.shows, nets)
+    return table
+
+
 def targets() -> Table:
     """Each claim of the paper that the report checks."""
     from repro.paper.targets import load_targets
@@ -50,5 +60,6 @@ TABLES: dict[str, Callable[[], Table]] = {
     "variants": variants,
     "ensembles": ensembles,
     "datasets": datasets,
+    "experiments": experiments,
     "targets": targets,
 }

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from repro.errors import ReproError, unknown
+from repro.paper.experiments import EXPERIMENTS, Need
+from repro.paper.variants import ENSEMBLES, Variant, configure, find
+from repro.runs import run_name
 
 
 @dataclass(frozen=True)
@@ -24,16 +30,144 @@ class Stage:
         return shlex.join(("repro", *self.words))
 
 
-def demo(out: Path) -> Sequence[Stage]:
+@dataclass(frozen=True)
+class Workspace:
+    """Where an experiment's stores and runs are, and how its nets are trained.
+
+    Stores are at `stores`/<data set>, or `data` stands in for all of them but CIFAR-10. At scale smoke generated
+    images stand in for everything. Runs go to `out`/<store's name>, so that nets of one name on two data sets
+    keep apart.
+    """
+
+    out: Path
+    stores: Path
+    scale: str
+    recipe: str = "authors"
+    data: Path | None = None
+    options: tuple[str, ...] = ()
+
+    def store(self, dataset: str, size: int) -> Path:
+        """The store that serves for `dataset` with images of `size` pixels."""
+        if self.scale == "smoke":
+            return self.stores / f"synthetic-{size}"
+        return self.data if self.data and dataset != "cifar10" else self.stores / dataset
+
+    def recipe_of(self, variant: Variant) -> str:
+        """The recipe asked for, or the only one that the variant has."""
+        return self.recipe if self.recipe in variant.family.recipes else next(iter(variant.family.recipes))
+
+    def run(self, store: Path, variant: str, seeds: Sequence[int], lr: float | None = None) -> Path:
+        """The folder of a run, or of an average."""
+        recipe = self.recipe_of(find(variant.split("+")[0]))
+        return self.out / store.name / run_name(variant, recipe, self.scale, seeds, lr)
+
+
+def experiment(name: str, workspace: Workspace) -> Iterator[Stage]:
+    """The stages of an experiment of the paper in order, done ones included, each once.
+
+    Lazy: which rate a grid's winner is, is read from the logs once its stages are done; until then the first rate
+    stands for it. Raises ReproError for an unknown name or a store that is not there.
+    """
+    if name not in EXPERIMENTS:
+        raise unknown("experiment", name, EXPERIMENTS)
+    seen: set[Stage] = set()
+    for need in EXPERIMENTS[name].needs:
+        for stage in _need(need, workspace):
+            if stage not in seen:
+                seen.add(stage)
+                yield stage
+
+
+def _need(need: Need, workspace: Workspace) -> Iterator[Stage]:
+    """The stages of one need: its data, the runs of its members, their evaluations."""
+    members = ENSEMBLES.get(need.net, ((need.net, need.seeds),))
+    runs: list[Path] = []
+    for variant, seeds in members:
+        if need.rates:
+            yield from _grid(need, workspace)
+        lr = _fastest(need, workspace) if need.rates else None
+        for seed in range(seeds):
+            runs.append((yield from _training(variant, seed, need.dataset, workspace, lr)))
+    store = _store(members[0][0], need.dataset, workspace)
+    groups = [runs] if need.net in ENSEMBLES else [[run] for run in runs]
+    split = _split(store, need.split)
+    for group in groups:
+        for views in need.views:
+            words = ("evaluate", *map(str, group), "--data", str(store), "--split", split, "--views", str(views))
+            folder = group[0]
+            if len(group) > 1:
+                nets = "+".join(variant for variant, _ in members)
+                folder = workspace.run(store, nets, [seed for _, seeds in members for seed in range(seeds)])
+            yield Stage(words, folder / f"evaluation-{split}-{views}.json")
+
+
+def _store(variant: str, dataset: str, workspace: Workspace) -> Path:
+    configuration = configure(variant, workspace.recipe_of(find(variant)), workspace.scale)
+    return workspace.store(dataset, configuration.scale.image_size)
+
+
+def _training(
+    variant: str, seed: int, dataset: str, workspace: Workspace, lr: float | None = None
+) -> Generator[Stage, None, Path]:
+    """The stages up to one trained run, the runs that it begins from first; returns its folder."""
+    chosen = find(variant)
+    store = _store(variant, dataset, workspace)
+    if workspace.scale == "smoke":
+        size = configure(variant, workspace.recipe_of(chosen), "smoke").scale.image_size
+        few = ("--size", str(size), "--limit-per-class", "30")
+        yield Stage(("prepare", "synthetic", "--out", str(store), *few), store / "manifest.json")
+    elif not (store / "manifest.json").exists():
+        size = configure(variant, workspace.recipe_of(chosen), workspace.scale).scale.image_size
+        raise ReproError(f"no store at '{store}': repro prepare {dataset} --out {store} --size {size} --source …")
+    words = ["train", "--variant", variant, "--recipe", workspace.recipe_of(chosen), "--scale", workspace.scale]
+    words += ["--seed", str(seed), "--data", str(store), "--out", str(workspace.out / store.name)]
+    words += ["--lr", str(lr)] if lr else []
+    if chosen.begins_from:
+        before = yield from _training(chosen.begins_from, seed, find(chosen.begins_from).dataset, workspace)
+        words += ["--init-from", str(before)]
+    folder = workspace.run(store, variant, [seed], lr)
+    yield Stage((*words, *workspace.options, "--resume"), folder / "weights.safetensors")
+    return folder
+
+
+def _grid(need: Need, workspace: Workspace) -> Iterator[Stage]:
+    for rate in need.rates:
+        yield from _training(need.net, 0, need.dataset, workspace, rate)
+
+
+def _fastest(need: Need, workspace: Workspace) -> float:
+    """The rate of the grid whose run comes to `until` percent of training error soonest, or else closest to it."""
+    store = _store(need.net, need.dataset, workspace)
+
+    def soonest(rate: float) -> tuple[float, float]:
+        log = workspace.run(store, need.net, [0], rate) / "log.jsonl"
+        if not log.exists():
+            return float("inf"), float("inf")
+        errors = [json.loads(line)["train_top1_error"] for line in log.read_text(encoding="utf-8").splitlines()]
+        return next((epoch for epoch, error in enumerate(errors) if error <= need.until), float("inf")), min(errors)
+
+    return min(need.rates, key=soonest)
+
+
+def _split(store: Path, wanted: str) -> str:
+    """The split to evaluate on: a stand-in's val where it has no test."""
+    try:
+        splits = json.loads((store / "manifest.json").read_bytes())["splits"]
+    except (OSError, ValueError, KeyError):
+        return wanted
+    return wanted if wanted in splits else "val"
+
+
+def demo(out: Path) -> Iterator[Stage]:
     """Everything on the built-in data: both recipes, one view and ten, and the report."""
     store, runs = out / "store", out / "runs"
-    stages = [Stage(("prepare", "synthetic", "--out", str(store)), store / "manifest.json")]
+    yield Stage(("prepare", "synthetic", "--out", str(store)), store / "manifest.json")
     for recipe in ("authors", "paper"):
         run = runs / f"alexnet-{recipe}-smoke-seed0"
         choice = ("--variant", "alexnet", "--recipe", recipe, "--scale", "smoke", "--epochs", "20")
         place = ("--data", str(store), "--out", str(runs), "--resume")
-        stages.append(Stage(("train", *choice, *place), run / "weights.safetensors"))
+        yield Stage(("train", *choice, *place), run / "weights.safetensors")
         for views in (1, 10):
             words = ("evaluate", str(run), "--data", str(store), "--split", "test", "--views", str(views))
-            stages.append(Stage(words, run / f"evaluation-test-{views}.json"))
-    return [*stages, Stage(("report", "--runs", str(runs), "--out", str(out / "report"), "--compare"))]
+            yield Stage(words, run / f"evaluation-test-{views}.json")
+    yield Stage(("report", "--runs", str(runs), "--out", str(out / "report"), "--compare"))

@@ -26,6 +26,9 @@ OPTIONS = {
     },
     "evaluate": {"--data", "--split", "--views", "--devices"},
     "report": {"--runs", "--out", "--compare", "--strict"},
+    "run": {
+        "--scale", "--recipe", "--stores", "--data", "--out", "--epochs", "--devices", "--precision", "--dry-run",
+    },
     "verify": set(),
     "list": set(),
     "demo": {"--out"},
@@ -62,7 +65,7 @@ def test_version() -> None:
     assert (done.returncode, done.stdout) == (0, "repro 0.1.0\n")
 
 
-@pytest.mark.parametrize("what", ["variants", "ensembles", "datasets", "targets"])
+@pytest.mark.parametrize("what", ["variants", "ensembles", "datasets", "experiments", "targets"])
 def test_list(what: str) -> None:
     done = repro("list", what)
     assert done.returncode == 0, done.stderr

@@ -57,7 +57,7 @@ class Variant:
     """A net of the paper: its family's base with each layer passed through `layer`, the recipe through `recipe`.
 
     `expected` is what the paper says to expect at its scale, in points of top-1/top-5 error. `begins_from` is the
-    variant whose trained weights a run of this one begins with.
+    variant whose trained weights a run of this one begins with, `dataset` what the paper trained it on.
     """
 
     name: str
@@ -69,6 +69,7 @@ class Variant:
     network: Callable[[Network], Network] = lambda network: network
     family: Family = LARGE
     begins_from: str | None = None
+    dataset: str = "ilsvrc2012"
 
 
 @dataclass(frozen=True)
@@ -163,11 +164,11 @@ VARIANTS = {
         Variant("conv6", "6", "a sixth conv layer over pool5", "39.0/16.6 when pre-trained", network=_with_conv6),
         Variant(
             "conv6-fall2009", "6", "conv6 on Fall 2009, begun from alexnet's convolutions", "67.4/40.9 (Fall 2009)",
-            network=_with_conv6, family=FALL2009, begins_from="alexnet",
+            network=_with_conv6, family=FALL2009, begins_from="alexnet", dataset="fall2009",
         ),
         Variant(
             "conv6-fall2011", "6", "its convolutions, trained on Fall 2011", "none given",
-            network=_with_bottleneck, family=FALL2011, begins_from="conv6-fall2009",
+            network=_with_bottleneck, family=FALL2011, begins_from="conv6-fall2009", dataset="fall2011",
         ),
         Variant(
             "conv6-pretrained", "6", "fine-tuned on ILSVRC-2012", "39.0/16.6 (2012 validation)",
@@ -179,14 +180,20 @@ VARIANTS = {
         ),
         Variant(
             "cifar-relu", "3.1", "Figure 1: four layers on CIFAR-10, ReLU", "25% training error six times sooner",
-            family=CIFAR_PLAIN,
+            family=CIFAR_PLAIN, dataset="cifar10",
         ),
         Variant(
             "cifar-tanh", "3.1", "Figure 1: the same with tanh", "25% training error in six times the epochs",
-            _tanh, family=CIFAR_PLAIN,
+            _tanh, family=CIFAR_PLAIN, dataset="cifar10",
         ),
-        Variant("cifar-no-lrn", "3.3", "CIFAR-10 without normalisation", "13% test error", family=CIFAR_13),
-        Variant("cifar-lrn", "3.3", "CIFAR-10 with normalisation", "11% test error", family=CIFAR_11),
+        Variant(
+            "cifar-no-lrn", "3.3", "CIFAR-10 without normalisation", "13% test error",
+            family=CIFAR_13, dataset="cifar10",
+        ),
+        Variant(
+            "cifar-lrn", "3.3", "CIFAR-10 with normalisation", "11% test error",
+            family=CIFAR_11, dataset="cifar10",
+        ),
     )
 }  # fmt: skip
 

@@ -1,0 +1,89 @@
+"""What each table, figure and claim needs: which nets, trained on what, and evaluated how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Need:
+    """A net or an ensemble, by name, trained on `dataset` from `seeds` seeds each and evaluated on `split`.
+
+    `views`: the numbers of views to evaluate with; none, if only the training counts. `rates`: a grid of initial
+    rates, of which the one that reaches `until` percent of training error soonest is trained from all the seeds;
+    empty for the recipe's own.
+    """
+
+    net: str
+    dataset: str
+    seeds: int = 1
+    split: str = "val"
+    views: tuple[int, ...] = (10,)
+    rates: tuple[float, ...] = ()
+    until: float = 25.0
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table, a figure or a claim."""
+
+    name: str
+    section: str
+    shows: str
+    needs: tuple[Need, ...]
+
+
+TABLE1 = Experiment(
+    "table1", "6", "Table 1: ILSVRC-2010, test error with one view and ten",
+    (Need("alexnet", "ilsvrc2010", split="test", views=(1, 10)),),
+)  # fmt: skip
+TABLE2 = Experiment(
+    "table2", "6", "Table 2: ILSVRC-2012, one net, five averaged, pre-trained, seven averaged",
+    (
+        Need("alexnet", "ilsvrc2012"),
+        Need("5cnns", "ilsvrc2012"),
+        Need("conv6-pretrained", "ilsvrc2012"),
+        Need("7cnns", "ilsvrc2012"),
+    ),
+)  # fmt: skip
+FALL2009 = Experiment(
+    "fall2009", "6", "Fall 2009: 10,184 classes, half of the images for testing",
+    (Need("conv6-fall2009", "fall2009", split="test"),),
+)  # fmt: skip
+# The grid brackets the program's rate, 0.001.
+GRID = (0.0005, 0.001, 0.002, 0.004)
+FIGURE1 = Experiment(
+    "figure1", "3.1", "Figure 1: ReLU against tanh on CIFAR-10, each at the rate that is fastest for it",
+    (
+        Need("cifar-relu", "cifar10", seeds=3, views=(), rates=GRID),
+        Need("cifar-tanh", "cifar10", seeds=3, views=(), rates=GRID),
+    ),
+)  # fmt: skip
+CIFAR_LRN = Experiment(
+    "cifar-lrn", "3.3", "CIFAR-10 with normalisation, 11% test error, and without, 13%",
+    (
+        Need("cifar-no-lrn", "cifar10", split="test", views=(1,)),
+        Need("cifar-lrn", "cifar10", split="test", views=(1,)),
+    ),
+)  # fmt: skip
+FIGURE3 = Experiment(
+    "figure3", "6.1", "Figure 3: the kernels of conv1", (Need("alexnet", "ilsvrc2012", views=()),)
+)  # fmt: skip
+FIGURE4 = Experiment(
+    "figure4", "6.1", "Figure 4: test images with their five most probable labels",
+    (Need("alexnet", "ilsvrc2010", split="test"),),
+)  # fmt: skip
+ABLATIONS = Experiment(
+    "ablations", "3, 4, 7", "What each ingredient is worth: the net without it",
+    tuple(
+        Need(net, "ilsvrc2012")
+        for net in (
+            "alexnet", "one-gpu", "no-lrn", "no-overlap", "tanh", "no-dropout", "no-crops", "no-colour",
+            "no-weight-decay", "no-conv3", "no-conv4", "no-conv5", "no-cross",
+        )
+    ),
+)  # fmt: skip
+
+PARTS = (TABLE1, TABLE2, FALL2009, FIGURE1, CIFAR_LRN, FIGURE3, FIGURE4, ABLATIONS)
+ALL = Experiment("all", "", "everything above", tuple(need for part in PARTS for need in part.needs))
+EXPERIMENTS = {experiment.name: experiment for experiment in (*PARTS, ALL)}

@@ -1,0 +1,79 @@
+"""Which commands an experiment lists, in which order, and that done work is skipped."""
+
+import json
+from pathlib import Path
+
+import pytest
+from test_cli import repro
+
+from repro.errors import ReproError
+from repro.paper.experiments import EXPERIMENTS
+from repro.paper.variants import VARIANTS
+from repro.workflow import Stage, Workspace, experiment
+
+
+def smoke(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "runs", tmp_path / "stores", "smoke")
+
+
+def words_of(stages: list[Stage], command: str) -> list[tuple[str, ...]]:
+    return [stage.words for stage in stages if stage.words[0] == command]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_stage_once_and_nothing_before_what_it_needs(name: str, tmp_path: Path) -> None:
+    stages = list(experiment(name, smoke(tmp_path)))
+    assert len(set(stages)) == len(stages)
+    made: set[str] = set()
+    for stage in stages:
+        needed = [word for word in stage.words if word.startswith(str(tmp_path))]
+        target = str(stage.result.parent) if stage.result else ""
+        if stage.words[0] == "train":  # its store, and the run that it begins from
+            needed = [stage.words[stage.words.index("--data") + 1]]
+            needed += [stage.words[stage.words.index("--init-from") + 1]] if "--init-from" in stage.words else []
+        assert set(needed) <= made | {target}
+        made.add(target)
+
+
+def test_all_trains_every_variant(tmp_path: Path) -> None:
+    trained = {
+        words[words.index("--variant") + 1] for words in words_of(list(experiment("all", smoke(tmp_path))), "train")
+    }
+    assert trained == set(VARIANTS) - {"conv6"}  # the net of conv6-pretrained, from random weights
+
+
+def test_the_pretraining_chain_comes_in_order(tmp_path: Path) -> None:
+    trained = words_of(list(experiment("table2", smoke(tmp_path))), "train")
+    order = [words[words.index("--variant") + 1] for words in trained if words[words.index("--seed") + 1] == "1"]
+    assert order == ["alexnet", "conv6-fall2009", "conv6-fall2011", "conv6-pretrained"]
+
+
+def test_the_grid_s_winner_is_trained_from_all_seeds(tmp_path: Path) -> None:
+    workspace = smoke(tmp_path)
+    for rate, errors in ((0.0005, [60, 40]), (0.001, [50, 24]), (0.002, [24, 26]), (0.004, [90, 90])):
+        log = workspace.out / "synthetic-32" / f"cifar-relu-authors-smoke-lr{rate:g}-seed0" / "log.jsonl"
+        log.parent.mkdir(parents=True)
+        log.write_text("".join(json.dumps({"train_top1_error": error}) + "\n" for error in errors))
+    trained = [words for words in words_of(list(experiment("figure1", workspace)), "train") if "cifar-relu" in words]
+    assert [(words[words.index("--seed") + 1], words[words.index("--lr") + 1]) for words in trained] == [
+        ("0", "0.0005"), ("0", "0.001"), ("0", "0.002"), ("0", "0.004"), ("1", "0.002"), ("2", "0.002"),
+    ]  # fmt: skip
+
+
+def test_an_unknown_experiment_and_a_missing_store(tmp_path: Path) -> None:
+    with pytest.raises(ReproError, match="unknown experiment 'tabel1': did you mean table1 or table2"):
+        next(experiment("tabel1", smoke(tmp_path)))
+    with pytest.raises(ReproError, match=r"no store at '.*ilsvrc2010': repro prepare ilsvrc2010 --out .* --size 128"):
+        next(experiment("table1", Workspace(tmp_path, tmp_path, "small")))
+
+
+def test_table1_at_smoke_scale_from_start_to_end_and_again(tmp_path: Path) -> None:
+    words = ("run", "table1", "--scale", "smoke", "--epochs", 1)
+    words += ("--out", tmp_path / "runs", "--stores", tmp_path / "stores")
+    listed = repro(*words, "--dry-run").stdout.splitlines()
+    assert not list(tmp_path.iterdir())
+    assert [line.split()[1] for line in listed] == ["prepare", "train", "evaluate", "evaluate"]
+    first, second = repro(*words), repro(*words)
+    assert first.returncode == second.returncode == 0, first.stderr
+    assert [line for line in first.stdout.splitlines() if line.startswith("$ ")] == [f"$ {line}" for line in listed]
+    assert second.stdout.count("(done)") == 4
