@@ -22,7 +22,7 @@ from repro.errors import ReproError
 from repro.paper.scales import SCALES
 from repro.paper.statistics import Interval, error_interval, paired_interval, seed_interval, welch_interval
 from repro.paper.targets import Measurement, Scope, Target
-from repro.paper.variants import ENSEMBLES, configure
+from repro.paper.variants import ENSEMBLES, Configuration, configure
 from repro.report.kernels import colourfulness, oriented, towers
 from repro.report.records import Data, Epoch, Evaluation, Records, Run
 
@@ -88,25 +88,25 @@ def scale_of(records: Records, evaluation: Evaluation) -> str:
     return min(scales, key=lambda scale: (scale == evaluation.scale, scale))
 
 
+@cache
+def _meant(variant: str, recipe: str, scale: str) -> Configuration:
+    return configure(variant, recipe, scale)
+
+
 def run_scale(run: Run) -> str:
     """A run's scale; "10-epoch small" if its user chose another number of epochs than the scale's.
 
-    At the paper's scale "roughly 90" epochs will do, and any more; so will any number in fine-tuning.
+    At the paper's scale "roughly 90" epochs will do, and any more. A run that began with another's weights where
+    the paper's did not is "fine-tuned".
     """
-    whole = _whole_length(run.variant, run.recipe, run.scale)
-    if run.init_from or whole is None:
-        return run.scale
-    as_meant = run.epochs >= 0.95 * whole if run.scale == "paper" else run.epochs == whole
-    return run.scale if as_meant else f"{run.epochs}-epoch {run.scale}"
-
-
-@cache
-def _whole_length(variant: str, recipe: str, scale: str) -> int | None:
-    """The epochs of a run whose user chose none; None for names of another version."""
     try:
-        return configure(variant, recipe, scale).epochs
-    except ReproError:
-        return None
+        meant = _meant(run.variant, run.recipe, run.scale)
+    except ReproError:  # a run of another version
+        return run.scale
+    if run.init_from and not meant.variant.begins_from:
+        return f"fine-tuned {run.scale}"
+    whole = run.epochs >= 0.95 * meant.epochs if run.scale == "paper" else run.epochs == meant.epochs
+    return run.scale if whole else f"{run.epochs}-epoch {run.scale}"
 
 
 def one_per_seed(runs: Iterable[Run]) -> list[Run]:

@@ -73,7 +73,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: its `run.json`, its log so far, and whether it has weights."""
+    """One training run: its `run.json` and its log so far. `init_from`: it began with another run's weights."""
 
     folder: Path
     name: str
@@ -85,7 +85,7 @@ class Run:
     data: Data
     devices: tuple[str, ...]
     precision: str
-    init_from: str
+    init_from: bool
     versions: Mapping[str, str] = field(hash=False)
     machine: Mapping[str, Any] = field(hash=False)
     git_revision: str
@@ -212,7 +212,7 @@ def _run(folder: Path, name: str, content: dict[str, Any]) -> Run:
         data=_data(content["data"]),
         devices=tuple(map(str, content.get("devices") or ())),
         precision=str(content.get("precision", "")),
-        init_from=str(content.get("init_from") or ""),
+        init_from=bool(content.get("init_from")),
         versions=dict(content.get("versions") or {}),
         machine=dict(content.get("machine") or {}),
         git_revision=str(content.get("git_revision") or ""),

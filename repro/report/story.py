@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from repro.paper.scales import SCALES
+from repro.errors import ReproError
 from repro.paper.targets import MATCH, MISMATCH, NOT_COMPARABLE, Target, Verdict
-from repro.paper.variants import ENSEMBLES, VARIANTS
+from repro.paper.variants import ENSEMBLES, VARIANTS, configure
 from repro.report.measure import MEASURES, context_of, precedence, run_scale
-from repro.report.records import Records
+from repro.report.records import Records, Run
 
 DATASETS = {"ilsvrc2010": "ILSVRC-2010", "ilsvrc2012": "ILSVRC-2012", "fall2009": "ImageNet Fall 2009",
             "cifar10": "CIFAR-10"}  # fmt: skip
@@ -31,8 +31,8 @@ def headline(verdicts: Sequence[Verdict]) -> str:
         )
     if counts[NOT_COMPARABLE]:
         return words + (
-            f"None of the {len(measured)} that need a run was measured at the paper's own scale; "
-            f"{counts[NOT_COMPARABLE]} were measured smaller, where only the direction of an effect counts."
+            f"None of the {len(measured)} that need a run was measured on the paper's own data at its scale; "
+            f"{counts[NOT_COMPARABLE]} were measured elsewhere, where only the direction of an effect counts."
         )
     return words + f"None of the {len(measured)} that need a run has been measured yet."
 
@@ -80,7 +80,7 @@ def honesty(records: Records) -> list[Honesty]:
         else:
             can.append("That the pipeline works from images to verdicts, and that the net learns.")
             can.append("The direction of an effect: whether a change of net or recipe helps here.")
-            cannot.append(f"Any error of the paper. {_difference(data.dataset, scale)}")
+            cannot.append(f"Any error of the paper.{_difference(runs[0])}")
             cannot.append("The size of an effect on ImageNet: small effects there may vanish or turn here.")
         if max(map(len, seeds.values())) < 2:
             cannot.append("What another seed would give: each net was trained once, so intervals speak of images only.")
@@ -98,15 +98,21 @@ def honesty(records: Records) -> list[Honesty]:
     return notes
 
 
-def _difference(dataset: str, scale: str) -> str:
-    words = [] if dataset in DATASETS else ["the images are not the paper's"]
-    size = SCALES.get(scale.split()[-1])
-    if size and size.name != "paper":
-        words.append(f"patches have {size.crop_size} pixels instead of 224, layers {size.width:g} of their width")
-    if size and size.name != scale:
-        words.append(f"the number of epochs was {scale.split('-')[0]}, not the scale's")
+def _difference(run: Run) -> str:
+    """How a run's images and scale differ from the paper's, as a sentence; empty for a run of another version."""
+    words = [] if run.data.dataset in DATASETS else ["the images are not the paper's"]
+    try:
+        ours, papers = (configure(run.variant, run.recipe, scale) for scale in (run.scale, "paper"))
+    except ReproError:
+        return ""
+    if ours.scale.crop_size != papers.scale.crop_size:
+        words.append(f"patches have {ours.scale.crop_size} pixels instead of {papers.scale.crop_size}")
+    if ours.scale.width != papers.scale.width:
+        words.append(f"layers {ours.scale.width:g} of their width")
+    if run.epochs < papers.epochs:
+        words.append(f"training takes {run.epochs} epochs instead of {papers.epochs}")
     sentence = "; ".join(words)
-    return f"{sentence[:1].upper()}{sentence[1:]}." if words else ""
+    return f" {sentence[:1].upper()}{sentence[1:]}." if words else ""
 
 
 def _plural(word: str, count: int) -> str:
@@ -143,6 +149,8 @@ def _trainings(name: str, target: Target, records: Records) -> list[tuple[str, s
             folder = f"{variant}-authors-{target.scale}-seed{seed}"
             begun = [run for run in records.runs if run.folder.name == folder and run.data.scope == target.dataset]
             step = f"repro train --variant {variant} --scale {target.scale} --seed {seed} --data STORE"
+            if before := VARIANTS[variant].begins_from:
+                step += f" --init-from RUNS/{before}-authors-{target.scale}-seed{seed}"
             if target.measure == "seconds_per_epoch" and name == target.baseline:
                 step += " --devices cuda:0,cuda:1"
             if any(run.finished for run in begun):

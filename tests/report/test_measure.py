@@ -51,6 +51,13 @@ def test_fewer_epochs_are_not_the_papers_scale(tmp_path: Path) -> None:
     assert "5-epoch paper" in result.reason
 
 
+def test_a_run_from_other_weights_is_not_the_papers_where_the_papers_began_afresh(tmp_path: Path) -> None:
+    write_full(tmp_path, error=37.5, init_from={"run": "another"})
+    result = verdict(tmp_path, "table1-cnn-top1")
+    assert result.verdict == "not comparable"
+    assert "fine-tuned paper" in result.reason
+
+
 def test_one_shortened_member_takes_an_average_out_of_the_papers_scale(tmp_path: Path) -> None:
     data = data_record("ilsvrc2012", "", THOUSAND, train=1_281_167, val=50_000)
     for seed in range(5):
