@@ -208,6 +208,22 @@ def run(
         _work_through(stages)
 
 
+@app.command()
+def plan(
+    experiment: Annotated[str, typer.Argument(help="table1, figure1, …, or all; see: repro list experiments")],
+    images_per_second: Annotated[
+        float | None, typer.Option(min=1e-9, help="Of alexnet's training at scale paper, if you know better.")
+    ] = None,
+    devices: Annotated[str | None, typer.Option(help="Where to measure [default: a GPU if there is one]")] = None,
+    precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="What to measure.")] = "fp32",
+) -> None:
+    """Disk, operations and hours that an experiment takes, from a short measurement on this machine."""
+    from repro.listing import plan_table
+    from repro.plan import plan as estimate
+
+    console.print(plan_table(estimate(experiment, devices, precision, images_per_second)))
+
+
 @app.command(name="list")
 def list_(
     what: Annotated[Literal["variants", "ensembles", "datasets", "experiments", "targets"], typer.Argument()],

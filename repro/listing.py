@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
+from rich import filesize
 from rich.table import Table
 
 from repro.paper.experiments import EXPERIMENTS
 from repro.paper.variants import ENSEMBLES, VARIANTS
+
+if TYPE_CHECKING:
+    from repro.plan import Plan
 
 
 def variants() -> Table:
@@ -53,6 +58,23 @@ def targets() -> Table:
     for target in load_targets():
         authors = "" if target.authors is None else f"{target.authors:g}"
         table.add_row(target.id, target.section, target.kind, target.quantity, str(target.value), authors)
+    return table
+
+
+def plan_table(plans: Sequence[Plan]) -> Table:
+    """What an experiment takes at each scale."""
+    table = Table("scale", "trainings", "stores", "weights", "operations", "alexnet", "training time")
+    for plan in plans:
+        days = f" ({plan.hours / 24:,.1f} days)" if plan.hours > 48 else ""
+        table.add_row(
+            plan.scale,
+            str(plan.runs),
+            filesize.decimal(plan.store_bytes),
+            filesize.decimal(plan.run_bytes),
+            f"{plan.operations:.1e}",
+            f"{plan.speed:,.0f} images/s",
+            f"{plan.hours:,.1f} h{days}",
+        )
     return table
 
 

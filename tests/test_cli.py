@@ -29,6 +29,7 @@ OPTIONS = {
     "run": {
         "--scale", "--recipe", "--stores", "--data", "--out", "--epochs", "--devices", "--precision", "--dry-run",
     },
+    "plan": {"--images-per-second", "--devices", "--precision"},
     "verify": set(),
     "list": set(),
     "demo": {"--out"},

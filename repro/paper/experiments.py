@@ -87,3 +87,31 @@ ABLATIONS = Experiment(
 PARTS = (TABLE1, TABLE2, FALL2009, FIGURE1, CIFAR_LRN, FIGURE3, FIGURE4, ABLATIONS)
 ALL = Experiment("all", "", "everything above", tuple(need for part in PARTS for need in part.needs))
 EXPERIMENTS = {experiment.name: experiment for experiment in (*PARTS, ALL)}
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How large a data set is: images by split, and classes."""
+
+    train: int
+    held_out: int
+    classes: int
+
+
+# Sec. 2 and 6. Fall 2009's images are halved; of Fall 2011's none are held out.
+EXTENTS = {
+    "ilsvrc2010": Extent(1_261_406, 200_000, 1000),
+    "ilsvrc2012": Extent(1_281_167, 50_000, 1000),
+    "fall2009": Extent(4_450_000, 4_450_000, 10_184),
+    "fall2011": Extent(15_000_000, 0, 21_841),
+    "cifar10": Extent(50_000, 10_000, 10),
+}
+# What stands in for every ImageNet set at the smaller scales: ten classes such as Imagenette's, and generated images.
+STAND_INS = {"small": Extent(9_469, 3_925, 10), "smoke": Extent(300, 600, 10)}
+
+
+def extent(dataset: str, scale: str) -> Extent:
+    """How large `dataset`, or what stands in for it, is at `scale`."""
+    if scale == "smoke" or (dataset != "cifar10" and scale in STAND_INS):
+        return STAND_INS[scale]
+    return EXTENTS[dataset]
