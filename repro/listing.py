@@ -65,7 +65,7 @@ def plan_table(plans: Sequence[Plan]) -> Table:
     """What an experiment takes at each scale."""
     table = Table("scale", "trainings", "stores", "weights", "operations", "alexnet", "training time")
     for plan in plans:
-        days = f" ({plan.hours / 24:,.1f} days)" if plan.hours > 48 else ""
+        time = f"{plan.hours / 24:,.0f} days" if plan.hours > 48 else f"{plan.hours:.1f} hours"
         table.add_row(
             plan.scale,
             str(plan.runs),
@@ -73,7 +73,7 @@ def plan_table(plans: Sequence[Plan]) -> Table:
             filesize.decimal(plan.run_bytes),
             f"{plan.operations:.1e}",
             f"{plan.speed:,.0f} images/s",
-            f"{plan.hours:,.1f} h{days}",
+            time,
         )
     return table
 

@@ -155,8 +155,8 @@ _FC = (
     Linear("fc8", 1000),
 )  # fmt: skip
 
-# Sec. 3.5, with the order of Sec. 3.3 ("applied ... after the ReLU nonlinearity"). LRN runs over "the total
-# number of kernels in the layer", and alpha multiplies the plain sum.
+# Sec. 3.5, with the order of Sec. 3.3: LRN after ReLU. LRN runs over all maps of the layer, and alpha multiplies
+# the plain sum.
 ALEXNET_TEXT = Network((
     Conv("conv1", 96, 11, stride=4, round_up=True), Activation("relu1"), LRN("lrn1"), Pool("pool1"),
     Conv("conv2", 256, 5, padding=2, towers=2), Activation("relu2"), LRN("lrn2"), Pool("pool2"),
