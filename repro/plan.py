@@ -14,7 +14,7 @@ from repro.models.device import find_device
 from repro.models.network import AlexNet
 from repro.optim import optimiser
 from repro.paper.arithmetic import count, parameters
-from repro.paper.experiments import EXPERIMENTS, Need, extent
+from repro.paper.experiments import EXPERIMENTS, EXTENTS, Need, extent
 from repro.paper.networks import Network
 from repro.paper.scales import SCALES
 from repro.paper.variants import ENSEMBLES, Configuration, configure, find
@@ -67,7 +67,7 @@ def _plan(runs: set[_Run], scale: str, device: str | None, precision: str, speed
         size = extent(run.dataset, scale)
         configuration = configure(run.variant, "authors", scale, size.classes)
         pixels = configuration.scale.image_size
-        stand_in = run.dataset if scale == "paper" or run.dataset == "cifar10" else scale
+        stand_in = run.dataset if extent(run.dataset, scale) == EXTENTS[run.dataset] else scale
         stores[stand_in, pixels] = (size.train + size.held_out) * pixels * pixels * 3
         operations += operations_per_image(configuration.network) * size.train * configuration.epochs
         run_bytes += 4 * parameters(configuration.network)

@@ -54,14 +54,17 @@ class Run:
         return self.path / "checkpoints"
 
 
-def run_name(variant: str, recipe: str, scale: str, seeds: Sequence[int], lr: float | None = None) -> str:
-    """The folder's name for a run, or for the average of several that differ in their seed alone.
+def run_name(
+    variant: str, recipe: str, scale: str, seeds: Sequence[int], lr: float | None = None, tuned: bool = False
+) -> str:
+    """The folder's name for a run, or for the average of several.
 
-    `lr` is named where it is not the recipe's own.
+    `lr` is named where it is not the recipe's own; `tuned` says that the run began with the weights of another
+    although its variant does not call for that.
     """
     label = "seed" if len(seeds) == 1 else "seeds"
-    rate = f"-lr{lr:g}" if lr else ""
-    return f"{variant}-{recipe}-{scale}{rate}-{label}{'+'.join(map(str, seeds))}"
+    extras = (f"-lr{lr:g}" if lr else "") + ("-tuned" if tuned else "")
+    return f"{variant}-{recipe}-{scale}{extras}-{label}{'+'.join(map(str, seeds))}"
 
 
 def create(path: Path, record: dict[str, Any]) -> Run:

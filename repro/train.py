@@ -353,7 +353,9 @@ def _recorded(training: Training, run: runs.Run, stop_signal: Callable[[], int |
 def _open_folder(settings: Settings, training: Training, data: Path, out: Path, resume: bool) -> runs.Run:
     """The run's folder, new or to be resumed."""
     configuration = training.configuration
-    path = out / runs.run_name(settings.variant, settings.recipe, settings.scale, [settings.seed], settings.lr)
+    tuned = settings.init_from is not None and configuration.variant.begins_from is None
+    name = runs.run_name(settings.variant, settings.recipe, settings.scale, [settings.seed], settings.lr, tuned)
+    path = out / name
     record = {
         "format": runs.FORMAT,
         "variant": settings.variant,

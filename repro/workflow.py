@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repro.errors import ReproError, unknown
-from repro.paper.experiments import EXPERIMENTS, Need
+from repro.paper.experiments import EXPERIMENTS, IMAGENET, Need
 from repro.paper.variants import ENSEMBLES, Variant, configure, find
 from repro.runs import run_name
 
@@ -34,7 +34,7 @@ class Stage:
 class Workspace:
     """Where an experiment's stores and runs are, and how its nets are trained.
 
-    Stores are at `stores`/<data set>, or `data` stands in for all of them but CIFAR-10. At scale smoke generated
+    Stores are at `stores`/<data set>, or `data` stands in for all the ImageNet ones. At scale smoke generated
     images stand in for everything. Runs go to `out`/<store's name>, so that nets of one name on two data sets
     keep apart.
     """
@@ -50,16 +50,18 @@ class Workspace:
         """The store that serves for `dataset` with images of `size` pixels."""
         if self.scale == "smoke":
             return self.stores / f"synthetic-{size}"
-        return self.data if self.data and dataset != "cifar10" else self.stores / dataset
+        return self.data if self.data and dataset in IMAGENET else self.stores / dataset
 
     def recipe_of(self, variant: Variant) -> str:
         """The recipe asked for, or the only one that the variant has."""
         return self.recipe if self.recipe in variant.family.recipes else next(iter(variant.family.recipes))
 
-    def run(self, store: Path, variant: str, seeds: Sequence[int], lr: float | None = None) -> Path:
+    def run(
+        self, store: Path, variant: str, seeds: Sequence[int], lr: float | None = None, tuned: bool = False
+    ) -> Path:
         """The folder of a run, or of an average."""
         recipe = self.recipe_of(find(variant.split("+")[0]))
-        return self.out / store.name / run_name(variant, recipe, self.scale, seeds, lr)
+        return self.out / store.name / run_name(variant, recipe, self.scale, seeds, lr, tuned)
 
 
 def experiment(name: str, workspace: Workspace) -> Iterator[Stage]:
@@ -87,7 +89,7 @@ def _need(need: Need, workspace: Workspace) -> Iterator[Stage]:
             yield from _grid(need, workspace)
         lr = _fastest(need, workspace) if need.rates else None
         for seed in range(seeds):
-            runs.append((yield from _training(variant, seed, need.dataset, workspace, lr)))
+            runs.append((yield from _training(variant, seed, need.dataset, workspace, lr, need.tuned_from)))
     store = _store(members[0][0], need.dataset, workspace)
     groups = [runs] if need.net in ENSEMBLES else [[run] for run in runs]
     split = _split(store, need.split)
@@ -107,7 +109,12 @@ def _store(variant: str, dataset: str, workspace: Workspace) -> Path:
 
 
 def _training(
-    variant: str, seed: int, dataset: str, workspace: Workspace, lr: float | None = None
+    variant: str,
+    seed: int,
+    dataset: str,
+    workspace: Workspace,
+    lr: float | None = None,
+    tuned_from: str | None = None,
 ) -> Generator[Stage, None, Path]:
     """The stages up to one trained run, the runs that it begins from first; returns its folder."""
     chosen = find(variant)
@@ -122,17 +129,20 @@ def _training(
     words = ["train", "--variant", variant, "--recipe", workspace.recipe_of(chosen), "--scale", workspace.scale]
     words += ["--seed", str(seed), "--data", str(store), "--out", str(workspace.out / store.name)]
     words += ["--lr", str(lr)] if lr else []
-    if chosen.begins_from:
+    if tuned_from:
+        before = yield from _training(variant, seed, tuned_from, workspace)
+        words += ["--init-from", str(before)]
+    elif chosen.begins_from:
         before = yield from _training(chosen.begins_from, seed, find(chosen.begins_from).dataset, workspace)
         words += ["--init-from", str(before)]
-    folder = workspace.run(store, variant, [seed], lr)
+    folder = workspace.run(store, variant, [seed], lr, tuned_from is not None)
     yield Stage((*words, *workspace.options, "--resume"), folder / "weights.safetensors")
     return folder
 
 
 def _grid(need: Need, workspace: Workspace) -> Iterator[Stage]:
     for rate in need.rates:
-        yield from _training(need.net, 0, need.dataset, workspace, rate)
+        yield from _training(need.net, 0, need.dataset, workspace, rate, need.tuned_from)
 
 
 def _fastest(need: Need, workspace: Workspace) -> float:
@@ -140,7 +150,7 @@ def _fastest(need: Need, workspace: Workspace) -> float:
     store = _store(need.net, need.dataset, workspace)
 
     def soonest(rate: float) -> tuple[float, float]:
-        log = workspace.run(store, need.net, [0], rate) / "log.jsonl"
+        log = workspace.run(store, need.net, [0], rate, need.tuned_from is not None) / "log.jsonl"
         if not log.exists():
             return float("inf"), float("inf")
         errors = [json.loads(line)["train_top1_error"] for line in log.read_text(encoding="utf-8").splitlines()]

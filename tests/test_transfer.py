@@ -78,7 +78,7 @@ def test_fine_tuning_on_other_classes(chain: dict[str, Path], tmp_path: Path) ->
     other = prepare("synthetic", tmp_path / "store", limit_per_class=3, seed=9)
     settings = Settings("alexnet", scale="smoke", epochs=1, lr=0.001, init_from=chain["alexnet"])
     run = next(iter(list(train(settings, other.path, tmp_path / "runs")))).path
-    assert run.name == "alexnet-authors-smoke-lr0.001-seed0"
+    assert run.name == "alexnet-authors-smoke-lr0.001-tuned-seed0"
     assert (run / "weights.safetensors").exists()
 
 
@@ -91,6 +91,6 @@ def test_weights_that_do_not_fit(chain: dict[str, Path], synthetic_store: Store,
 
 
 def test_resuming_from_another_beginning_is_refused(chain: dict[str, Path], synthetic_store: Store) -> None:
-    settings = Settings("alexnet", scale="smoke", epochs=1, init_from=chain["conv6-fall2009"])
-    with pytest.raises(ReproError, match="is another run: its init_from is None"):
+    settings = Settings("conv6-fall2011", scale="smoke", epochs=1, init_from=chain["conv6-pretrained"])
+    with pytest.raises(ReproError, match="is another run: its init_from is"):
         next(train(settings, synthetic_store.path, chain["alexnet"].parent, resume=True))

@@ -11,7 +11,7 @@ class Need:
 
     `views`: the numbers of views to evaluate with; none, if only the training counts. `rates`: a grid of initial
     rates, of which the one that reaches `until` percent of training error soonest is trained from all the seeds;
-    empty for the recipe's own.
+    empty for the recipe's own. `tuned_from`: the data set on which the net is trained before, if any.
     """
 
     net: str
@@ -21,6 +21,7 @@ class Need:
     views: tuple[int, ...] = (10,)
     rates: tuple[float, ...] = ()
     until: float = 25.0
+    tuned_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,16 @@ ABLATIONS = Experiment(
     ),
 )  # fmt: skip
 
-PARTS = (TABLE1, TABLE2, FALL2009, FIGURE1, CIFAR_LRN, FIGURE3, FIGURE4, ABLATIONS)
+CATSDOGS = Experiment(
+    "catsdogs", "6", "Not in the paper: cats against dogs, with pre-training on ImageNet and without",
+    (
+        Need("alexnet", "catsdogs", seeds=3),
+        # The rate of the authors' fine-tuning.
+        Need("alexnet", "catsdogs", seeds=3, rates=(0.001,), tuned_from="ilsvrc2012"),
+    ),
+)  # fmt: skip
+
+PARTS = (TABLE1, TABLE2, FALL2009, FIGURE1, CIFAR_LRN, FIGURE3, FIGURE4, ABLATIONS, CATSDOGS)
 ALL = Experiment("all", "", "everything above", tuple(need for part in PARTS for need in part.needs))
 EXPERIMENTS = {experiment.name: experiment for experiment in (*PARTS, ALL)}
 
@@ -105,13 +115,15 @@ EXTENTS = {
     "fall2009": Extent(4_450_000, 4_450_000, 10_184),
     "fall2011": Extent(15_000_000, 0, 21_841),
     "cifar10": Extent(50_000, 10_000, 10),
+    "catsdogs": Extent(20_000, 5_000, 2),
 }
+IMAGENET = ("ilsvrc2010", "ilsvrc2012", "fall2009", "fall2011")
 # What stands in for every ImageNet set at the smaller scales: ten classes such as Imagenette's, and generated images.
 STAND_INS = {"small": Extent(9_469, 3_925, 10), "smoke": Extent(300, 600, 10)}
 
 
 def extent(dataset: str, scale: str) -> Extent:
     """How large `dataset`, or what stands in for it, is at `scale`."""
-    if scale == "smoke" or (dataset != "cifar10" and scale in STAND_INS):
+    if scale == "smoke" or (dataset in IMAGENET and scale in STAND_INS):
         return STAND_INS[scale]
     return EXTENTS[dataset]
