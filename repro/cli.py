@@ -107,7 +107,9 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Of weights, order, views and dropout.")] = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="Stop after so many [default: the scale's]")] = None,
     lr: Annotated[float | None, typer.Option(min=1e-9, help="The rate to begin with [default: the recipe's]")] = None,
-    devices: Annotated[str | None, typer.Option(help="cpu, cuda:0, … [default: a GPU if there is one]")] = None,
+    devices: Annotated[
+        str | None, typer.Option(help="cpu, cuda:0, …; two for a tower on each [default: a GPU if there is one]")
+    ] = None,
     precision: Annotated[
         Literal["fp32", "bf16"], typer.Option(help="bf16 is faster on processors that have it.")
     ] = "fp32",
@@ -131,7 +133,9 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="The store that the run was trained on.")],
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Which images.")] = "val",
     views: Annotated[Literal["1", "10"], typer.Option(help="1: the centre; 10: as in Sec. 4.1.")] = "10",
-    devices: Annotated[str | None, typer.Option(help="cpu, cuda:0, … [default: a GPU if there is one]")] = None,
+    devices: Annotated[
+        str | None, typer.Option(help="cpu, cuda:0, …; two for a tower on each [default: a GPU if there is one]")
+    ] = None,
 ) -> None:
     """Measure top-1 and top-5 error; of several runs, that of their averaged softmax outputs (Sec. 6)."""
     from repro import evaluate as stage

@@ -17,8 +17,9 @@ from repro import atomic, runs
 from repro.data.store import Store, open_store
 from repro.data.views import Views
 from repro.errors import ReproError
-from repro.models.device import find_device
+from repro.models.device import find_devices
 from repro.models.network import AlexNet
+from repro.models.towers import place
 from repro.paper.statistics import error_interval
 from repro.paper.variants import configure
 from repro.predictions import Predictions, predict
@@ -31,7 +32,7 @@ def evaluate(
     data: Path,
     split: str = "val",
     views: int = 10,
-    device: str | None = None,
+    devices: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Evaluate one run, or the average of several; returns the evaluation file's path and its contents.
@@ -43,11 +44,11 @@ def evaluate(
     store = open_store(data)
     _check(members, store, split)
     first = members[0].record
-    target = find_device(device)
-    models = [load_model(run).to(target) for run in members]
+    places = find_devices(devices)
+    models = [place(load_model(run), places) for run in members]
     configuration = configure(first["variant"], first["recipe"], first["scale"], len(store.classes))
     crop, augmentation = configuration.scale.crop_size, configuration.recipe.augmentation
-    maker = Views(store.mean, store.covariance, crop, augmentation, target)
+    maker = Views(store.mean, store.covariance, crop, augmentation, places[0])
     predictions = predict(models, maker, store.splits[split], views, on_progress=on_progress)
     seeds = [run.record["seed"] for run in members]
     nets = "+".join(dict.fromkeys(run.record["variant"] for run in members))

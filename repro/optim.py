@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from repro.models.towers import parts
 from repro.paper.recipes import Recipe
 
 
@@ -41,11 +42,11 @@ def optimiser(model: nn.Module, recipe: Recipe) -> PaperSGD:
     """The paper's rule over `model`, a group for each weight and each bias, named as the parameter."""
     groups = [
         {
-            "params": [parameter],
+            "params": pieces,
             "name": name,
             "weight_decay": recipe.weight_decay if recipe.bias_decay or not name.endswith("bias") else 0.0,
         }
-        for name, parameter in model.named_parameters()
+        for name, pieces in parts(model).items()
     ]
     return PaperSGD(groups, recipe.lr, recipe.momentum, recipe.weight_decay)
 

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from repro.errors import unknown
-from repro.models.device import find_device
+from repro.models.device import find_devices
 from repro.models.network import AlexNet
+from repro.models.towers import place
 from repro.optim import optimiser
 from repro.paper.arithmetic import count, parameters
 from repro.paper.experiments import EXPERIMENTS, EXTENTS, Need, extent
@@ -96,9 +97,9 @@ def operations_per_image(network: Network) -> float:
 
 def measured_speed(configuration: Configuration, device: str | None, precision: str) -> float:
     """Images/s of the training step on random images: net, loss, gradient and update."""
-    where = find_device(device)
-    model = AlexNet(configuration.network).initialise(configuration.recipe.initialisation).to(where)
-    model = model.to(memory_format=torch.channels_last)
+    devices = find_devices(device)
+    where = devices[0]
+    model = place(AlexNet(configuration.network).initialise(configuration.recipe.initialisation), devices)
     update = optimiser(model, configuration.recipe)
     size = configuration.recipe.batch_size
     images = torch.randn(size, 3, configuration.network.input_size, configuration.network.input_size, device=where)

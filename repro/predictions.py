@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from repro.data.store import Split
 from repro.data.views import Views
-from repro.models.network import AlexNet
 
 BATCH = 128
 
@@ -39,7 +38,7 @@ class Predictions:
 
 @torch.inference_mode()
 def predict(
-    models: Sequence[AlexNet],
+    models: Sequence[nn.Module],
     views: Views,
     split: Split,
     view_count: int = 1,
@@ -65,7 +64,7 @@ def predict(
     return Predictions(*(torch.cat(column).numpy() for column in zip(*parts, strict=True)))
 
 
-def _softmaxes(models: Sequence[AlexNet], views: Iterator[Tensor], bf16: bool) -> Iterator[Tensor]:
+def _softmaxes(models: Sequence[nn.Module], views: Iterator[Tensor], bf16: bool) -> Iterator[Tensor]:
     for view in views:
         with torch.autocast(view.device.type, torch.bfloat16, enabled=bf16):
             for model in models:

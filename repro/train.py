@@ -23,8 +23,10 @@ from repro.data.sampling import DROPOUT, WEIGHTS, Draws
 from repro.data.store import Store, open_store
 from repro.data.views import Views
 from repro.errors import ReproError, Stopped
-from repro.models.device import find_device
+from repro.models.device import find_devices
+from repro.models.layers import DropoutMasks, use_dropout_masks
 from repro.models.network import AlexNet
+from repro.models.towers import Towers, parts, place, put, whole
 from repro.optim import PaperSGD, learning_rate, optimiser
 from repro.paper.recipes import Plateau, Recipe
 from repro.paper.variants import Configuration, configure
@@ -39,7 +41,7 @@ SAVE_SECONDS = 600.0  # what a crash costs at most
 class Settings:
     """What the user chooses about a run.
 
-    `epochs` and `lr` None mean the scale's and the recipe's own, `device` None a GPU if there is one. `init_from`
+    `epochs` and `lr` None mean the scale's and the recipe's own, `devices` None a GPU if there is one. `init_from`
     is the folder of a finished run whose weights this one begins with.
     """
 
@@ -49,7 +51,7 @@ class Settings:
     seed: int = 0
     epochs: int | None = None
     lr: float | None = None
-    device: str | None = None
+    devices: str | None = None
     precision: str = "fp32"
     init_from: Path | None = None
 
@@ -59,7 +61,7 @@ class Settings:
         words += ["--scale", self.scale, "--seed", str(self.seed)]
         words += ["--epochs", str(self.epochs)] if self.epochs else []
         words += ["--lr", str(self.lr)] if self.lr else []
-        words += ["--devices", self.device] if self.device else []
+        words += ["--devices", self.devices] if self.devices else []
         words += ["--init-from", str(self.init_from)] if self.init_from else []
         return shlex.join([*words, "--precision", self.precision])
 
@@ -86,8 +88,8 @@ class Training:
     seed: int
     epochs: int
     bf16: bool
-    device: torch.device
-    model: AlexNet
+    devices: tuple[torch.device, ...]
+    model: AlexNet | Towers
     optimiser: PaperSGD
     views: Views
     epoch: int = 1
@@ -101,23 +103,27 @@ class Training:
         """Batches in an epoch; the last may be smaller."""
         return math.ceil(len(self.store.splits["train"]) / self.configuration.recipe.batch_size)
 
+    def pieces(self) -> dict[str, list[Tensor]]:
+        """Weights and velocities by the one-device net's names, as this net holds them: in one piece, or halves."""
+        named: dict[str, list[Tensor]] = {}
+        for name, weights in parts(self.model).items():
+            named[name] = [*weights]
+            named[f"velocity.{name}"] = [self.optimiser.state[weight]["velocity"] for weight in weights]
+        return named
+
     def tensors(self) -> dict[str, Tensor]:
-        """Weights and velocities by name, on the CPU."""
-        named = dict(self.model.named_parameters())
-        velocities = {f"velocity.{name}": self.optimiser.state[weight]["velocity"] for name, weight in named.items()}
-        return {name: value.detach().cpu().contiguous() for name, value in (named | velocities).items()}
+        """Weights and velocities by name, on the CPU, the same for any number of devices."""
+        return {name: whole(pieces) for name, pieces in self.pieces().items()}
 
     def state(self) -> dict[str, Any]:
         """All else that a resumed run must know, as JSON values."""
         place = {"epoch": self.epoch, "batch": self.batch, "step": self.step}
         return place | {"schedule": asdict(self.schedule), "tally": asdict(self.tally)}
 
-    @torch.no_grad()
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Go on from a checkpoint."""
-        for name, weight in self.model.named_parameters():
-            weight.copy_(saved.tensors[name])
-            self.optimiser.state[weight]["velocity"].copy_(saved.tensors[f"velocity.{name}"])
+        for name, pieces in self.pieces().items():
+            put(pieces, saved.tensors[name])
         self.epoch, self.batch, self.step = (saved.state[key] for key in ("epoch", "batch", "step"))
         self.schedule = ScheduleState(**saved.state["schedule"])
         self.tally = Tally(**saved.state["tally"])
@@ -178,7 +184,7 @@ def prepare_training(settings: Settings, store: Store) -> Training:
         configuration = replace(configuration, recipe=replace(configuration.recipe, lr=settings.lr))
     if "val" not in store.splits and isinstance(configuration.recipe.schedule, Plateau):
         raise ReproError(f"the store '{store.path}' has no val split, by which the rate is lowered: add a val folder")
-    device = find_device(settings.device)
+    devices = find_devices(settings.devices)
     recipe = configuration.recipe
     weights = torch.Generator().manual_seed(sampling.torch_seed(settings.seed, WEIGHTS))
     model = AlexNet(configuration.network).initialise(recipe.initialisation, weights)
@@ -187,7 +193,7 @@ def prepare_training(settings: Settings, store: Store) -> Training:
         carry_over(runs.open_run(settings.init_from), model, classes, recipe.carries)
     elif before := configuration.variant.begins_from:
         raise ReproError(f"'{settings.variant}' begins with the weights of a '{before}' run: name it with --init-from")
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    placed = place(model, devices)
     crop = configuration.scale.crop_size
     return Training(
         configuration=configuration,
@@ -195,10 +201,10 @@ def prepare_training(settings: Settings, store: Store) -> Training:
         seed=settings.seed,
         epochs=settings.epochs or configuration.epochs,
         bf16=settings.precision == "bf16",
-        device=device,
-        model=model,
-        optimiser=optimiser(model, recipe),
-        views=Views(store.mean, store.covariance, crop, recipe.augmentation, device),
+        devices=devices,
+        model=placed,
+        optimiser=optimiser(placed, recipe),
+        views=Views(store.mean, store.covariance, crop, recipe.augmentation, devices[0]),
     )
 
 
@@ -211,8 +217,8 @@ def fit(training: Training) -> Iterator[Step | EpochRecord]:
     recipe, size = training.configuration.recipe, training.configuration.recipe.batch_size
     labels = training.store.splits.get("val", train).labels
     chance = Chance(100 * (1 - float(np.bincount(labels).max()) / len(labels)), len(labels))
-    dropout = torch.Generator(training.device)
-    training.model.use_dropout_generator(dropout)
+    masks = DropoutMasks(training.devices[0])
+    use_dropout_masks(training.model, masks)
     while not training.schedule.stopped:
         draws = sampling.draw_epoch(
             training.seed, training.epoch, len(train), training.views.margin, recipe.augmentation
@@ -222,9 +228,9 @@ def fit(training: Training) -> Iterator[Step | EpochRecord]:
         training.model.train()
         while training.batch < training.batches:
             started = time.perf_counter()
-            rows = slice(training.batch * size, (training.batch + 1) * size)
-            dropout.manual_seed(sampling.torch_seed(training.seed, DROPOUT, training.step))
-            _update(training, draws[rows], colour=training.epoch <= (recipe.colour_until or training.epoch))
+            batch = draws[training.batch * size : (training.batch + 1) * size]
+            masks.begin(sampling.torch_seed(training.seed, DROPOUT, training.step), len(batch), slice(0, len(batch)))
+            _update(training, batch, colour=training.epoch <= (recipe.colour_until or training.epoch))
             training.tally.seconds += time.perf_counter() - started
             training.batch += 1
             training.step += 1
@@ -234,10 +240,10 @@ def fit(training: Training) -> Iterator[Step | EpochRecord]:
 
 def _update(training: Training, draws: Draws, colour: bool) -> None:
     """One step of gradient descent on the images of `draws`."""
-    train = training.store.splits["train"]
-    labels = torch.from_numpy(train.labels[draws.index]).to(training.device)
+    train, device = training.store.splits["train"], training.devices[0]
+    labels = torch.from_numpy(train.labels[draws.index]).to(device)
     images = training.views.training(train.images(draws.index), draws, colour)
-    with torch.autocast(training.device.type, torch.bfloat16, enabled=training.bf16):
+    with torch.autocast(device.type, torch.bfloat16, enabled=training.bf16):
         logits = training.model(images)
     loss = F.cross_entropy(logits.float(), labels)
     value = loss.item()
@@ -364,7 +370,7 @@ def _open_folder(settings: Settings, training: Training, data: Path, out: Path, 
         "seed": settings.seed,
         "epochs": training.epochs,
         "precision": settings.precision,
-        "devices": [str(training.device)],
+        "devices": [str(device) for device in training.devices],
         "init_from": origin(settings.init_from) if settings.init_from else None,
         "network": [{"layer": type(layer).__name__} | asdict(layer) for layer in configuration.network.layers],
         "input_size": configuration.network.input_size,

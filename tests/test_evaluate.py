@@ -39,10 +39,13 @@ def average_by_hand(paths: list[Path], store: Store, view_count: int) -> np.ndar
     return np.mean(outputs, axis=0)
 
 
-@pytest.mark.parametrize("views", [1, 10])
-@pytest.mark.parametrize("members", [1, 2])
-def test_errors_and_predictions(trained: list[Path], synthetic_store: Store, views: int, members: int) -> None:
-    path, record = evaluate(trained[:members], synthetic_store.path, "test", views)
+@pytest.mark.parametrize(
+    ("members", "views", "devices"), [(1, 1, "cpu"), (1, 10, "cpu"), (2, 1, "cpu"), (2, 10, "cpu"), (1, 10, "cpu,cpu")]
+)
+def test_errors_and_predictions(
+    trained: list[Path], synthetic_store: Store, members: int, views: int, devices: str
+) -> None:
+    path, record = evaluate(trained[:members], synthetic_store.path, "test", views, devices)
     probabilities = average_by_hand(trained[:members], synthetic_store, views)
     labels = synthetic_store.splits["test"].labels
     order = np.argsort(-probabilities, axis=1)

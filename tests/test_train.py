@@ -191,8 +191,11 @@ def test_the_state_between_steps_is_whole(store: Store, tmp_path: Path) -> None:
             replace(SETTINGS, scale="small"),
             "holds images of 64 pixels, scale 'small' needs 128: prepare one with --size",
         ),
-        (replace(SETTINGS, device="cuda:7"), "no device 'cuda:7' on this machine"),
-        (replace(SETTINGS, device="toaster"), "no device 'toaster' on this machine"),
+        (replace(SETTINGS, devices="cuda:7"), "no device 'cuda:7' on this machine"),
+        (replace(SETTINGS, devices="toaster"), "no device 'toaster' on this machine"),
+        (replace(SETTINGS, devices="cpu,toaster"), "no device 'toaster' on this machine"),
+        (replace(SETTINGS, devices="cpu,cpu,cpu"), "--devices cpu,cpu,cpu cannot be shared by one process"),
+        (replace(SETTINGS, variant="one-gpu", devices="cpu,cpu"), "this net has no two towers: name one device"),
     ],
 )
 def test_settings_that_cannot_be(store: Store, tmp_path: Path, settings: Settings, message: str) -> None:
@@ -219,3 +222,23 @@ def test_a_full_disk_at_the_start_leaves_no_folder(
     with pytest.raises(ReproError, match="No space left on device"):
         next(train(SETTINGS, store.path, tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+def test_two_devices_train_as_one_and_either_goes_on_for_the_other(
+    store: Store, finished: Path, tmp_path: Path
+) -> None:
+    """A tower on each device (Sec. 3.2), then one device, then two again."""
+    split = replace(SETTINGS, devices="cpu,cpu")
+    for settings in (split, SETTINGS):
+        signals = iter([None, signal.SIGTERM])
+        with pytest.raises(Stopped):
+            list(train(settings, store.path, tmp_path, True, signals.__next__))
+    run = finish(store, tmp_path, split, resume=True)
+    assert json.loads((run / "run.json").read_text())["devices"] == ["cpu", "cpu"]
+    errors = [[line["val_top1_error"] for line in log_without_times(path)] for path in (run, finished)]
+    assert errors[0] == errors[1]
+    split_weights, expected = (safetensors.torch.load_file(path / "weights.safetensors") for path in (run, finished))
+    assert split_weights.keys() == expected.keys()
+    differences = [(split_weights[name] - value).abs().max() / value.abs().max() for name, value in expected.items()]
+    print(f"two devices against one: {max(differences):.1e}")
+    assert max(differences) < 1e-5

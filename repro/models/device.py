@@ -1,4 +1,4 @@
-"""Which device the nets run on."""
+"""Which devices the nets run on."""
 
 from __future__ import annotations
 
@@ -7,9 +7,26 @@ import torch
 from repro.errors import ReproError
 
 
-def find_device(name: str | None) -> torch.device:
-    """The device of that name; without a name a GPU if there is one. Raises ReproError if it is not there."""
-    name = name or ("cuda:0" if torch.cuda.is_available() else "cpu")
+def find_devices(names: str | None, rank: int = 0, ranks: int = 1) -> tuple[torch.device, ...]:
+    """The one or two devices of the process that is `rank` of `ranks` on this machine.
+
+    `names` lists the machine's devices, separated by commas; the processes share them out in order, but `cpu`
+    alone serves all of them. Without names it is one GPU a process if there are GPUs, else the CPU. Raises
+    ReproError if they cannot be shared out or are not there.
+    """
+    if names is None:
+        return (_find(f"cuda:{rank}" if torch.cuda.is_available() else "cpu"),)
+    listed = names.split(",")
+    if listed == ["cpu"]:
+        listed *= ranks
+    each, over = divmod(len(listed), ranks)
+    if over or each not in (1, 2):
+        processes = f"{ranks} processes" if ranks > 1 else "one process"
+        raise ReproError(f"--devices {names} cannot be shared by {processes}: name one device for each, or two")
+    return tuple(map(_find, listed[rank * each : (rank + 1) * each]))
+
+
+def _find(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -106,21 +106,52 @@ class SpatialNorm(nn.Module):
         return x * (self.k + self.alpha * window_sum).pow(-self.beta)
 
 
+class DropoutMasks:
+    """Draws the masks of an update for its whole batch, so that neither ranks nor towers change them."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.generator = torch.Generator(device)
+        self.images, self.rows = 0, slice(0)
+
+    def begin(self, seed: int, images: int, rows: slice) -> None:
+        """An update by `images`, of which `rows` are at hand; its masks depend on `seed` alone."""
+        self.generator.manual_seed(seed)
+        self.images, self.rows = images, rows
+
+    def draw(self, neurons: int, rate: float) -> Tensor:
+        """The next mask, bool [rows, neurons]: False with probability `rate`."""
+        chances = torch.rand(self.images, neurons, device=self.generator.device, generator=self.generator)
+        return chances[self.rows] >= rate
+
+
 class PaperDropout(nn.Module):
     """Zeroes with probability `rate` in training, multiplies by 1 − rate in testing (Sec. 4.2).
 
-    `torch.nn.Dropout` rescales in training instead. The masks come from `generator`, which the trainer seeds
-    anew at every step; None means torch's global one.
+    `torch.nn.Dropout` rescales in training instead. The trainer draws its masks from `masks`; None means
+    torch's global generator.
     """
 
-    generator: torch.Generator | None = None
+    masks: DropoutMasks | None = None
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
 
+    def mask(self, images: int, neurons: int, device: torch.device) -> Tensor:
+        """What a training step keeps, bool [images, neurons]."""
+        if self.masks:
+            return self.masks.draw(neurons, self.rate)
+        return torch.rand(images, neurons, device=device) >= self.rate
+
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape to the same shape."""
+        """[N, neurons] to the same shape."""
         if not self.training:
             return x * (1 - self.rate)
-        return x * (torch.rand(x.shape, device=x.device, generator=self.generator) >= self.rate)
+        return x * self.mask(x.shape[0], x.shape[1], x.device)
+
+
+def use_dropout_masks(model: nn.Module, masks: DropoutMasks) -> None:
+    """Have every dropout layer of `model` draw from `masks`."""
+    for module in model.modules():
+        if isinstance(module, PaperDropout):
+            module.masks = masks

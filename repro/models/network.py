@@ -26,7 +26,7 @@ class AlexNet(nn.Module):
         self.network = network
         below = (3, network.input_size)
         for row in count(network):
-            self.add_module(row.layer.name, _module(row.layer, row, *below))
+            self.add_module(row.layer.name, make_layer(row.layer, row, *below))
             below = (row.maps, row.size)
 
     @property
@@ -67,12 +67,6 @@ class AlexNet(nn.Module):
                 module.bias.fill_(initialisation.bias(name))
         return self
 
-    def use_dropout_generator(self, generator: torch.Generator) -> None:
-        """Take all dropout masks from `generator`."""
-        for module in self.modules():
-            if isinstance(module, layers.PaperDropout):
-                module.generator = generator
-
 
 def build_model(variant: str = "alexnet", recipe: str = "authors", num_classes: int = 1000) -> AlexNet:
     """A net of the paper at its full size, freshly initialised by the recipe.
@@ -84,7 +78,7 @@ def build_model(variant: str = "alexnet", recipe: str = "authors", num_classes: 
     return AlexNet(configuration.network).initialise(configuration.recipe.initialisation)
 
 
-def _module(layer: Layer, row: LayerCount, maps: int, size: int) -> nn.Module:
+def make_layer(layer: Layer, row: LayerCount, maps: int, size: int) -> nn.Module:
     """The torch module of `layer` on `maps` input maps of `size`×`size`."""
     match layer:
         case Conv():

@@ -5,7 +5,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from repro.models.layers import LocallyConnected2d, LocalResponseNorm, PaperDropout, RoundedUpConv2d, SpatialNorm
+from repro.models.layers import (
+    DropoutMasks,
+    LocallyConnected2d,
+    LocalResponseNorm,
+    PaperDropout,
+    RoundedUpConv2d,
+    SpatialNorm,
+)
 
 
 def lrn_by_loops(a: np.ndarray, n: int, k: float, alpha: float, beta: float, towers: int) -> np.ndarray:
@@ -70,13 +77,14 @@ def test_spatial_norm_is_its_window_sum() -> None:
 
 def test_dropout_does_not_rescale_in_training_and_halves_in_testing() -> None:
     layer = PaperDropout(0.5)
-    layer.generator = torch.Generator().manual_seed(3)
+    layer.masks = DropoutMasks(torch.device("cpu"))
+    layer.masks.begin(3, 200, slice(0, 200))
     ones = torch.ones(200, 500)
     kept = layer(ones)
     assert set(kept.unique().tolist()) == {0.0, 1.0}
     assert abs(kept.mean().item() - 0.5) < 0.01  # six standard errors of 100,000 coins
-    layer.generator.manual_seed(3)
-    assert torch.equal(layer(ones), kept)
+    layer.masks.begin(3, 200, slice(50, 70))  # a rank's share of the same update
+    assert torch.equal(layer(ones[50:70]), kept[50:70])
     assert torch.equal(layer.eval()(ones), ones / 2)
 
 
@@ -104,4 +112,3 @@ def test_locally_connected_layer_is_a_different_small_product_at_each_place() ->
             place = 5 * y + x
             expected = window @ layer.weight[place].T + layer.bias[:, place]
             torch.testing.assert_close(out[:, :, y, x], expected, rtol=1e-5, atol=1e-5)
-
