@@ -47,7 +47,8 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"repro: {message}", file=sys.stderr)
+    if message:  # of several ranks, those that have nothing to add to the first one's message are silent
+        print(f"repro: {message}", file=sys.stderr)
     sys.exit(code)
 
 

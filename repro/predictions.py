@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from repro.data.store import Split
 from repro.data.views import Views
 
 BATCH = 128
+EVERY = slice(None)
 
 
 @dataclass(frozen=True)
@@ -49,19 +50,41 @@ def predict(
 
     `on_progress` is told images done and images in all. The models are left in evaluation mode.
     """
+    parts: list[Predictions] = []
+    for batch in _batches(models, views, split, view_count, bf16):
+        parts.append(batch)
+        if on_progress:
+            on_progress(BATCH * (len(parts) - 1) + len(batch.labels), len(split))
+    columns = (np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Predictions))
+    return Predictions(*columns)
+
+
+@torch.inference_mode()
+def count_wrong(
+    model: nn.Module, views: Views, split: Split, bf16: bool = False, share: slice = EVERY
+) -> tuple[int, int]:
+    """The images of `split` that are wrong by the centre view's first answer, and by the first five.
+
+    `share` picks batches of BATCH images, so that several ranks can count a part each: an image is always in
+    the same batch. The model is left in evaluation mode.
+    """
+    batches = list(_batches([model], views, split, 1, bf16, share))
+    return sum(batch.wrong(1) for batch in batches), sum(batch.wrong(5) for batch in batches)
+
+
+def _batches(
+    models: Sequence[nn.Module], views: Views, split: Split, view_count: int, bf16: bool, share: slice = EVERY
+) -> Iterator[Predictions]:
     for model in models:
         model.eval()
-    parts = []
-    for start in range(0, len(split), BATCH):
+    for start in range(0, len(split), BATCH)[share]:
         rows = np.arange(start, min(start + BATCH, len(split)))
         outputs = list(_softmaxes(models, views.testing(split.images(rows), view_count), bf16))
         probabilities = torch.stack(outputs).mean(0).cpu()
         labels = torch.from_numpy(split.labels[rows])
         best = probabilities.topk(min(5, probabilities.shape[1]), dim=1)
-        parts.append((labels, best.indices, best.values, probabilities.gather(1, labels[:, None])[:, 0]))
-        if on_progress:
-            on_progress(len(rows) + start, len(split))
-    return Predictions(*(torch.cat(column).numpy() for column in zip(*parts, strict=True)))
+        columns = (labels, best.indices, best.values, probabilities.gather(1, labels[:, None])[:, 0])
+        yield Predictions(*(column.numpy() for column in columns))
 
 
 def _softmaxes(models: Sequence[nn.Module], views: Iterator[Tensor], bf16: bool) -> Iterator[Tensor]:

@@ -44,12 +44,12 @@ def training_display(console: Console) -> Iterator[Callable[[object], None]]:
     noted = False
     last = time.monotonic()
     with _bar(console) as bar:
-        task = bar.add_task("training", total=None, figures="")
 
         def show(event: object) -> None:
             nonlocal started, noted, last
-            if isinstance(event, Started):
+            if isinstance(event, Started):  # in one process of a data-parallel run: the others show nothing
                 started = event
+                bar.add_task("training", total=None, figures="")
                 console.print(f"[bold]{event.path.name}[/bold] in {event.path.parent}", highlight=False)
             elif isinstance(event, Step):
                 figures = (
@@ -57,7 +57,7 @@ def training_display(console: Console) -> Iterator[Callable[[object], None]]:
                 )
                 done = (event.epoch - 1) * started.batches + event.batch
                 bar.update(
-                    task,
+                    bar.task_ids[0],
                     description=f"epoch {event.epoch} of {started.epochs}",
                     completed=done,
                     total=started.epochs * started.batches,

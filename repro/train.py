@@ -7,6 +7,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ from repro.models.towers import Towers, parts, place, put, whole
 from repro.optim import PaperSGD, learning_rate, optimiser
 from repro.paper.recipes import Plateau, Recipe
 from repro.paper.variants import Configuration, configure
-from repro.predictions import predict
+from repro.predictions import count_wrong
+from repro.ranks import ALONE, Ranks, join
 from repro.schedule import Chance, ScheduleState, advance
 from repro.transfer import carry_over, origin
 
@@ -55,9 +57,12 @@ class Settings:
     precision: str = "fp32"
     init_from: Path | None = None
 
-    def command(self, data: Path) -> str:
+    def command(self, data: Path, ranks: Ranks) -> str:
         """The command line that repeats the run."""
         words = ["repro", "train", "--variant", self.variant, "--data", str(data), "--recipe", self.recipe]
+        if ranks.count > 1:
+            machines = ["--nnodes", str(ranks.count // ranks.local_count)] if ranks.count > ranks.local_count else []
+            words = ["torchrun", *machines, "--nproc-per-node", str(ranks.local_count), "-m", *words]
         words += ["--scale", self.scale, "--seed", str(self.seed)]
         words += ["--epochs", str(self.epochs)] if self.epochs else []
         words += ["--lr", str(self.lr)] if self.lr else []
@@ -88,6 +93,7 @@ class Training:
     seed: int
     epochs: int
     bf16: bool
+    ranks: Ranks
     devices: tuple[torch.device, ...]
     model: AlexNet | Towers
     optimiser: PaperSGD
@@ -124,9 +130,18 @@ class Training:
         """Go on from a checkpoint."""
         for name, pieces in self.pieces().items():
             put(pieces, saved.tensors[name])
-        self.epoch, self.batch, self.step = (saved.state[key] for key in ("epoch", "batch", "step"))
-        self.schedule = ScheduleState(**saved.state["schedule"])
-        self.tally = Tally(**saved.state["tally"])
+        self._go_to(saved.state)
+
+    @torch.no_grad()
+    def follow_first_rank(self) -> None:
+        """Have on every rank what the first one has."""
+        self.ranks.copy(piece for pieces in self.pieces().values() for piece in pieces)
+        self._go_to(self.ranks.tell(self.state()))
+
+    def _go_to(self, state: dict[str, Any]) -> None:
+        self.epoch, self.batch, self.step = (state[key] for key in ("epoch", "batch", "step"))
+        self.schedule = ScheduleState(**state["schedule"])
+        self.tally = Tally(**state["tally"])
 
 
 @dataclass(frozen=True)
@@ -172,7 +187,7 @@ class EpochRecord:
 Event = Started | Step | EpochRecord
 
 
-def prepare_training(settings: Settings, store: Store) -> Training:
+def prepare_training(settings: Settings, store: Store, ranks: Ranks = ALONE) -> Training:
     """A fresh run: net, optimiser and views. Raises ReproError for unknown names and a store that does not fit."""
     configuration = configure(settings.variant, settings.recipe, settings.scale, len(store.classes))
     if store.size != configuration.scale.image_size:
@@ -184,7 +199,7 @@ def prepare_training(settings: Settings, store: Store) -> Training:
         configuration = replace(configuration, recipe=replace(configuration.recipe, lr=settings.lr))
     if "val" not in store.splits and isinstance(configuration.recipe.schedule, Plateau):
         raise ReproError(f"the store '{store.path}' has no val split, by which the rate is lowered: add a val folder")
-    devices = find_devices(settings.devices)
+    devices = find_devices(settings.devices, ranks.local_rank, ranks.local_count)
     recipe = configuration.recipe
     weights = torch.Generator().manual_seed(sampling.torch_seed(settings.seed, WEIGHTS))
     model = AlexNet(configuration.network).initialise(recipe.initialisation, weights)
@@ -201,6 +216,7 @@ def prepare_training(settings: Settings, store: Store) -> Training:
         seed=settings.seed,
         epochs=settings.epochs or configuration.epochs,
         bf16=settings.precision == "bf16",
+        ranks=ranks,
         devices=devices,
         model=placed,
         optimiser=optimiser(placed, recipe),
@@ -225,12 +241,14 @@ def fit(training: Training) -> Iterator[Step | EpochRecord]:
         )
         for group in training.optimiser.param_groups:
             group["lr"] = learning_rate(recipe, group["name"], training.schedule.drops, training.epoch)
+        colour = training.epoch <= (recipe.colour_until or training.epoch)
         training.model.train()
         while training.batch < training.batches:
             started = time.perf_counter()
             batch = draws[training.batch * size : (training.batch + 1) * size]
-            masks.begin(sampling.torch_seed(training.seed, DROPOUT, training.step), len(batch), slice(0, len(batch)))
-            _update(training, batch, colour=training.epoch <= (recipe.colour_until or training.epoch))
+            rows = training.ranks.share(len(batch))
+            masks.begin(sampling.torch_seed(training.seed, DROPOUT, training.step), len(batch), rows)
+            _update(training, batch, rows, colour)
             training.tally.seconds += time.perf_counter() - started
             training.batch += 1
             training.step += 1
@@ -238,26 +256,28 @@ def fit(training: Training) -> Iterator[Step | EpochRecord]:
         yield _end_epoch(training, chance)
 
 
-def _update(training: Training, draws: Draws, colour: bool) -> None:
-    """One step of gradient descent on the images of `draws`."""
-    train, device = training.store.splits["train"], training.devices[0]
+def _update(training: Training, batch: Draws, rows: slice, colour: bool) -> None:
+    """One step of gradient descent on the images of `batch`, of which this rank computes `rows`."""
+    train, draws, device = training.store.splits["train"], batch[rows], training.devices[0]
     labels = torch.from_numpy(train.labels[draws.index]).to(device)
     images = training.views.training(train.images(draws.index), draws, colour)
     with torch.autocast(device.type, torch.bfloat16, enabled=training.bf16):
         logits = training.model(images)
-    loss = F.cross_entropy(logits.float(), labels)
-    value = loss.item()
+    # A rank's part of the mean over the batch: the parts, and so their gradients, add up to it.
+    loss = F.cross_entropy(logits.float(), labels, reduction="sum") / len(batch)
+    value, wrong = training.ranks.total(loss.item(), int((logits.argmax(1) != labels).sum()))
     if not math.isfinite(value):
         raise ReproError(
             f"the loss is {value} at step {training.step} (epoch {training.epoch}, images "
-            f"{', '.join(map(str, draws.index[:4]))}, …); nothing was updated: try --precision fp32 or another --seed"
+            f"{', '.join(map(str, batch.index[:4]))}, …); nothing was updated: try --precision fp32 or another --seed"
         )
     training.optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
+    training.ranks.add_up(weight.grad for weight in training.model.parameters() if weight.grad is not None)
     training.optimiser.step()
-    training.tally.loss += value * len(labels)
-    training.tally.wrong += int((logits.argmax(1) != labels).sum())
-    training.tally.images += len(labels)
+    training.tally.loss += value * len(batch)
+    training.tally.wrong += int(wrong)
+    training.tally.images += len(batch)
 
 
 def _step(training: Training) -> Step:
@@ -274,10 +294,7 @@ def _step(training: Training) -> Step:
 def _end_epoch(training: Training, chance: Chance) -> EpochRecord:
     """Validate, move the schedule on, and begin the next epoch."""
     started = time.perf_counter()
-    val_top1, val_top5 = None, None
-    if "val" in training.store.splits:
-        answers = predict([training.model], training.views, training.store.splits["val"], bf16=training.bf16)
-        val_top1, val_top5 = answers.error(1), answers.error(5)
+    val_top1, val_top5 = _validate(training)
     recipe, tally = training.configuration.recipe, training.tally
     record = EpochRecord(
         epoch=training.epoch,
@@ -296,6 +313,16 @@ def _end_epoch(training: Training, chance: Chance) -> EpochRecord:
     training.schedule = advance(recipe.schedule, training.schedule, training.epoch, training.epochs, error, chance)
     training.epoch, training.batch, training.tally = training.epoch + 1, 0, Tally()
     return record
+
+
+def _validate(training: Training) -> tuple[float | None, float | None]:
+    """Top-1 and top-5 error on the val split in percent, each rank answering for a part; None without the split."""
+    val, ranks = training.store.splits.get("val"), training.ranks
+    if val is None:
+        return None, None
+    share = slice(ranks.rank, None, ranks.count)
+    top1, top5 = ranks.total(*count_wrong(training.model, training.views, val, training.bf16, share))
+    return 100 * top1 / len(val), 100 * top5 / len(val)
 
 
 def _stall(loss: float, classes: int, recipe: Recipe) -> str | None:
@@ -325,44 +352,62 @@ def train(
     `stop_signal` is asked after every update; once it answers with a signal's number, the run is saved and
     Stopped is raised. Raises ReproError for settings, data or files that the user must mend.
     """
-    training = prepare_training(settings, open_store(data))
-    run = _open_folder(settings, training, data, out, resume)
-    with runs.claim(run):
-        if run.weights.exists():
+    with join() as ranks, ExitStack() as held:
+        training = ranks.together(lambda: prepare_training(settings, open_store(data), ranks))
+        record = _record(settings, training, data)
+        leader = ranks.tell(record)
+        ranks.together(lambda: _check_same_run(leader, record))
+        path = out / _name(settings, training)
+        # The first rank alone has to do with the run's folder.
+        run = ranks.together(lambda: held.enter_context(_claimed_folder(path, record, resume)) if ranks.first else None)
+        if ranks.tell(run is not None and run.weights.exists()):
             return
-        saved = checkpoint.load_newest(run.checkpoints)
-        if saved:
-            training.restore(saved)
-        runs.cut_log(run, training.epoch - 1)
-        yield Started(run.path, training.epoch, training.epochs, training.batches)
-        yield from _recorded(training, run, stop_signal)
-        weights = {name: value for name, value in training.tensors().items() if not name.startswith("velocity.")}
-        atomic.write(run.weights, safetensors.torch.save(weights))
-        shutil.rmtree(run.checkpoints)
+        if run:
+            saved = checkpoint.load_newest(run.checkpoints)
+            if saved:
+                training.restore(saved)
+            runs.cut_log(run, training.epoch - 1)
+        training.follow_first_rank()
+        if run:
+            yield Started(run.path, training.epoch, training.epochs, training.batches)
+        for event in _recorded(training, run, stop_signal):
+            if run:
+                yield event
+        if run:
+            weights = {name: value for name, value in training.tensors().items() if not name.startswith("velocity.")}
+            atomic.write(run.weights, safetensors.torch.save(weights))
+            shutil.rmtree(run.checkpoints)
 
 
-def _recorded(training: Training, run: runs.Run, stop_signal: Callable[[], int | None]) -> Iterator[Step | EpochRecord]:
-    """`fit`, with every epoch in the log, and checkpoints."""
+def _recorded(
+    training: Training, run: runs.Run | None, stop_signal: Callable[[], int | None]
+) -> Iterator[Step | EpochRecord]:
+    """`fit`, with every epoch in the log, and checkpoints, if there is a `run` to keep them in."""
     last_save = time.monotonic()
     for event in fit(training):
-        if isinstance(event, EpochRecord):
+        if run and isinstance(event, EpochRecord):
             runs.append_log(run, asdict(event))
-        stopped_by = stop_signal()
-        if stopped_by or isinstance(event, EpochRecord) or time.monotonic() - last_save > SAVE_SECONDS:
+        stopped_by = training.ranks.largest(stop_signal() or 0)
+        due = stopped_by or isinstance(event, EpochRecord) or time.monotonic() - last_save > SAVE_SECONDS
+        if run and due:
             checkpoint.save(run.checkpoints, training.step, training.tensors(), training.state())
             last_save = time.monotonic()
         yield event
         if stopped_by:
+            training.ranks.largest(0)  # torchrun ends all ranks when one ends: none may before the first has saved
             raise Stopped(stopped_by, f"saved after update {training.step}; go on with --resume")
 
 
-def _open_folder(settings: Settings, training: Training, data: Path, out: Path, resume: bool) -> runs.Run:
-    """The run's folder, new or to be resumed."""
+def _name(settings: Settings, training: Training) -> str:
+    """The name of the run's folder."""
+    tuned = settings.init_from is not None and training.configuration.variant.begins_from is None
+    return runs.run_name(settings.variant, settings.recipe, settings.scale, [settings.seed], settings.lr, tuned)
+
+
+def _record(settings: Settings, training: Training, data: Path) -> dict[str, Any]:
+    """What `run.json` says of the run."""
     configuration = training.configuration
-    tuned = settings.init_from is not None and configuration.variant.begins_from is None
-    name = runs.run_name(settings.variant, settings.recipe, settings.scale, [settings.seed], settings.lr, tuned)
-    path = out / name
-    record = {
+    return {
         "format": runs.FORMAT,
         "variant": settings.variant,
         "recipe": settings.recipe,
@@ -371,14 +416,34 @@ def _open_folder(settings: Settings, training: Training, data: Path, out: Path, 
         "epochs": training.epochs,
         "precision": settings.precision,
         "devices": [str(device) for device in training.devices],
+        "ranks": training.ranks.count,
         "init_from": origin(settings.init_from) if settings.init_from else None,
         "network": [{"layer": type(layer).__name__} | asdict(layer) for layer in configuration.network.layers],
         "input_size": configuration.network.input_size,
         "settings": asdict(configuration.recipe),
         "data": runs.data_record(training.store),
-        "command": settings.command(data),
+        "command": settings.command(data, training.ranks),
         **runs.provenance(),
     }
+
+
+def _check_same_run(leader: dict[str, Any], record: dict[str, Any]) -> None:
+    """Raise ReproError if this rank was started with other settings or data than the first."""
+    differences = _differences(leader, record)
+    if differences:
+        raise ReproError(f"this is another run than rank 0's: {'; '.join(differences)}; start all ranks alike")
+
+
+@contextmanager
+def _claimed_folder(path: Path, record: dict[str, Any], resume: bool) -> Iterator[runs.Run]:
+    """The run's folder, kept from other processes."""
+    run = _open_folder(path, record, resume)
+    with runs.claim(run):
+        yield run
+
+
+def _open_folder(path: Path, record: dict[str, Any], resume: bool) -> runs.Run:
+    """The run's folder, new or to be resumed."""
     if not path.exists():
         return runs.create(path, record)
     if not resume:
@@ -399,7 +464,7 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [
         f"its {key} is {old}, not {new}" if key not in ("network", "settings") else f"its {key} differs"
         for key, old, new in pairs
-        if old != _as_json(new)
+        if _as_json(old) != _as_json(new)
     ]
 
 

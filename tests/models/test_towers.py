@@ -1,5 +1,7 @@
 """The two-device split against the one-device net: outputs, gradients, masks, and the bytes that cross."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -99,6 +101,12 @@ def test_the_bytes_that_cross_at_the_paper_s_own_size() -> None:
     # In the authors' program LRN stays within a tower.
     within = [row for row in PAPER_SIZE if not row.layer.startswith("lrn")]
     assert list(crossings(configure("alexnet", "authors").network)) == within
+
+
+def test_the_bytes_that_cross_are_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "devices.md").read_text(encoding="utf-8")
+    documented = [line.split(" | ")[:3] for line in text.splitlines() if line.count("|") == 5]
+    assert documented[2:] == [[f"| {row.layer}", f"{row.forward:,}", f"{row.backward:,}"] for row in PAPER_SIZE]
 
 
 @pytest.mark.parametrize("network", WITH_TOWERS)
