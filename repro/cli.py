@@ -115,6 +115,7 @@ def train(
         Literal["fp32", "bf16"], typer.Option(help="bf16 is faster on processors that have it.")
     ] = "fp32",
     init_from: Annotated[Path | None, typer.Option(help="Begin with the weights of this finished run.")] = None,
+    save_minutes: Annotated[float, typer.Option(min=0, help="Time between two checkpoints within an epoch.")] = 10.0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run if it has begun.")] = False,
 ) -> None:
     """Train a net of the paper (Sec. 3 to 5); stopped at any time, it goes on with --resume."""
@@ -124,7 +125,7 @@ def train(
 
     settings = stage.Settings(variant, recipe, scale, seed, epochs, lr, devices, precision, init_from)
     with deferred() as stop_signal, training_display(console) as show:
-        for event in stage.train(settings, data, out, resume, stop_signal):
+        for event in stage.train(settings, data, out, resume, stop_signal, save_minutes):
             show(event)
 
 

@@ -36,7 +36,7 @@ from repro.ranks import ALONE, Ranks, join
 from repro.schedule import Chance, ScheduleState, advance
 from repro.transfer import carry_over, origin
 
-SAVE_SECONDS = 600.0  # what a crash costs at most
+SAVE_MINUTES = 10.0  # what a crash costs at most
 
 
 @dataclass(frozen=True)
@@ -345,10 +345,12 @@ def train(
     out: Path,
     resume: bool = False,
     stop_signal: Callable[[], int | None] = lambda: None,
+    save_minutes: float = SAVE_MINUTES,
 ) -> Iterator[Event]:
     """Train a run in its folder below `out`, with log and checkpoints; yields what happens.
 
     `resume` goes on from the newest checkpoint, or begins if there is none; a finished run yields nothing more.
+    Checkpoints are saved after every epoch, and within one every `save_minutes`.
     `stop_signal` is asked after every update; once it answers with a signal's number, the run is saved and
     Stopped is raised. Raises ReproError for settings, data or files that the user must mend.
     """
@@ -370,7 +372,7 @@ def train(
         training.follow_first_rank()
         if run:
             yield Started(run.path, training.epoch, training.epochs, training.batches)
-        for event in _recorded(training, run, stop_signal):
+        for event in _recorded(training, run, stop_signal, save_minutes):
             if run:
                 yield event
         if run:
@@ -380,7 +382,7 @@ def train(
 
 
 def _recorded(
-    training: Training, run: runs.Run | None, stop_signal: Callable[[], int | None]
+    training: Training, run: runs.Run | None, stop_signal: Callable[[], int | None], save_minutes: float
 ) -> Iterator[Step | EpochRecord]:
     """`fit`, with every epoch in the log, and checkpoints, if there is a `run` to keep them in."""
     last_save = time.monotonic()
@@ -388,7 +390,7 @@ def _recorded(
         if run and isinstance(event, EpochRecord):
             runs.append_log(run, asdict(event))
         stopped_by = training.ranks.largest(stop_signal() or 0)
-        due = stopped_by or isinstance(event, EpochRecord) or time.monotonic() - last_save > SAVE_SECONDS
+        due = stopped_by or isinstance(event, EpochRecord) or time.monotonic() - last_save > 60 * save_minutes
         if run and due:
             checkpoint.save(run.checkpoints, training.step, training.tensors(), training.state())
             last_save = time.monotonic()

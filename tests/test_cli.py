@@ -22,7 +22,7 @@ OPTIONS = {
     "prepare": {"--out", "--source", "--size", "--limit-per-class", "--workers", "--seed"},
     "train": {
         "--variant", "--data", "--out", "--recipe", "--scale", "--seed", "--epochs", "--lr", "--devices", "--precision",
-        "--init-from", "--resume",
+        "--init-from", "--resume", "--save-minutes",
     },
     "evaluate": {"--data", "--split", "--views", "--devices"},
     "report": {"--runs", "--out", "--compare", "--strict"},
