@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from repro.errors import ReproError
 
@@ -19,8 +19,7 @@ def write(path: Path, content: bytes) -> None:
     try:
         with open(partial, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            sync(file)
         os.replace(partial, path)
         sync_folder(path.parent)
     except OSError as error:
@@ -31,6 +30,12 @@ def write(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`write` for a JSON document; NaN is refused, for no other reader accepts it."""
     write(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def sync(file: IO[Any]) -> None:
+    """Have what was written to an open file on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

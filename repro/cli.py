@@ -30,6 +30,7 @@ app = typer.Typer(
         "and figures, each number held against the paper's. Begin with: repro demo"
     ),
 )
+SHOWN = 20  # lines about single images; the manifest has them all
 console = Console(soft_wrap=not sys.stdout.isatty())
 
 
@@ -69,12 +70,15 @@ def _options(
 
 @app.command()
 def prepare(
-    dataset: Annotated[str, typer.Argument(help="folder, cifar10 or synthetic; see: repro list datasets")],
+    dataset: Annotated[str, typer.Argument(help="ilsvrc2012, imagenette, folder, …; see: repro list datasets")],
     out: Annotated[Path, typer.Option(help="The store to make, a new folder.")],
     source: Annotated[Path | None, typer.Option(help="Where the images are; without it they are fetched.")] = None,
     size: Annotated[int | None, typer.Option(help="Shorter side and crop, pixels [default: the data set's]")] = None,
     limit_per_class: Annotated[int | None, typer.Option(help="Keep at most so many images of each class.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that decode [default: all processors]")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler, whose workers decode.")] = None,
+    encoding: Annotated[Literal["raw", "jpeg"], typer.Option(help="jpeg: a fifth of the disk, but slower.")] = "raw",
+    allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Go on without what is missing.")] = False,
     seed: Annotated[int, typer.Option(help="Of whatever is drawn: a split, a subset, generated images.")] = 0,
 ) -> None:
     """Turn images into a store: square, of one size, with their statistics (Sec. 2)."""
@@ -89,13 +93,21 @@ def prepare(
             size=size,
             limit_per_class=limit_per_class,
             workers=workers,
+            scheduler=scheduler,
+            encoding=encoding,
+            allow_partial=allow_partial,
             seed=seed,
             on_progress=show,
+            on_note=lambda line: console.print(line, markup=False, highlight=False),
         )
     counts = ", ".join(f"{len(split):,} {name}" for name, split in store.splits.items())
     console.print(f"{out}: {counts} images of {store.size}×{store.size} in {len(store.classes)} classes")
-    for rejected in store.manifest["rejected"]:
-        console.print(f"left out {rejected['name']}: {rejected['reason']}", style="yellow", markup=False)
+    for kind, what in (("rejected", "left out"), ("damaged", "damaged, but used,")):
+        found = store.manifest[kind]
+        for image in found[:SHOWN]:
+            console.print(f"{what} {image['name']}: {image['reason']}", style="yellow", markup=False)
+        if len(found) > SHOWN:
+            console.print(f"… {len(found):,} in all, listed in manifest.json as {kind}", style="yellow")
 
 
 @app.command()

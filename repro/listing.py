@@ -32,12 +32,12 @@ def ensembles() -> Table:
 
 
 def datasets() -> Table:
-    """Each data set that can be prepared: what it is, how to get it, what the paper used it for."""
-    from repro.prepare import DATASETS
+    """Each data set that can be prepared: what it is, how to get it, how large it is, what the paper used it for."""
+    from repro.data.sources.datasets import DATASETS
 
-    table = Table("data set", "what it is", "how to get it", "--source expects", "used for")
+    table = Table("data set", "what it is", "how to get it", "how large", "--source expects", "used for")
     for name, dataset in DATASETS.items():
-        table.add_row(name, dataset.description, dataset.get, dataset.layout, dataset.used_for)
+        table.add_row(name, dataset.description, dataset.get, dataset.download, dataset.layout, dataset.used_for)
     return table
 
 

@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import multiprocessing
 import os
 import shutil
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.features
+from numpy.typing import NDArray
 
-from repro import atomic
-from repro.data.pixels import UndecodableImage, to_square
-from repro.data.sources.cifar10 import cifar10
-from repro.data.sources.folder import folder
-from repro.data.sources.source import ImageReference, Source, by_class, choose
-from repro.data.sources.synthetic import synthetic
+from repro.construction import Site, construction
+from repro.data.pixels import UndecodableImage, decode
+from repro.data.shards import ShardNotes, ShardTask, finish, make_shard, read_notes, read_sums
+from repro.data.sources.datasets import DATASETS
+from repro.data.sources.source import ImageReference, Source, choose
 from repro.data.statistics import PixelStatistics
 from repro.data.store import (
+    ENCODINGS,
     FORMAT,
     SPLITS,
     VERSION,
-    ShardRecord,
+    ClassInfo,
     Store,
     fingerprint,
     open_store,
@@ -39,51 +40,16 @@ from repro.data.store import (
     write_manifest,
     write_names,
 )
-from repro.errors import ReproError
+from repro.errors import ReproError, unknown
+from repro.progress import duration
+from repro.workers import Crew, dask_crew, local_crew
 
-SHARD_IMAGES = 512  # 100 MB of 256×256: what a worker holds in memory, and what is lost when one is stopped
+SHARD_IMAGES = 512  # 100 MB of 256×256: what is lost when a worker is stopped
 POOL_IMAGES = 1000  # fewer are done sooner than worker processes have started
 REJECTED_SHARE = 0.001  # more undecodable images than this mean that something is wrong with the data
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A data set that can be prepared."""
-
-    description: str
-    get: str  # how to come by it
-    layout: str  # what --source expects
-    used_for: str  # what the paper used it for
-    size: int  # default side of the prepared images, pixels
-    open: Callable[[Path | None, int], Source]  # lists the images, given --source and --seed
-
-
-DATASETS: dict[str, Dataset] = {
-    "folder": Dataset(
-        description="your own images, one folder a class",
-        get="yours",
-        layout="train/CLASS/*.jpg with val/ and test/ beside train/; or CLASS/*.jpg, and one in ten becomes val",
-        used_for="the paper's pipeline on any images; Sec. 2 for the preprocessing",
-        size=256,
-        open=folder,
-    ),
-    "cifar10": Dataset(
-        description="CIFAR-10: 50,000 training and 10,000 test images of 32×32 in ten classes; no val",
-        get="downloaded when --source is left out (170 MB), or https://www.cs.toronto.edu/~kriz/cifar.html",
-        layout="cifar-10-batches-py/ (or the folder that holds it); or train/CLASS/*.png and test/CLASS/*.png",
-        used_for="Figure 1 (training error, ReLU against tanh); Sec. 3.3 (LRN: 11% test error, 13% without)",
-        size=32,
-        open=cifar10,
-    ),
-    "synthetic": Dataset(
-        description="built in: textures in ten classes that differ in orientation, frequency and colour",
-        get="generated from --seed: 3,000 training, 600 validation and 600 test images",
-        layout="none: leave out --source",
-        used_for="not in the paper; the whole pipeline in minutes, with filters like those of Figure 3",
-        size=64,
-        open=synthetic,
-    ),
-}
+SAMPLE = 16  # images that are decoded to estimate the time
+SPEED = 0.65  # of the whole, against decoding alone (benchmarks/prepare.py)
+JPEG_SHARE = 0.25  # of the raw pixels' bytes; photographs take 0.18
 
 
 def prepare(
@@ -94,151 +60,251 @@ def prepare(
     size: int | None = None,
     limit_per_class: int | None = None,
     workers: int | None = None,
+    scheduler: str | None = None,
+    encoding: str = "raw",
+    allow_partial: bool = False,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> Store:
     """Prepare a data set as a store at `out` and open it (Sec. 2).
 
     Every image is decoded to RGB, its shorter side rescaled to `size` pixels (default: the data set's own) and
     the central square cut out; mean image and RGB covariance are taken over train. `limit_per_class` keeps so
     many images of each class in each split, chosen by `seed`. `workers` processes share the work (default: all
-    processors); the store is the same to the byte for any number of them. `on_progress(done, total)` counts
-    images.
+    processors), or the workers of the Dask `scheduler` at an address; the store is the same to the byte for any
+    number of them. `encoding` of the shards is "raw" or "jpeg". `on_progress(done, total)` counts images;
+    `on_note(line)` is told what was found and what it will take.
 
     Images that cannot be decoded are listed in the manifest with their reasons. More than one in a thousand of
-    them, or a class of which none is left, is an error. On any error nothing stays behind at `out`. Raises
-    ReproError for what the user must mend.
+    them, a class of which none is left, and whatever an official data set lacks are errors, unless
+    `allow_partial`. Stopped, killed or failed, the same call goes on with the first shard that is not finished.
+    Raises ReproError for what the user must mend.
 
     Workers are spawned: a script that calls this needs `if __name__ == "__main__":`.
     """
     if dataset not in DATASETS:
-        near = difflib.get_close_matches(dataset, DATASETS, n=3, cutoff=0.5) or DATASETS
-        raise ReproError(f"unknown data set '{dataset}': did you mean {' or '.join(near)}?")
+        raise unknown("data set", dataset, DATASETS)
+    if encoding not in ENCODINGS:
+        raise unknown("--encoding", encoding, ENCODINGS)
     size = DATASETS[dataset].size if size is None else size
     _check_number("--size", size, 8, 1024)
     _check_number("--limit-per-class", limit_per_class, 1)
     _check_number("--workers", workers, 1)
     _check_number("--seed", seed, 0)
+    note = on_note or (lambda line: None)
     out = Path(out).resolve()  # `.` has no name to rename to, and a link could not be replaced
-    _check_vacant(out)
     images = DATASETS[dataset].open(None if source is None else Path(source), seed)
+    _report(images, allow_partial, note)
     splits = {
         split: _limited(images.splits[split], limit_per_class, seed) for split in SPLITS if split in images.splits
     }
-    with _building(out) as building:
+    settings = {
+        "dataset": dataset,
+        "size": size,
+        "encoding": encoding,
+        "seed": seed,
+        "limit_per_class": limit_per_class,
+        "versions": _versions(),
+    }
+    with construction(out, {**settings, "shard_images": SHARD_IMAGES}) as site:
+        _check_sums(images, site, allow_partial, note)
+        tasks = partial(_tasks, site, splits, size, encoding)
+        _make(tasks, splits, site, workers, scheduler, allow_partial, on_progress or (lambda done, total: None), note)
         manifest = {
             "format": FORMAT,
             "version": VERSION,
-            "dataset": dataset,
-            "size": size,
-            "seed": seed,
-            "limit_per_class": limit_per_class,
+            **settings,
             "classes": [asdict(info) for info in images.classes],
-            **_write_splits(building, images, splits, size, workers, on_progress),
-            "versions": _versions(),
+            **_assemble(site.store, images.classes, tasks(), size, allow_partial),
         }
-        write_manifest(building, {**manifest, "fingerprint": fingerprint(manifest)})
+        write_manifest(site.store, {**manifest, "fingerprint": fingerprint(manifest)})
     return open_store(out)
 
 
-@dataclass(frozen=True)
-class _ShardTask:
-    """The unit of work: some images of one split, to become one file. It runs anywhere that sees the disk."""
-
-    root: Path
-    file: str
-    references: Sequence[ImageReference]
-    size: int
-    statistics: bool
-
-
-@dataclass(frozen=True)
-class _ShardResult:
-    record: ShardRecord | None  # None if no image could be decoded
-    labels: list[int]
-    names: list[str]
-    rejected: list[tuple[str, str]]  # name, reason
-    source_sha256: str  # of names, labels and encoded images, rejected ones too
-    statistics: PixelStatistics | None
+def _report(images: Source, allow_partial: bool, note: Callable[[str], None]) -> None:
+    for line in images.notes:
+        note(line)
+    if images.problems:
+        if not allow_partial:
+            raise ReproError(f"{'; '.join(images.problems)}: mend it, or go on without with --allow-partial")
+        for problem in images.problems:
+            note(f"{problem}; going on without")
 
 
-def _make_shard(task: _ShardTask) -> _ShardResult:
-    pixels = np.empty((len(task.references), task.size, task.size, 3), np.uint8)
-    labels: list[int] = []
-    names: list[str] = []
-    rejected: list[tuple[str, str]] = []
-    digest = hashlib.sha256()
-    for reference in task.references:
-        digest.update(f"{reference.label} {reference.name}\n".encode(errors="surrogateescape"))
-        try:
-            image = reference.read()
-            digest.update(hashlib.sha256(image if isinstance(image, bytes) else image.tobytes()).digest())
-            pixels[len(labels)] = to_square(image, task.size)
-        except OSError as error:
-            rejected.append((reference.name, f"cannot be read: {error.strerror or error}"))
-        except UndecodableImage as error:
-            rejected.append((reference.name, str(error)))
+def _check_sums(images: Source, site: Site, allow_partial: bool, note: Callable[[str], None]) -> None:
+    """Hold the source's files against the published checksums: once, for it takes minutes."""
+    checked = site.path / "checked"
+    if checked.exists():
+        return
+    for path, expected in images.md5.items():
+        note(f"checking {path.name} ({path.stat().st_size / 1e9:,.1f} GB) against its published MD5")
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        problem = f"'{path}' has the MD5 {found}, the official file {expected}"
+        if found == expected:
+            note(f"{path.name} is the official file")
+        elif allow_partial:
+            note(f"{problem}; going on with it")
         else:
-            labels.append(reference.label)
-            names.append(reference.name)
-    pixels = pixels[: len(labels)]
-    statistics = None
-    if task.statistics:
-        statistics = PixelStatistics(task.size)
-        statistics.add(pixels)
-    record = None
-    if labels:
-        record = ShardRecord(**asdict(write_array(task.root, task.file, pixels)), images=len(labels))
-    return _ShardResult(record, labels, names, rejected, digest.hexdigest(), statistics)
+            raise ReproError(f"{problem}: fetch it again, or take it as it is with --allow-partial")
+    checked.touch()
 
 
-def _write_splits(
-    root: Path,
-    source: Source,
-    splits: dict[str, list[ImageReference]],
-    size: int,
-    workers: int | None,
-    on_progress: Callable[[int, int], None] | None,
-) -> dict[str, Any]:
-    """Write shards, labels, names and statistics; return the part of the manifest that describes them."""
-    tasks: list[tuple[str, _ShardTask]] = []
+def _tasks(site: Site, splits: dict[str, Sequence[ImageReference]], size: int, encoding: str) -> Iterator[ShardTask]:
+    """All tasks, made one by one: together they would hold a reference to every image."""
     for split, references in splits.items():
-        (root / split).mkdir()
+        for folder in (site.store, site.notes):
+            (folder / split).mkdir(exist_ok=True)
         for number, start in enumerate(range(0, len(references), SHARD_IMAGES)):
-            file = f"{split}/{number:05}.npy"
             chunk = references[start : start + SHARD_IMAGES]
-            tasks.append((split, _ShardTask(root, file, chunk, size, statistics=split == "train")))
+            yield ShardTask(str(site.store), str(site.notes), split, number, chunk, size, encoding)
 
-    total = sum(len(references) for references in splits.values())
-    done = 0
+
+class _Tally:
+    """Counts what is done; too much that cannot be used is an error."""
+
+    def __init__(self, total: int, allow_partial: bool) -> None:
+        self.done = 0
+        self.total = total
+        self._bearable = total if allow_partial else REJECTED_SHARE * total
+        self._rejected: list[tuple[int, str, str]] = []
+
+    def add(self, notes: ShardNotes) -> None:
+        self.done += len(notes.labels) + len(notes.rejected)
+        self._rejected += notes.rejected
+        if len(self._rejected) > self._bearable:
+            _, name, reason = self._rejected[0]
+            raise ReproError(
+                f"{len(self._rejected)} of {self.done} images cannot be used, the first is '{name}' ({reason}): mend "
+                "or remove them, or go on without them with --allow-partial"
+            )
+
+
+def _make(
+    tasks: Callable[[], Iterable[ShardTask]],
+    splits: dict[str, Sequence[ImageReference]],
+    site: Site,
+    workers: int | None,
+    scheduler: str | None,
+    allow_partial: bool,
+    on_progress: Callable[[int, int], None],
+    note: Callable[[str], None],
+) -> None:
+    """Make every shard that is not finished yet."""
+    tally = _Tally(sum(len(references) for references in splits.values()), allow_partial)
+    room = shards = 0
+    for task in tasks():
+        notes = read_notes(task)
+        if notes:
+            tally.add(notes)
+        else:
+            task.finished.unlink(missing_ok=True)
+            shards += 1
+            room += _bytes_for(task)
+    left = tally.total - tally.done
+    _check_room(site, room, note)
+    if tally.done:
+        note(f"{tally.done:,} images are done already, {left:,} are left")
+    workers = min(workers or os.cpu_count() or 1, shards) if left >= POOL_IMAGES else 1
+    with dask_crew(scheduler) if scheduler else local_crew(max(workers, 1)) as crew:
+        if left >= POOL_IMAGES:
+            note(_estimate(next(iter(splits.values())), left, crew.workers))
+        on_progress(tally.done, tally.total)
+        for notes in _made((task for task in tasks() if not task.finished.exists()), crew):
+            tally.add(notes)
+            on_progress(tally.done, tally.total)
+
+
+def _made(tasks: Iterable[ShardTask], crew: Crew) -> Iterator[ShardNotes]:
+    """The notes of each task when it is finished, in order; as many are under way as the crew can use."""
+    under_way: deque[tuple[ShardTask, Future[None]]] = deque()
+    for task in tasks:
+        under_way.append((task, crew.executor.submit(make_shard, task)))
+        if len(under_way) >= crew.ahead:
+            yield _finished(*under_way.popleft())
+    while under_way:
+        yield _finished(*under_way.popleft())
+
+
+def _finished(task: ShardTask, future: Future[None]) -> ShardNotes:
+    future.result()
+    return finish(task)
+
+
+def _bytes_for(task: ShardTask) -> int:
+    pixels = 3 * task.size**2
+    share = JPEG_SHARE if task.encoding == "jpeg" else 1
+    return int(len(task.references) * pixels * share) + 4 * pixels  # the notes hold a sum for each pixel
+
+
+def _check_room(site: Site, needed: int, note: Callable[[str], None]) -> None:
+    free = shutil.disk_usage(site.path).free
+    if needed > free:
+        raise ReproError(
+            f"the store needs {needed / 1e9:,.2f} GB, the disk of '{site.path.parent}' has {free / 1e9:,.2f} GB free: "
+            "make room, name another disk with --out, or take less of it with --encoding jpeg or --size"
+        )
+    note(f"needs {needed / 1e9:,.2f} GB, of {free / 1e9:,.2f} GB free")
+
+
+def _estimate(references: Sequence[ImageReference], left: int, workers: int) -> str:
+    """How long it will take, from the time in which Pillow decodes a few images."""
+    places = np.linspace(0, len(references) - 1, SAMPLE, dtype=int).tolist()
+    began = time.perf_counter()
+    for place in places:
+        with suppress(OSError, UndecodableImage):
+            image = references[place].read()
+            if isinstance(image, bytes):
+                decode(image)
+    each = (time.perf_counter() - began) / SAMPLE / SPEED
+    return f"{left:,} images will take about {duration(each * left / workers)} with {workers} at work"
+
+
+def _assemble(
+    root: Path, classes: Sequence[ClassInfo], tasks: Iterable[ShardTask], size: int, allow_partial: bool
+) -> dict[str, Any]:
+    """Write labels, names and mean image; return the part of the manifest that describes them and the shards."""
+    described: dict[str, Any] = {}
+    rejected: list[dict[str, str]] = []
+    damaged: list[dict[str, str]] = []
     statistics = PixelStatistics(size)
     digest = hashlib.sha256()
-    rejected: list[dict[str, str]] = []
-    results: dict[str, list[_ShardResult]] = {split: [] for split in splits}
-    for (split, task), result in zip(tasks, _run([task for _, task in tasks], total, workers), strict=True):
-        results[split].append(result)
-        digest.update(result.source_sha256.encode())
-        rejected += [{"split": split, "name": name, "reason": reason} for name, reason in result.rejected]
-        if result.statistics:
-            statistics.merge(result.statistics)
-        done += len(task.references)
-        if len(rejected) > REJECTED_SHARE * total:
-            raise ReproError(
-                f"{len(rejected)} of {done} images cannot be used, the first is '{rejected[0]['name']}' "
-                f"({rejected[0]['reason']}): mend or remove them"
-            )
-        if on_progress:
-            on_progress(done, total)
+    for split, group in groupby(tasks, key=lambda task: task.split):
+        labels: list[NDArray[np.int64]] = []
+        shards: list[dict[str, Any]] = []
+        unused: set[int] = set()
 
-    described: dict[str, Any] = {}
-    for split, parts in results.items():
-        labels = np.array([label for part in parts for label in part.labels], np.int64)
-        _check_classes_left(source, split, splits[split], labels)
+        def names() -> Iterator[str]:
+            """Names, one shard after the other; what else the notes say is collected on the way."""
+            for task in group:  # noqa: B023
+                notes = read_notes(task)
+                if notes is None:
+                    raise OSError(f"'{task.file}' has gone")
+                digest.update(notes.source_sha256.encode())
+                labels.append(np.array(notes.labels, np.int64))  # noqa: B023
+                shards.extend([asdict(notes.record)] if notes.record else [])  # noqa: B023
+                unused.update(label for label, _, _ in notes.rejected)  # noqa: B023
+                rejected.extend(_entries(task.split, ((name, reason) for _, name, reason in notes.rejected)))
+                damaged.extend(_entries(task.split, notes.damaged))
+                if task.split == "train":
+                    statistics.merge(read_sums(task))
+                yield from notes.names
+
+        names_record = write_names(root, f"{split}/names.jsonl", names())
+        for file in (
+            set((root / split).glob("*.*")) - {root / shard["file"] for shard in shards} - {root / names_record.file}
+        ):
+            file.unlink()  # of an earlier call, when there were more images
+        all_labels = np.concatenate(labels)
+        lost = sorted(unused - set(np.unique(all_labels).tolist()))
+        if not len(all_labels) or (lost and not allow_partial):
+            raise ReproError(f"of class '{classes[lost[0]].id}' in {split} no image can be decoded")
         described[split] = {
-            "images": len(labels),
-            "labels": asdict(write_array(root, f"{split}/labels.npy", labels)),
-            "names": asdict(write_names(root, f"{split}/names.jsonl", (name for part in parts for name in part.names))),
-            "shards": [asdict(part.record) for part in parts if part.record],
+            "images": len(all_labels),
+            "labels": asdict(write_array(root, f"{split}/labels.npy", all_labels)),
+            "names": asdict(names_record),
+            "shards": shards,
         }
     return {
         "splits": described,
@@ -248,64 +314,13 @@ def _write_splits(
             "covariance": statistics.covariance().tolist(),
         },
         "rejected": rejected,
+        "damaged": damaged,
         "source_fingerprint": digest.hexdigest(),
     }
 
 
-def _run(tasks: list[_ShardTask], images: int, workers: int | None) -> Iterator[_ShardResult]:
-    """Results in the order of the tasks, from this process or from a pool."""
-    workers = min(workers or os.cpu_count() or 1, len(tasks))
-    if workers == 1 or images < POOL_IMAGES:
-        yield from map(_make_shard, tasks)
-        return
-    # Spawned, not forked: the caller may hold threads and locks.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_ignore_interrupt)
-    try:
-        yield from pool.map(_make_shard, tasks)
-    except BrokenProcessPool as error:
-        raise ReproError(f"a worker was killed, perhaps for want of memory: try --workers {workers // 2}") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _ignore_interrupt() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the main process, which stops the pool
-
-
-@contextmanager
-def _building(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its place if all goes well, and vanishes if not."""
-    building = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    made = [parent for parent in out.parents if not parent.exists()]
-    try:
-        building.mkdir(parents=True)
-        yield building
-        building.rename(out)
-        atomic.sync_folder(out.parent)
-    except BaseException as error:
-        shutil.rmtree(building, ignore_errors=True)
-        for parent in made:
-            with suppress(OSError):
-                parent.rmdir()
-        if isinstance(error, OSError):
-            raise ReproError(f"cannot write the store '{out}': {error.strerror or error}") from error
-        raise
-
-
-def _check_vacant(out: Path) -> None:
-    try:
-        vacant = not any(out.iterdir())
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise ReproError(f"cannot write the store '{out}': {error.strerror}") from error
-    if not vacant:
-        raise ReproError(f"'{out}' is not empty: remove it, or name another folder with --out")
-
-
-def _check_classes_left(source: Source, split: str, wanted: Sequence[ImageReference], labels: Any) -> None:
-    for label in sorted({reference.label for reference in wanted} - set(labels.tolist())):
-        raise ReproError(f"of class '{source.classes[label].id}' in {split} no image can be decoded")
+def _entries(split: str, found: Iterable[tuple[str, str]]) -> Iterator[dict[str, str]]:
+    return ({"split": split, "name": name, "reason": reason} for name, reason in found)
 
 
 def _check_number(option: str, value: int | None, least: int, most: int | None = None) -> None:
@@ -314,19 +329,19 @@ def _check_number(option: str, value: int | None, least: int, most: int | None =
         raise ReproError(f"{option} is {value}: it must be {bounds}")
 
 
-def _limited(references: Sequence[ImageReference], limit: int | None, seed: int) -> list[ImageReference]:
+def _limited(references: Sequence[ImageReference], limit: int | None, seed: int) -> Sequence[ImageReference]:
     if limit is None:
-        return list(references)
-    kept: set[str] = set()
-    for group in by_class(references).values():
-        kept |= choose(group, limit, seed)
-    return [reference for reference in references if reference.name in kept]
+        return references
+    groups: dict[int, list[tuple[str, int]]] = {}
+    for place, reference in enumerate(references):
+        groups.setdefault(reference.label, []).append((reference.name, place))
+    kept = [place for group in groups.values() for place in choose(group, limit, seed)]
+    return [references[place] for place in sorted(kept)]
 
 
 def _versions() -> dict[str, str]:
     """What the pixels depend on."""
     return {
-        "numpy": version("numpy"),
-        "pillow": version("pillow"),
+        **{name: version(name) for name in ("numpy", "pillow", "torch", "torchvision")},
         "libjpeg_turbo": PIL.features.version("libjpeg_turbo") or "none",
     }

@@ -16,23 +16,40 @@ PLAIN_SECONDS = 15.0  # between two plain lines
 def meter(console: Console, title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """Shows work as it is done; gives the function to call with the count done and the count in all."""
     started = last = time.monotonic()
+    before: int | None = None  # what was done at first: by an earlier call of the command, and no measure of speed
 
-    def rate(done: int) -> str:
-        return f"{done / max(time.monotonic() - started, 1e-9):,.0f} {unit}/s"
+    def rate(done: int, total: int) -> float:
+        nonlocal before
+        if before is None:
+            before = 0 if done == total else done
+        return (done - before) / max(time.monotonic() - started, 1e-9)
 
     if console.is_terminal:
         with _bar(console) as bar:
             task = bar.add_task(title, total=None, figures="")
-            yield lambda done, total: bar.update(task, completed=done, total=total, figures=rate(done))
+            yield lambda done, total: bar.update(
+                task, completed=done, total=total, figures=f"{rate(done, total):,.0f} {unit}/s"
+            )
         return
 
     def line(done: int, total: int) -> None:
         nonlocal last
+        speed = rate(done, total)
         if done == total or time.monotonic() - last > PLAIN_SECONDS:
             last = time.monotonic()
-            console.print(f"{title}: {done:,} of {total:,} {unit}, {rate(done)}")
+            left = f", {duration((total - done) / speed)} left" if speed and done < total else ""
+            console.print(f"{title}: {done:,} of {total:,} {unit}, {speed:,.0f} {unit}/s{left}")
 
     yield line
+
+
+def duration(seconds: float) -> str:
+    """A time for people: 40 s, 12 min, 3.5 h or 2.1 days."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
 
 
 @contextmanager

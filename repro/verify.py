@@ -27,6 +27,8 @@ def _check_hashes(store: Store, on_progress: Callable[[int, int], None] | None) 
     problems = []
     records = list(file_records(store.manifest))
     done, total = 0, sum(record.bytes for record in records)
+    if on_progress:
+        on_progress(done, total)
     for record in records:
         with (store.path / record.file).open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()

@@ -25,12 +25,15 @@ def picture(seed: int = 0, width: int = 40, height: int = 30, format: str = "JPE
     return encoded.getvalue()
 
 
-def write_pictures(root: Path, counts: dict[str, int]) -> Path:
-    """Write `counts[folder]` pictures into each folder below root, for example {"train/cats": 3}."""
+def write_pictures(root: Path, counts: dict[str, int], format: str = "JPEG") -> Path:
+    """Write `counts[folder]` pictures into each folder below root, for example {"train/cats": 3}.
+
+    Their names end in .jpg whatever the format; with PNG, worker processes need not import torch.
+    """
     for place, (folder, count) in enumerate(counts.items()):
         (root / folder).mkdir(parents=True)
         for number in range(count):
-            (root / folder / f"{number}.jpg").write_bytes(picture(1000 * place + number))
+            (root / folder / f"{number}.jpg").write_bytes(picture(1000 * place + number, format=format))
     return root
 
 

@@ -19,7 +19,10 @@ def repro(*words: object, timeout: float = 300) -> subprocess.CompletedProcess[s
 
 
 OPTIONS = {
-    "prepare": {"--out", "--source", "--size", "--limit-per-class", "--workers", "--seed"},
+    "prepare": {
+        "--out", "--source", "--size", "--limit-per-class", "--workers", "--scheduler", "--encoding", "--allow-partial",
+        "--seed",
+    },
     "train": {
         "--variant", "--data", "--out", "--recipe", "--scale", "--seed", "--epochs", "--lr", "--devices", "--precision",
         "--init-from", "--resume", "--save-minutes",

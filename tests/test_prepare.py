@@ -2,6 +2,7 @@ import errno
 import filecmp
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,12 +26,18 @@ def images(tmp_path: Path) -> Path:
 
 
 def refused(match: str, tmp_path: Path, *arguments: Any, **options: Any) -> None:
-    """Refused in one line, and nothing is left that was not there."""
+    """Refused in one line, and nothing is left that was not there but finished shards, if the line says so."""
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ReproError, match=match) as error:
         prepare(*arguments, **options)
     assert "\n" not in str(error.value)
-    assert sorted(tmp_path.rglob("*")) == before
+    after = sorted(path for path in tmp_path.rglob("*") if ".partial" not in str(path))
+    kept = list(tmp_path.rglob(".*.partial"))
+    assert bool(kept) == ("are kept in" in str(error.value))
+    if kept:
+        after = [path for path in after if path not in kept[0].parents or path in before]
+        shutil.rmtree(kept[0])
+    assert after == before
 
 
 def test_what_is_prepared_is_what_was_there(images: Path, tmp_path: Path) -> None:
@@ -49,7 +56,7 @@ def test_what_is_prepared_is_what_was_there(images: Path, tmp_path: Path) -> Non
     np.testing.assert_allclose(store.mean_rgb, pixels.mean(axis=0), rtol=1e-14)
     np.testing.assert_allclose(store.covariance, np.cov(pixels.T, bias=True), rtol=1e-11)
     assert store.manifest["rejected"] == []
-    assert store.manifest["versions"].keys() == {"numpy", "pillow", "libjpeg_turbo"}
+    assert store.manifest["versions"].keys() == {"numpy", "pillow", "torch", "torchvision", "libjpeg_turbo"}
 
 
 def same_files(one: Path, other: Path) -> bool:
@@ -61,10 +68,11 @@ def same_files(one: Path, other: Path) -> bool:
 def test_any_number_of_workers_makes_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repro.prepare, "SHARD_IMAGES", 16)
     monkeypatch.setattr(repro.prepare, "POOL_IMAGES", 1)
+    images = write_pictures(tmp_path / "images", {"a": 60, "b": 60}, "PNG")
     for workers in (1, 2):
-        prepare("synthetic", tmp_path / f"{workers}", size=32, limit_per_class=5, workers=workers)
+        prepare("folder", tmp_path / f"{workers}", source=images, size=32, workers=workers)
     assert same_files(tmp_path / "1", tmp_path / "2")
-    prepare("synthetic", tmp_path / "other", size=32, limit_per_class=5, seed=1)
+    prepare("folder", tmp_path / "other", source=images, size=32, seed=1, workers=1)
     assert open_store(tmp_path / "other").fingerprint != open_store(tmp_path / "1").fingerprint
 
 
@@ -82,11 +90,8 @@ def test_limit_keeps_so_many_of_each_class_by_seed(images: Path, tmp_path: Path)
 def test_default_size_is_the_data_sets_own(synthetic_store: Store) -> None:
     assert synthetic_store.size == 64
     assert list(synthetic_store.splits) == ["train", "val", "test"]
-    assert {name: dataset.size for name, dataset in DATASETS.items()} == {
-        "folder": 256,
-        "cifar10": 32,
-        "synthetic": 64,
-    }
+    sizes = {name: dataset.size for name, dataset in DATASETS.items()}
+    assert (sizes.pop("cifar10"), sizes.pop("synthetic"), set(sizes.values())) == (32, 64, {256})
 
 
 def test_a_few_undecodable_images_are_listed_with_reasons(tmp_path: Path) -> None:
@@ -101,6 +106,29 @@ def test_a_few_undecodable_images_are_listed_with_reasons(tmp_path: Path) -> Non
     (images / "train/b/text.jpg").write_text("no image at all")
     refused(r"2 of \d+ images cannot be used.*train/a/text.jpg.*not an image",
             tmp_path, "folder", tmp_path / "again", source=images, size=8, workers=1)  # fmt: skip
+
+
+def test_with_allow_partial_any_number_may_be_rejected(images: Path, tmp_path: Path) -> None:
+    for number, content in enumerate((b"", b"<html>", picture(1)[:-100])):
+        (images / f"train/a/bad{number}.jpg").write_bytes(content)
+    shutil.rmtree(images / "val/b")
+    (images / "val/b").mkdir()
+    (images / "val/b/only.jpg").write_bytes(b"")
+    store = prepare("folder", tmp_path / "store", source=images, size=8, allow_partial=True)
+    assert [rejected["name"] for rejected in store.manifest["rejected"]] == [
+        "train/a/bad0.jpg", "train/a/bad1.jpg", "train/a/bad2.jpg", "val/b/only.jpg"
+    ]  # fmt: skip
+    assert len(store.splits["train"]) == 10
+
+
+def test_a_damaged_jpeg_is_used_and_listed_with_libjpegs_complaint(images: Path, tmp_path: Path) -> None:
+    whole = picture(5, 300, 200)
+    (images / "train/a/0.jpg").write_bytes(whole[: len(whole) * 2 // 3] + b"\xff\xd9")
+    store = prepare("folder", tmp_path / "store", source=images, size=8)
+    (damaged,) = store.manifest["damaged"]
+    assert (damaged["split"], damaged["name"]) == ("train", "train/a/0.jpg")
+    assert "premature end" in damaged["reason"]
+    assert "train/a/0.jpg" in store.splits["train"].names
 
 
 def test_a_class_that_loses_all_its_images_is_an_error(tmp_path: Path) -> None:
@@ -118,7 +146,8 @@ def test_a_text_file_among_few_images_is_an_error(images: Path, tmp_path: Path) 
 def test_unusable_arguments(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "store"
     refused("unknown data set 'cifar': did you mean cifar10", tmp_path, "cifar", out)
-    refused("unknown data set 'xyz': did you mean folder or cifar10 or synthetic", tmp_path, "xyz", out)
+    refused("unknown data set 'xyz': known are ilsvrc2010, ilsvrc2012", tmp_path, "xyz", out)
+    refused("unknown --encoding 'png'", tmp_path, "folder", out, source=images, encoding="png")
     refused("no such folder", tmp_path, "folder", out, source=tmp_path / "nowhere")
     refused("--size is 0", tmp_path, "folder", out, source=images, size=0)
     refused("--size is 5000", tmp_path, "folder", out, source=images, size=5000)
@@ -172,13 +201,14 @@ def test_a_real_limit_on_file_size_in_worker_processes(tmp_path: Path) -> None:
         "    repro.prepare.POOL_IMAGES = 1\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "    try:\n"
-        "        repro.prepare.prepare('synthetic', Path(sys.argv[1]), size=64, limit_per_class=20, workers=2)\n"
+        "        repro.prepare.prepare('folder', Path(sys.argv[1]), source=Path(sys.argv[2]), size=64, workers=2)\n"
         "    except ReproError as error:\n"
         "        print(error)\n"
     )
     root = str(Path(repro.prepare.__file__).parents[1])
+    images = write_pictures(tmp_path / "images", {"a": 300, "b": 300}, "PNG")
     result = subprocess.run(
-        [sys.executable, script, tmp_path / "store"],
+        [sys.executable, script, tmp_path / "store", images],
         capture_output=True,
         text=True,
         timeout=60,
@@ -186,12 +216,12 @@ def test_a_real_limit_on_file_size_in_worker_processes(tmp_path: Path) -> None:
         check=True,
     )
     assert "File too large" in result.stdout
-    assert [path.name for path in tmp_path.iterdir()] == ["script.py"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "script.py"]
 
 
-def test_an_interrupt_leaves_nothing_behind(images: Path, tmp_path: Path) -> None:
+def test_an_interrupt_before_the_first_shard_leaves_nothing_behind(images: Path, tmp_path: Path) -> None:
     def interrupt(done: int, total: int) -> None:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt  # at the first call, which says that nothing is done
 
     with pytest.raises(KeyboardInterrupt):
         prepare("folder", tmp_path / "store", source=images, size=8, on_progress=interrupt)

@@ -4,7 +4,8 @@ What the paper leaves open is decided here, once, for every data set:
 
 - Resampling is bilinear with antialiasing. The pixels are those of torchvision's `Resize(S)` and
   `CenterCrop(S)` on a PIL image, to within one grey level; on photographs they lie 0.28 grey levels on average
-  from the same resampling in floats (the rounding to whole levels itself makes 0.25).
+  from the same resampling in floats (the rounding to whole levels itself makes 0.25). That holds for plain JPEGs,
+  which libjpeg-turbo and torch take care of (`repro.data.jpeg`), and for all else, which Pillow does.
 - EXIF orientation is ignored: pixels are taken as stored, as the usual ImageNet pipelines do. So are colour
   profiles.
 - Transparent pixels are laid on white, as a browser shows them; the colour hidden beneath is arbitrary.
@@ -22,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from repro.data.jpeg import is_quick, to_square_quickly
+
 # The content decides, not the file's extension. A closed list: some of Pillow's other readers run programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
@@ -36,6 +39,11 @@ def to_square(image: bytes | NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     `image` is an encoded image, or RGB pixels as uint8 [H, W, 3]. The shorter side is rescaled to `size` and
     the central square cut out. Raises `UndecodableImage` for anything that Pillow cannot decode in full.
     """
+    if isinstance(image, bytes) and is_quick(image, Image.MAX_IMAGE_PIXELS or 0):
+        try:
+            return to_square_quickly(image, size)
+        except RuntimeError:  # Pillow finds the same, with a reason for people, or knows better
+            pass
     picture = decode(image) if isinstance(image, bytes) else Image.fromarray(image)
     # Only the square is resampled: the same pixels as resizing first and cropping then, but a picture of
     # 1×60,000 needs no 256×15,360,000 in between.

@@ -9,21 +9,26 @@ A store is a folder:
     train/00000.npy …   shards, uint8 [n, S, S, 3], RGB
 
 and the same for val and test, where they exist. A folder without a manifest is never opened.
+
+Encoded as JPEG, a store takes a fifth of the disk and a shard `train/00000.jpegs` is its n images as JPEG files,
+one after the other, and then n + 1 places in bytes, unsigned 64 bits little-endian: where each begins and where the
+last ends.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from repro import atomic
 from repro.errors import ReproError
@@ -31,6 +36,8 @@ from repro.errors import ReproError
 FORMAT = "repro-store"
 VERSION = 1
 SPLITS = ("train", "val", "test")
+ENCODINGS = {"raw": ".npy", "jpeg": ".jpegs"}  # of shards, with the ending of their files
+JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True)
@@ -61,10 +68,16 @@ class Split:
     """One split of a store. Images are read from disk when asked for; the object is cheap to pickle."""
 
     def __init__(
-        self, root: Path, size: int, shards: tuple[ShardRecord, ...], labels: FileRecord, names: FileRecord
+        self,
+        root: Path,
+        size: int,
+        shards: tuple[ShardRecord, ...],
+        labels: FileRecord,
+        names: FileRecord,
+        encoding: str = "raw",
     ) -> None:
         self.shards = shards
-        self._root, self._size = root, size
+        self._root, self._size, self._encoding = root, size, encoding
         self._labels, self._names = labels, names
         self._ends = np.cumsum([shard.images for shard in shards], dtype=np.int64)
         self._maps: dict[int, NDArray[np.uint8]] = {}
@@ -100,15 +113,21 @@ class Split:
         shards = np.searchsorted(self._ends, indices, side="right")
         images = np.empty((len(indices), self._size, self._size, 3), np.uint8)
         for image, index, shard in zip(images, indices.tolist(), shards.tolist(), strict=True):
-            pixels = self.shard(shard)
-            image[...] = pixels[index - int(self._ends[shard])]  # counted from the shard's end
+            place = index - int(self._ends[shard])  # counted from the shard's end
+            image[...] = self._map(shard)[place] if self._encoding == "raw" else self._decoded(shard, place)
         return images
 
     def shard(self, number: int) -> NDArray[np.uint8]:
-        """All images of a shard, memory-mapped and read-only, uint8 [n, S, S, 3]."""
+        """All images of a shard, uint8 [n, S, S, 3]: memory-mapped and read-only, or decoded from JPEG."""
+        if self._encoding == "raw":
+            return self._map(number)
+        return np.stack([self._decoded(number, place) for place in range(-self.shards[number].images, 0)])
+
+    def _map(self, number: int) -> NDArray[np.uint8]:
         if number not in self._maps:
             record = self.shards[number]
-            shape = (record.images, self._size, self._size, 3)
+            raw = self._encoding == "raw"
+            shape = (record.images, self._size, self._size, 3) if raw else (record.bytes,)
             path = self._root / record.file
             # The header is skipped, not read: its length follows from the file's, which was checked.
             offset = record.bytes - int(np.prod(shape))
@@ -118,6 +137,20 @@ class Split:
                 raise ReproError(_damaged(path, error)) from error
             self._maps[number] = mapped.view(np.ndarray)
         return self._maps[number]
+
+    def _decoded(self, number: int, place: int) -> NDArray[np.uint8]:
+        """One image of a JPEG shard, `place` counted from its end: −1 is the last."""
+        content = self._map(number)
+        table = len(content) + 8 * (place - 1)
+        start, end = content[table : table + 16].view("<u8").tolist()
+        try:
+            with Image.open(io.BytesIO(content[start:end].tobytes()), formats=("JPEG",)) as picture:
+                pixels = np.asarray(picture)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ReproError(_damaged(self._root / self.shards[number].file, error)) from error
+        if pixels.shape != (self._size, self._size, 3):
+            raise ReproError(_damaged(self._root / self.shards[number].file, f"an image of {pixels.shape}"))
+        return pixels
 
 
 @dataclass(frozen=True)
@@ -146,6 +179,9 @@ def open_store(path: Path) -> Store:
     manifest = _read_manifest(path)
     try:
         size: int = manifest["size"]
+        encoding: str = manifest["encoding"]
+        if encoding not in ENCODINGS:
+            raise ValueError(f"encoding {encoding!r}")
         for record in file_records(manifest):
             _check_length(path, record)
         statistics = manifest["statistics"]
@@ -161,6 +197,7 @@ def open_store(path: Path) -> Store:
                     shards=tuple(ShardRecord(**shard) for shard in manifest["splits"][name]["shards"]),
                     labels=FileRecord(**manifest["splits"][name]["labels"]),
                     names=FileRecord(**manifest["splits"][name]["names"]),
+                    encoding=encoding,
                 )
                 for name in SPLITS
                 if name in manifest["splits"]
@@ -211,7 +248,65 @@ def write_array(root: Path, file: str, array: NDArray[Any]) -> FileRecord:
     with (root / file).open("wb") as target:
         writer = _HashingWriter(target)
         np.lib.format.write_array(writer, np.ascontiguousarray(array), allow_pickle=False)
-        return writer.close(file)
+        atomic.sync(target)
+        return writer.record(file)
+
+
+class RawShardWriter:
+    """Writes a shard of pixels, a few images at a time: `.npy`, uint8 [n, S, S, 3]."""
+
+    def __init__(self, target: BinaryIO, images: int, size: int) -> None:
+        self._shape = (images, size, size, 3)
+        self._images = 0
+        self._target = target
+        self._writer = _HashingWriter(target)
+        self._write_header(self._writer, images)
+
+    def write(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Append uint8 [N, S, S, 3]; returns what will be read: the same."""
+        self._images += len(pixels)
+        self._writer.write(pixels.data if len(pixels) else b"")
+        return pixels
+
+    def finish(self, file: str) -> ShardRecord:
+        """The record of the shard, under the name `file`."""
+        written = self._writer.record(file)
+        if self._images < self._shape[0]:  # some could not be used, and the header promised them
+            self._target.seek(0)
+            self._write_header(self._target, self._images)
+            self._target.seek(0)
+            written = replace(written, sha256=hashlib.file_digest(self._target, "sha256").hexdigest())  # type: ignore[arg-type]
+        return ShardRecord(**asdict(written), images=self._images)
+
+    def _write_header(self, target: Any, images: int) -> None:
+        # NumPy leaves room for a longer number of images, so all headers of a shard have one length.
+        header = {"descr": "|u1", "fortran_order": False, "shape": (images, *self._shape[1:])}
+        np.lib.format.write_array_header_1_0(target, header)
+
+
+class JpegShardWriter:
+    """Writes a shard of JPEGs and the table of their places."""
+
+    def __init__(self, target: BinaryIO, images: int, size: int) -> None:
+        self._places = [0]
+        self._writer = _HashingWriter(target)
+
+    def write(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Append uint8 [N, S, S, 3]; returns what will be read: the pixels that the JPEGs decode to."""
+        read = np.empty_like(pixels)
+        for number, image in enumerate(pixels):
+            encoded = io.BytesIO()
+            # Colour at full resolution: halved, as is usual, it would differ by a third more.
+            Image.fromarray(image).save(encoded, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+            self._places.append(self._places[-1] + self._writer.write(encoded.getvalue()))
+            with Image.open(encoded, formats=("JPEG",)) as picture:
+                read[number] = np.asarray(picture)
+        return read
+
+    def finish(self, file: str) -> ShardRecord:
+        """The record of the shard, under the name `file`."""
+        self._writer.write(np.array(self._places, "<u8").tobytes())
+        return ShardRecord(**asdict(self._writer.record(file)), images=len(self._places) - 1)
 
 
 def write_names(root: Path, file: str, names: Iterable[str]) -> FileRecord:
@@ -220,7 +315,8 @@ def write_names(root: Path, file: str, names: Iterable[str]) -> FileRecord:
         writer = _HashingWriter(target)
         for name in names:
             writer.write(f"{json.dumps(name)}\n".encode("ascii"))
-        return writer.close(file)
+        atomic.sync(target)
+        return writer.record(file)
 
 
 def write_manifest(root: Path, manifest: dict[str, Any]) -> None:
@@ -248,15 +344,13 @@ class _HashingWriter:
         self._hash = hashlib.sha256()
         self._bytes = 0
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         self._hash.update(data)
-        self._bytes += len(data)
-        return self._target.write(data)
+        written = self._target.write(data)
+        self._bytes += written
+        return written
 
-    def close(self, file: str) -> FileRecord:
-        self._target.flush()
-        os.fsync(self._target.fileno())
-        self._target.close()
+    def record(self, file: str) -> FileRecord:
         return FileRecord(file, self._bytes, self._hash.hexdigest())
 
 

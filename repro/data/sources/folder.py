@@ -7,7 +7,7 @@ Either `train/` with `val/` and `test/` beside it (both optional), or the class 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +43,8 @@ class FileReference:
 
     def read(self) -> bytes:
         """The encoded image."""
-        return Path(self.root, self.name).read_bytes()
+        with open(f"{self.root}/{self.name}", "rb", buffering=0) as file:
+            return file.read()
 
 
 def folder(path: Path | None, seed: int) -> Source:
@@ -56,11 +57,14 @@ def folder(path: Path | None, seed: int) -> Source:
     return Source(source.classes, _hold_out(source, seed))
 
 
-def list_images(path: Path) -> Source:
-    """List the images below `path` in the splits that are there: train/ val/ test/, or all of it as train."""
+def list_images(path: Path, splits: Sequence[str] = SPLITS) -> Source:
+    """List the images below `path` in those of the splits that are there, or all of it as train.
+
+    The order is that of class and then name. Raises ReproError if the layout does not fit.
+    """
     if not path.is_dir():
         raise ReproError(f"no such folder: '{path}'")
-    roots = {split: path / split for split in SPLITS if (path / split).is_dir()}
+    roots = {split: path / split for split in splits if (path / split).is_dir()}
     if roots and "train" not in roots:
         raise ReproError(f"'{path}' has {' and '.join(roots)} but no train: put the training images there")
     roots = roots or {"train": path}
@@ -71,7 +75,7 @@ def list_images(path: Path) -> Source:
             f"'{roots['train']}' holds {len(class_ids)} class folders: at least two are needed, with images in each"
         )
     labels = {class_id: label for label, class_id in enumerate(class_ids)}
-    splits: dict[str, Sequence[ImageReference]] = {}
+    found: dict[str, Sequence[ImageReference]] = {}
     for split, root in roots.items():
         references: list[ImageReference] = []
         for class_id in _class_folders(root):
@@ -83,18 +87,19 @@ def list_images(path: Path) -> Source:
             references += [FileReference(str(path), name, labels[class_id]) for name in names]
         if not references:
             raise ReproError(f"'{root}' holds no class folders: add them, or remove it")
-        splits[split] = references
-    return Source(tuple(ClassInfo(id, WNID_NAMES.get(id, id)) for id in class_ids), splits)
+        found[split] = references
+    return Source(tuple(ClassInfo(id, WNID_NAMES.get(id, id)) for id in class_ids), found)
 
 
-def _hold_out(source: Source, seed: int) -> dict[str, Sequence[ImageReference]]:
+def _hold_out(source: Source, seed: int) -> Mapping[str, Sequence[ImageReference]]:
     held_out: set[str] = set()
     for label, references in by_class(source.splits["train"]).items():
         if len(references) < 2:
             raise ReproError(
                 f"class '{source.classes[label].id}' has one image: two are needed, one of them for validation"
             )
-        held_out |= choose(references, max(1, len(references) // HELD_OUT), seed)
+        names = [(reference.name, reference.name) for reference in references]
+        held_out |= set(choose(names, max(1, len(references) // HELD_OUT), seed))
     train = [reference for reference in source.splits["train"] if reference.name not in held_out]
     val = [reference for reference in source.splits["train"] if reference.name in held_out]
     return {**source.splits, "train": train, "val": val}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from repro.data.store import ClassInfo
+
+Chosen = TypeVar("Chosen")
 
 
 class ImageReference(Protocol):
@@ -30,23 +33,29 @@ class ImageReference(Protocol):
 
 @dataclass(frozen=True)
 class Source:
-    """Images to prepare: classes in label order, references by split (train, val, test)."""
+    """Images to prepare: classes in label order, references by split (train, val, test).
+
+    A split may be a list, or anything that makes its references when they are asked for.
+    """
 
     classes: tuple[ClassInfo, ...]
-    splits: dict[str, Sequence[ImageReference]]
+    splits: Mapping[str, Sequence[ImageReference]]
+    problems: tuple[str, ...] = ()  # what an official data set lacks or has too much of: an error unless allowed
+    notes: tuple[str, ...] = ()  # what was found, for people
+    md5: Mapping[Path, str] = field(default_factory=dict)  # files with a published checksum, yet to be held against it
 
 
-def choose(references: Sequence[ImageReference], count: int, seed: int) -> set[str]:
-    """Names of `count` of the references, chosen by seed.
+def choose(named: Iterable[tuple[str, Chosen]], count: int, seed: int) -> list[Chosen]:
+    """`count` of the things, chosen by seed and their names.
 
-    Each name's place follows from the seed and the name alone: it does not depend on the other files, nor on
+    Each name's place follows from the seed and the name alone: it does not depend on the other names, nor on
     the version of a random generator.
     """
 
-    def place(reference: ImageReference) -> bytes:
-        return hashlib.sha256(f"{seed} {reference.name}".encode(errors="surrogateescape")).digest()
+    def place(thing: tuple[str, Chosen]) -> bytes:
+        return hashlib.sha256(f"{seed} {thing[0]}".encode(errors="surrogateescape")).digest()
 
-    return {reference.name for reference in sorted(references, key=place)[:count]}
+    return [thing for _, thing in sorted(named, key=place)[:count]]
 
 
 def by_class(references: Sequence[ImageReference]) -> dict[int, list[ImageReference]]:

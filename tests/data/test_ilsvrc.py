@@ -1,0 +1,191 @@
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torchvision.datasets.imagenet as official_parser
+from official import CLASSES, TEST, VALIDATION, class_tars, kit, md5, tar, write_ilsvrc2010, write_ilsvrc2012
+
+import repro.data.sources.ilsvrc as ilsvrc
+from repro.data.pixels import to_square
+from repro.data.sources.ilsvrc import YEARS, ilsvrc2010, ilsvrc2012
+from repro.data.sources.source import Source
+from repro.errors import ReproError
+from repro.prepare import prepare
+
+FILES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz")
+
+
+@pytest.fixture
+def archives(tmp_path: Path) -> Path:
+    return write_ilsvrc2012(tmp_path / "2012")
+
+
+@pytest.fixture
+def as_published(archives: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The archives, taken for the official ones: of their sizes, sums and counts."""
+    year = ilsvrc.Year(
+        year=2012,
+        kit=YEARS[2012].kit,
+        archives=YEARS[2012].archives,
+        images={"train": 12, "val": 8},
+        bytes={name: (archives / name).stat().st_size for name in FILES},
+        md5={name: md5(archives / name) for name in FILES},
+        classes=4,
+    )
+    monkeypatch.setitem(YEARS, 2012, year)
+    return archives
+
+
+def refused(match: str, path: Path, read: object = ilsvrc2012) -> None:
+    with pytest.raises(ReproError, match=match) as error:
+        read(path, 0)  # type: ignore[operator]
+    assert "\n" not in str(error.value)
+
+
+def listing(source: Source, split: str) -> dict[str, int]:
+    return {reference.name: reference.label for reference in source.splits[split]}
+
+
+def test_2012_as_torchvision_reads_it(archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same classes, labels, names and bytes as torchvision's own parser finds in the same files."""
+    source = ilsvrc2012(archives, 0)
+    reference = Path(shutil.copytree(archives, tmp_path / "torchvision"))
+    known = {part: (name, md5(archives / name)) for part, name in zip(("train", "val", "devkit"), FILES, strict=True)}
+    monkeypatch.setattr(official_parser, "ARCHIVE_META", known)
+    with pytest.MonkeyPatch.context() as patch:  # its use of tarfile draws a deprecation warning
+        patch.setattr(tarfile.TarFile, "extraction_filter", staticmethod(tarfile.data_filter), raising=False)
+        for split in ("train", "val"):
+            expected = official_parser.ImageNet(str(reference), split)
+            assert [info.id for info in source.classes] == expected.wnids
+            assert [info.name for info in source.classes] == [names[0] for names in expected.classes]
+            found = source.splits[split]
+            assert [(r.name, r.label) for r in found] == [
+                (Path(path).relative_to(reference).as_posix(), label) for path, label in sorted(expected.imgs)
+            ]
+            for image, (path, _) in zip(found, sorted(expected.imgs), strict=True):
+                assert image.read() == Path(path).read_bytes()
+
+
+def test_2012_ground_truth_is_by_number_whatever_the_order_of_the_archive(archives: Path) -> None:
+    labels = {name.split("/")[-1]: label for name, label in listing(ilsvrc2012(archives, 0), "val").items()}
+    ids = sorted(id for id, _ in CLASSES.values())
+    for number, kit_number in enumerate(VALIDATION, 1):
+        assert ids[labels[f"ILSVRC2012_val_{number:08}.JPEG"]] == CLASSES[kit_number][0]
+
+
+def test_2010_has_its_own_order_of_labels_and_a_test_split(tmp_path: Path) -> None:
+    source = ilsvrc2010(write_ilsvrc2010(tmp_path), 0)
+    assert [info.id for info in source.classes] == [id for id, _ in CLASSES.values()]
+    assert [info.id for info in source.classes] != sorted(info.id for info in source.classes)
+    for split, truth in (("val", VALIDATION), ("test", TEST)):
+        labels = {name.split("/")[-1]: label for name, label in listing(source, split).items()}
+        assert [labels[f"ILSVRC2010_{split}_{n:08}.JPEG"] for n in range(1, len(truth) + 1)] == [k - 1 for k in truth]
+    assert len(source.splits["train"]) == 12
+
+
+def test_2010_patches_replace_images(tmp_path: Path) -> None:
+    write_ilsvrc2010(tmp_path)
+    patches = {
+        "patch_images/train/n01440764_7.JPEG": b"patched",
+        "patch_images/val/ILSVRC2010_val_00000002.JPEG": b"too",
+    }
+    (tmp_path / "patch_images.tar").write_bytes(tar(patches))
+    source = ilsvrc2010(tmp_path, 0)
+    contents = {r.name.split("/")[-1]: r.read() for split in source.splits.values() for r in split}
+    assert len(contents) == 25
+    assert contents["n01440764_7.JPEG"] == b"patched"
+    assert contents["ILSVRC2010_val_00000002.JPEG"] == b"too"
+    assert contents["n01440764_0.JPEG"] not in (b"patched", b"too")
+
+
+def test_every_layout_of_2012_makes_the_same_store(archives: Path, tmp_path: Path) -> None:
+    source = ilsvrc2012(archives, 0)
+    folders = tmp_path / "folders"
+    kaggle = tmp_path / "kaggle"
+    solution = ["ImageId,PredictionString"]
+    for split in ("train", "val"):
+        for reference in source.splits[split]:
+            for path in (
+                folders / reference.name,
+                kaggle
+                / "ILSVRC/Data/CLS-LOC"
+                / (reference.name if split == "train" else f"val/{Path(reference.name).name}"),
+            ):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(reference.read())
+            if split == "val":
+                solution.append(f"{Path(reference.name).stem},{source.classes[reference.label].id} 85 1 499 272 ")
+    (kaggle / "ILSVRC/Data/CLS-LOC/test").mkdir()
+    (kaggle / "LOC_val_solution.csv").write_text("\n".join(reversed(solution[1:])))
+    mapping = "".join(f"{id} {words}\n" for id, words in CLASSES.values())
+    (kaggle / "LOC_synset_mapping.txt").write_text(mapping)
+    shutil.copy(archives / FILES[2], folders)
+    stores = [
+        prepare("ilsvrc2012", tmp_path / f"store{number}", source=path, size=16, allow_partial=True)
+        for number, path in enumerate((archives, folders, kaggle))
+    ]
+    assert len({store.fingerprint for store in stores}) == 1
+    assert len({store.manifest["source_fingerprint"] for store in stores}) == 1
+    assert len({tuple(store.splits["val"].names) for store in stores}) == 1
+    assert [info.name for info in stores[0].classes] == ["tench", "crane", "kit fox", "crane"]
+    first = stores[0].splits["train"].images(np.array([0]))[0]
+    np.testing.assert_array_equal(first, to_square(source.splits["train"][0].read(), 16))
+
+
+def test_official_numbers_and_sums_are_checked_and_reported(as_published: Path, tmp_path: Path) -> None:
+    notes: list[str] = []
+    prepare("ilsvrc2012", tmp_path / "store", source=as_published, size=16, on_note=notes.append)
+    assert "train: 12 images, as published" in notes
+    assert f"{FILES[0]} is the official file" in notes
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(YEARS[2012].md5, FILES[1], "0" * 32)  # type: ignore[arg-type]
+        with pytest.raises(ReproError, match=rf"{FILES[1]}' has the MD5 \w+, the official file 0000.*--allow-partial"):
+            prepare("ilsvrc2012", tmp_path / "other", source=as_published, size=16)
+        prepare("ilsvrc2012", tmp_path / "other", source=as_published, size=16, allow_partial=True)
+
+
+def test_what_is_missing_is_named_and_left_out_only_if_allowed(as_published: Path, tmp_path: Path) -> None:
+    (as_published / FILES[1]).unlink()
+    with pytest.raises(
+        ReproError, match=rf"{FILES[1]}' is missing.*val has 0 images, the official set 8.*--allow-partial"
+    ):
+        prepare("ilsvrc2012", tmp_path / "store", source=as_published, size=16)
+    store = prepare("ilsvrc2012", tmp_path / "store", source=as_published, size=16, allow_partial=True)
+    assert list(store.splits) == ["train"]
+
+
+def test_a_file_of_another_size_is_named(as_published: Path) -> None:
+    with (as_published / FILES[0]).open("ab") as file:
+        file.write(bytes(512))
+    assert "the official file" in ilsvrc2012(as_published, 0).problems[0]
+
+
+def test_archives_that_contradict_each_other(archives: Path) -> None:
+    intact = {name: (archives / name).read_bytes() for name in FILES}
+    for name, content, match in [
+        (FILES[2], kit(2012, VALIDATION[:5]), "ends at line 5, before"),
+        (FILES[2], kit(2012, [*VALIDATION[:-1], 9]), "names class 9 of 4"),
+        (FILES[2], intact[FILES[2]][:300], "cannot read the development kit"),
+        (FILES[2], b"", "cannot read the development kit"),
+        (FILES[0], tar({**class_tars(), "n99999999.tar": tar({})}), "has class n99999999"),
+        (FILES[0], tar({**class_tars(), "sub/n01440764.tar": tar({})}), "second tar of class n01440764"),
+        (FILES[0], tar({**class_tars(), "readme.txt": b""}), "readme.txt' is not the tar of a class"),
+        (FILES[1], tar({"ILSVRC2012_val_1.JPEG": b""}), "has no number of an image"),
+    ]:
+        (archives / name).write_bytes(content)
+        refused(match, archives)
+        (archives / name).write_bytes(intact[name])
+    tars = class_tars()
+    tars["n02012849.tar"] = tar({})
+    (archives / FILES[0]).write_bytes(tar(tars))
+    assert "class n02012849 has no training images" in ilsvrc2012(archives, 0).problems
+
+
+def test_folders_without_any_of_it(tmp_path: Path) -> None:
+    refused("ILSVRC2012_img_train.tar", tmp_path)
+    refused("ILSVRC2010_images_train.tar", tmp_path, ilsvrc2010)
+    refused("no such folder", tmp_path / "nowhere")
+    with pytest.raises(ReproError, match="--source"):
+        ilsvrc2012(None, 0)

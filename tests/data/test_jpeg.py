@@ -1,0 +1,178 @@
+"""The quick way for plain JPEGs: the same pixels, the same refusals, and nothing accepted in silence."""
+
+import io
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import picture
+from PIL import Image
+from torchvision.transforms import v2
+
+from repro.data.jpeg import complaints, is_quick, to_square_quickly
+from repro.data.pixels import UndecodableImage, decode, to_square
+
+LIMIT = 89_000_000
+
+
+def jpeg(image: Image.Image, **options: Any) -> bytes:
+    encoded = io.BytesIO()
+    image.save(encoded, "JPEG", **options)
+    return encoded.getvalue()
+
+
+def by_pillow(encoded: bytes, size: int, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    with monkeypatch.context() as patch:
+        patch.setattr("repro.data.pixels.is_quick", lambda encoded, limit: False)
+        return to_square(encoded, size)
+
+
+def in_floats(encoded: bytes, size: int) -> np.ndarray:
+    """Full decoding, antialiased resampling in floats, then the crop: the reference for the pixels."""
+    pixels = torch.from_numpy(np.array(Image.open(io.BytesIO(encoded)).convert("RGB"))).permute(2, 0, 1).float()
+    resized = v2.functional.resize(pixels, [size], antialias=True)
+    return v2.functional.center_crop(resized, [size]).permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 48), (48, 64), (300, 100), (77, 301), (40, 40), (24, 24), (9, 30)])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 30}])
+def test_pixels_are_pillows_to_within_a_grey_level(
+    width: int, height: int, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = jpeg(Image.open(io.BytesIO(picture(width, width, height, "PNG"))), **options)
+    assert is_quick(encoded, LIMIT)
+    apart = np.abs(to_square_quickly(encoded, 40).astype(int) - by_pillow(encoded, 40, monkeypatch))
+    assert apart.max() <= 1
+
+
+def test_photographs_lie_a_quarter_of_a_grey_level_from_floats(real_images: Callable[[str], Path]) -> None:
+    apart = []
+    for path in sorted(real_images("imagenet5").rglob("*.jpg"))[::5]:
+        encoded = path.read_bytes()
+        assert is_quick(encoded, LIMIT), path
+        apart.append(np.abs(to_square_quickly(encoded, 256) - in_floats(encoded, 256)).mean())
+    assert len(apart) == 75
+    assert np.mean(apart) < 0.3
+    assert np.max(apart) < 0.5
+
+
+def with_size(encoded: bytes, height: int, width: int) -> bytes:
+    """A JPEG that claims another size."""
+    place = encoded.index(b"\xff\xc0") + 5
+    return encoded[:place] + struct.pack(">HH", height, width) + encoded[place + 4 :]
+
+
+def test_what_is_not_plain_is_left_to_pillow() -> None:
+    plain = picture(1)
+    assert is_quick(plain, LIMIT)
+    assert is_quick(jpeg(Image.new("L", (20, 20), 9)), LIMIT)
+    for other in (
+        b"", b"\xff\xd8", plain[:100], picture(1, format="PNG"), picture(1, format="WEBP"), b"<html>",
+        jpeg(Image.new("CMYK", (20, 20))), picture(1, 500, 100), with_size(plain, 0, 40),
+        with_size(plain, 20_000, 20_000),
+        plain.replace(b"\xff\xc0", b"\xff\xc9"),  # arithmetic coding
+    ):  # fmt: skip
+        assert not is_quick(other, LIMIT)
+    scans = jpeg(Image.new("RGB", (20, 20)), progressive=True)
+    last = scans.rindex(b"\xff\xda")
+    assert not is_quick(scans[:last] + 100 * scans[last:-2] + b"\xff\xd9", LIMIT)
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCCK"])
+def test_cmyk_and_ycck(mode: str) -> None:
+    """Four channels as Photoshop writes them, inverted; YCCK says so in its Adobe marker."""
+    encoded = jpeg(Image.new("CMYK", (16, 16), (255, 0, 0, 0)))
+    marker = encoded.index(b"Adobe")
+    assert encoded[marker + 11] == 0
+    if mode == "YCCK":
+        encoded = encoded[: marker + 11] + b"\x02" + encoded[marker + 12 :]
+    pixels = to_square(encoded, 16)
+    assert pixels.shape == (16, 16, 3)
+    if mode == "CMYK":
+        assert pixels[8, 8, 0] < 10
+        assert pixels[8, 8, 1:].min() > 245
+
+
+@pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1), (3, 30_000)])
+def test_threads_need_no_wide_intermediate(size: tuple[int, int]) -> None:
+    assert (to_square(jpeg(Image.new("RGB", size, (9, 9, 9))), 64) == 9).all()
+
+
+def test_libjpegs_complaints_are_heard_and_not_seen(capfd: pytest.CaptureFixture[str]) -> None:
+    whole = picture(3, 200, 200)
+    short = whole[: len(whole) * 2 // 3] + b"\xff\xd9"
+    with complaints() as news:
+        to_square(whole, 32)
+        assert news() == ""
+        to_square(short, 32)
+        assert "premature end" in news()
+        assert news() == ""
+        os.write(2, b"something else\n")
+    assert capfd.readouterr().err == "something else\n"
+
+
+def mutated(random: np.random.Generator, whole: bytes) -> bytes:
+    """Bytes flipped, cut out, repeated, exchanged or cut off; in the headers more often than chance would have it."""
+    content = bytearray(whole)
+    for _ in range(int(random.integers(1, 6))):
+        reach = min(len(content), 700) if random.random() < 0.6 else len(content)
+        place, length = int(random.integers(0, reach)), int(random.integers(1, 30))
+        action = random.integers(0, 6)
+        if action <= 1:
+            content[place] = int(random.choice([0, 0xFF, int(random.integers(0, 256))]))
+        elif action == 2:
+            content[place] ^= 1 << int(random.integers(0, 8))
+        elif action == 3:
+            del content[place : place + length]
+        elif action == 4:
+            content[place:place] = content[place : place + length]
+        else:
+            content[place : place + 2] = bytes([0xFF, int(random.integers(0xC0, 0x100))])
+        if len(content) < 2:
+            break
+    return bytes(content[: int(random.integers(1, len(content) + 1))] if random.random() < 0.1 else content)
+
+
+@pytest.mark.parametrize("count", [150, pytest.param(3000, marks=pytest.mark.fuzz)])
+def test_mutated_jpegs_are_refused_or_decoded_as_pillow_decodes_them(count: int) -> None:
+    """Seeded. A JPEG has no checksum, so damage to its pixels can be heard of, at best. What must not be: a crash, a
+    hang, a picture that another decoder does not see, or the start of a picture taken for the whole in silence."""
+    wholes = [
+        picture(seed, 150, 110) if seed % 3 else jpeg(Image.open(io.BytesIO(picture(seed, 150, 110))), progressive=True)
+        for seed in range(10)
+    ]
+    reasons: set[str] = set()
+    outcomes = {"refused": 0, "heard of": 0, "as Pillow": 0}
+    with complaints() as news:
+        for seed in range(count):
+            random = np.random.default_rng(seed)
+            content = mutated(random, wholes[int(random.integers(0, len(wholes)))])
+            try:
+                square = to_square(content, 32)
+            except UndecodableImage as error:
+                reasons.add(str(error))
+                outcomes["refused"] += 1
+                news()
+                continue
+            assert square.shape == (32, 32, 3)
+            outcomes["heard of" if news() else "as Pillow"] += 1
+            picture_of_pillow = decode(content)
+            if max(picture_of_pillow.size) <= 4 * min(picture_of_pillow.size) and is_quick(content, LIMIT):
+                apart = np.abs(square - in_floats(content, 32))
+                assert apart.mean() < 1, seed
+    assert min(outcomes.values()) > count / 20, outcomes
+    assert all(reasons)
+    assert not any("\n" in reason for reason in reasons)
+
+
+@pytest.mark.parametrize("count", [25, pytest.param(300, marks=pytest.mark.fuzz)])
+def test_a_jpeg_cut_anywhere_is_refused(count: int) -> None:
+    whole = picture(8, 300, 200)
+    for length in np.linspace(0, len(whole) - 2, count, dtype=int).tolist():
+        with pytest.raises(UndecodableImage):
+            to_square(whole[:length], 32)

@@ -1,0 +1,240 @@
+"""Stopped at any moment, `prepare` goes on; what it makes in the end is what it would have made at once."""
+
+import contextlib
+import fcntl
+import filecmp
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import write_pictures
+
+import repro.construction
+import repro.prepare
+from repro.data.shards import make_shard
+from repro.data.store import open_store
+from repro.errors import ReproError, Stopped
+from repro.prepare import prepare
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+import repro.prepare
+if __name__ == "__main__":
+    repro.prepare.SHARD_IMAGES, repro.prepare.POOL_IMAGES = 8, 1
+    repro.prepare.prepare("folder", Path(sys.argv[2]), source=Path(sys.argv[1]), size=32, workers=int(sys.argv[3]),
+                          on_progress=lambda done, total: print(done, flush=True))
+"""
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    return write_pictures(tmp_path / "images", {"train/a": 70, "train/b": 50, "val/a": 20, "val/b": 20}, "PNG")
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repro.prepare, "SHARD_IMAGES", 8)
+
+
+def begin(images: Path, out: Path, workers: int) -> subprocess.Popen[str]:
+    root = str(Path(repro.prepare.__file__).parents[1])
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, images, out, str(workers)],
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": root}, start_new_session=True,
+    )  # fmt: skip
+
+
+def same_files(one: Path, other: Path) -> bool:
+    files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
+    assert files == sorted(path.relative_to(other) for path in other.rglob("*") if path.is_file())
+    return all(filecmp.cmp(one / file, other / file, shallow=False) for file in files)
+
+
+def inodes(site: Path) -> dict[str, int]:
+    """The finished shards of a store under construction."""
+    names = [path.relative_to(site / "notes").with_suffix(".npy") for path in (site / "notes").rglob("*.json")]
+    return {str(name): (site / "store" / name).stat().st_ino for name in names}
+
+
+def test_killed_again_and_again_it_ends_with_the_same_bytes(images: Path, tmp_path: Path) -> None:
+    whole = prepare("folder", tmp_path / "whole", source=images, size=32)
+    out, site = tmp_path / "killed", tmp_path / ".killed.partial"
+    done: dict[str, int] = {}
+    for lines, workers in [(3, 1), (2, 2), (6, 1)]:
+        running = begin(images, out, workers)
+        assert running.stdout
+        for _ in range(lines):
+            assert running.stdout.readline()
+        running.kill()  # SIGKILL to the main process alone: its workers must end by themselves
+        running.wait()
+        running.stdout.read()  # ends when the last worker has ended
+        running.stdout.close()
+        assert not out.exists()
+        with pytest.raises(ReproError, match=r"no store|not a finished store"):
+            open_store(out)
+        after = inodes(site)
+        assert done.items() <= after.items()  # finished shards are not made again
+        assert len(after) >= len(done)
+        done = after
+    assert len(done) >= 8
+    made: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(repro.prepare, "make_shard", lambda task: (made.append(task.file), make_shard(task)))
+        store = prepare("folder", out, source=images, size=32)
+    assert same_files(whole.path, store.path)
+    assert not site.exists()
+    assert not done.keys() & set(made)
+    assert len(made) + len(done) == 20
+
+
+@pytest.mark.parametrize("moment", ["manifest", "labels", "rename"])
+def test_stopped_at_the_end_it_goes_on(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    whole = prepare("folder", tmp_path / "whole", source=images, size=16)
+
+    def stop(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        if moment == "rename":
+            patch.setattr(Path, "rename", lambda path, to: stop() if to == out else os.rename(path, to))
+        else:
+            patch.setattr(repro.prepare, {"manifest": "write_manifest", "labels": "write_array"}[moment], stop)
+        with pytest.raises(KeyboardInterrupt):
+            prepare("folder", out, source=images, size=16)
+    assert not out.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(repro.prepare, "make_shard", stop)
+        assert same_files(prepare("folder", out, source=images, size=16).path, whole.path)
+
+
+def test_a_signal_says_that_the_work_is_kept(images: Path, tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        if done > 30:
+            raise Stopped(signal.SIGTERM, "stopped")
+
+    with pytest.raises(Stopped, match=r"4 shards are kept in .*the same command goes on") as error:
+        prepare("folder", tmp_path / "store", source=images, size=16, on_progress=stop)
+    assert error.value.signal == signal.SIGTERM
+    seen: list[int] = []
+    prepare("folder", tmp_path / "store", source=images, size=16, on_progress=lambda done, total: seen.append(done))
+    assert seen[:2] == [32, 40]
+
+
+def stop_after(images: Path, out: Path, count: int, **options: Any) -> None:
+    def stop(done: int, total: int) -> None:
+        if done >= count:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare("folder", out, source=images, on_progress=stop, **options)
+
+
+def test_another_plan_is_refused_and_says_what_differs(images: Path, tmp_path: Path) -> None:
+    stop_after(images, tmp_path / "store", 40, size=16)
+    with pytest.raises(ReproError, match=r"begun as another store \(size 16 and now 24\).*\.store\.partial"):
+        prepare("folder", tmp_path / "store", source=images, size=24)
+    with pytest.raises(ReproError, match="encoding raw and now jpeg"):
+        prepare("folder", tmp_path / "store", source=images, size=16, encoding="jpeg")
+    prepare("folder", tmp_path / "store", source=images, size=16)
+
+
+def test_images_that_were_mended_meanwhile_are_made_anew(images: Path, tmp_path: Path) -> None:
+    """Those left out of an archive or folder between two calls leave no trace, and what is as it was is kept."""
+    stop_after(images, tmp_path / "store", 150, size=16)
+    for number in (3, 4, 60):
+        (images / f"train/a/{number}.jpg").unlink()
+    for path in images.glob("val/b/1*.jpg"):
+        path.unlink()
+    store = prepare("folder", tmp_path / "store", source=images, size=16)
+    assert same_files(store.path, prepare("folder", tmp_path / "whole", source=images, size=16).path)
+
+
+def test_a_finished_shard_that_was_cut_short_is_made_again(images: Path, tmp_path: Path) -> None:
+    stop_after(images, tmp_path / "store", 40, size=16)
+    os.truncate(tmp_path / ".store.partial/store/train/00001.npy", 1000)
+    store = prepare("folder", tmp_path / "store", source=images, size=16)
+    assert same_files(store.path, prepare("folder", tmp_path / "whole", source=images, size=16).path)
+
+
+def test_two_at_one_target(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "store"
+    refusals = []
+
+    def again(done: int, total: int) -> None:
+        with pytest.raises(ReproError, match="another `repro prepare` is at work on") as error:
+            prepare("folder", out, source=images, size=16)
+        refusals.append(error)
+
+    prepare("folder", out, source=images, size=16, on_progress=again)
+    assert len(refusals) == 21
+    with pytest.raises(ReproError, match="is not empty"):
+        prepare("folder", out, source=images, size=16)
+    assert not (tmp_path / ".store.partial").exists()
+
+
+def test_a_lock_whose_file_was_taken_away_is_no_lock(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other process finished between our opening the lock and our locking it."""
+
+    def take_away(file: Any, operation: int) -> None:
+        (tmp_path / ".store.partial" / "lock").unlink()
+
+    monkeypatch.setattr(fcntl, "flock", take_away)
+    with pytest.raises(ReproError, match="another `repro prepare`"):
+        prepare("folder", tmp_path / "store", source=images, size=16)
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
+    """A file system of its own; skips where this user may not mount one."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "none", folder]
+    try:
+        mounted = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("no mount command")
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a file system: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        for _ in range(50):
+            if not subprocess.run(["umount", folder], capture_output=True).returncode:
+                break
+            time.sleep(0.1)
+
+
+def test_a_full_disk(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = prepare("folder", tmp_path / "whole", source=images, size=32)
+    with small_disk(tmp_path / "disk", 300) as disk:
+        with pytest.raises(
+            ReproError, match=r"needs 0\.00 GB, the disk of '.*disk' has 0\.00 GB free.*--encoding jpeg"
+        ):
+            prepare("folder", disk / "store", source=images, size=32)
+        assert not list(disk.iterdir())
+        with monkeypatch.context() as patch:  # as if somebody else filled it meanwhile
+            patch.setattr(repro.prepare, "_check_room", lambda *arguments: None)
+            with pytest.raises(ReproError, match=r"No space left on device; \d+ shards are kept"):
+                prepare("folder", disk / "store", source=images, size=32)
+            assert not (disk / "store").exists()
+            subprocess.run(["mount", "-o", "remount,size=4m", disk], check=True)
+            store = prepare("folder", disk / "store", source=images, size=32)
+        assert same_files(whole.path, store.path)
+
+
+def test_a_read_only_target(images: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 4000) as disk:
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        with pytest.raises(ReproError, match=r"cannot write the store .*store.: Read-only file system"):
+            prepare("folder", disk / "store", source=images, size=16)

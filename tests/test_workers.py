@@ -1,0 +1,66 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import write_pictures
+
+import repro.prepare
+from repro.data.store import open_store
+from repro.errors import ReproError
+from repro.prepare import prepare
+
+# In a process of its own: the cluster's own warnings and threads are no business of these tests.
+SCRIPT = """
+import sys
+from pathlib import Path
+from dask.distributed import Client, LocalCluster
+import repro.prepare
+if __name__ == "__main__":
+    repro.prepare.SHARD_IMAGES = 8
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        repro.prepare.prepare("folder", Path(sys.argv[2]), source=Path(sys.argv[1]), size=32,
+                              scheduler=cluster.scheduler_address)
+        with Client(cluster) as client:
+            print(sum(client.run(lambda: "repro.data.shards" in __import__("sys").modules).values()))
+"""
+
+
+def test_two_dask_workers_make_the_same_store(tmp_path: Path) -> None:
+    pytest.importorskip("dask")
+    pytest.importorskip("distributed")
+    images = write_pictures(tmp_path / "images", {"a": 60, "b": 60}, "PNG")
+    root = str(Path(repro.prepare.__file__).parents[1])
+    path = os.pathsep.join([root, *filter(None, sys.path)])
+    result = subprocess.run(
+        [sys.executable, "-c", SCRIPT, images, tmp_path / "dask"],
+        capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": path}, cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["2"]  # both workers worked
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(repro.prepare, "SHARD_IMAGES", 8)
+        here = prepare("folder", tmp_path / "here", source=images, size=32)
+    assert open_store(tmp_path / "dask").manifest == here.manifest
+
+
+def test_a_scheduler_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = write_pictures(tmp_path / "images", {"a": 3, "b": 3})
+    for module in ("dask", "dask.distributed"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ReproError, match=r"pip install 'repro\[dask\]'"):
+        prepare("folder", tmp_path / "store", source=images, scheduler="tcp://127.0.0.1:9")
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+def test_a_scheduler_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("dask.distributed")
+
+    def unreachable(address: str, timeout: int) -> None:
+        raise OSError(f"Timed out trying to connect to {address} after {timeout} s")
+
+    monkeypatch.setattr(distributed, "Client", unreachable)
+    images = write_pictures(tmp_path / "images", {"a": 3, "b": 3})
+    with pytest.raises(ReproError, match=r"no Dask scheduler answers at 'tcp://127\.0\.0\.1:9' \(Timed out"):
+        prepare("folder", tmp_path / "store", source=images, scheduler="tcp://127.0.0.1:9")
