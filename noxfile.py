@@ -24,7 +24,7 @@ def install(session: nox.Session, *extras: str) -> None:
 @nox.session(venv_backend="venv")
 def tests(session: nox.Session) -> None:
     """All tests; those on real images run where REPRO_TEST_DATA names their folder."""
-    install(session, "test")
+    install(session, "test", "dask", "parquet")
     session.run("pytest", *session.posargs)
 
 
