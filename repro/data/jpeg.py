@@ -121,7 +121,7 @@ def complaints() -> Iterator[Callable[[], str]]:
 def _torch() -> tuple[Callable[[bytes], Any], Any, Any]:
     """The decoder, the resampler and torch: here, because they take seconds to import."""
     import torch
-    import torchvision.io  # type: ignore[import-untyped]  # registers the operator
+    import torchvision.io  # registers the operator
 
     rgb = torchvision.io.ImageReadMode.RGB.value
     with warnings.catch_warnings():

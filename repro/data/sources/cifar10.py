@@ -70,7 +70,7 @@ def cifar10(path: Path | None, seed: int) -> Source:
 def download() -> Path:
     """Download CIFAR-10 with torchvision, which checks the sums; return the folder that holds the batches."""
     # Here, because torch takes a second to import and nothing else of `prepare` needs it.
-    from torchvision.datasets import CIFAR10  # type: ignore[import-untyped]
+    from torchvision.datasets import CIFAR10
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "repro" / "cifar10"
     try:

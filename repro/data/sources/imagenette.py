@@ -36,7 +36,7 @@ def imagenette(path: Path | None, seed: int) -> Source:
 
 def download() -> Path:
     """Download Imagenette in full size with torchvision, which checks the sum; return its folder."""
-    from torchvision.datasets import Imagenette  # type: ignore[import-untyped]  # it takes a second to import
+    from torchvision.datasets import Imagenette  # it takes a second to import
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "repro" / "imagenette"
     try:
