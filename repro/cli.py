@@ -132,10 +132,11 @@ def train(
 ) -> None:
     """Train a net of the paper (Sec. 3 to 5); stopped at any time, it goes on with --resume."""
     from repro import train as stage
+    from repro.fit import Settings
     from repro.interrupts import deferred
     from repro.progress import training_display
 
-    settings = stage.Settings(variant, recipe, scale, seed, epochs, lr, devices, precision, init_from)
+    settings = Settings(variant, recipe, scale, seed, epochs, lr, devices, precision, init_from)
     with deferred() as stop_signal, training_display(console) as show:
         for event in stage.train(settings, data, out, resume, stop_signal, save_minutes):
             show(event)

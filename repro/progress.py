@@ -55,7 +55,8 @@ def duration(seconds: float) -> str:
 @contextmanager
 def training_display(console: Console) -> Iterator[Callable[[object], None]]:
     """Shows a run's events (`repro.train`): a bar for the whole run, and a line for each epoch."""
-    from repro.train import EpochRecord, Started, Step
+    from repro.fit import EpochRecord, Step
+    from repro.train import Started
 
     started: Started
     noted = False

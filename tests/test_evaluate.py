@@ -13,9 +13,10 @@ from repro.data.store import Store
 from repro.data.views import Views
 from repro.errors import ReproError
 from repro.evaluate import evaluate, load_model
+from repro.fit import Settings
 from repro.paper.recipes import AUTHORS
 from repro.predictions import Predictions
-from repro.train import Settings, train
+from repro.train import train
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,10 @@ import pytest
 import safetensors.torch
 
 from repro.data.store import Store
+from repro.fit import Settings
 from repro.prepare import prepare
 from repro.ranks import ALONE, Ranks
-from repro.train import Settings, train
+from repro.train import train
 
 NAME = "alexnet-{}-smoke-seed1"
 EPOCHS = 3

@@ -15,9 +15,10 @@ import torch
 from repro import checkpoint
 from repro.data.store import Store
 from repro.errors import ReproError, Stopped
+from repro.fit import EpochRecord, Settings, Step, fit, prepare_training
 from repro.prepare import prepare
 from repro.schedule import ScheduleState
-from repro.train import EpochRecord, Settings, Step, fit, prepare_training, train
+from repro.train import train
 
 SETTINGS = Settings("alexnet", "authors", "smoke", seed=1, epochs=3)
 

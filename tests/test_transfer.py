@@ -10,10 +10,11 @@ import torch
 from repro import runs
 from repro.data.store import Store
 from repro.errors import ReproError
+from repro.fit import Settings, prepare_training
 from repro.models.network import AlexNet
 from repro.paper.variants import VARIANTS, configure
 from repro.prepare import prepare
-from repro.train import Settings, prepare_training, train
+from repro.train import train
 from repro.transfer import carry_over
 
 CHAIN = ("alexnet", "conv6-fall2009", "conv6-fall2011", "conv6-pretrained")
