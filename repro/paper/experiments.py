@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -97,6 +99,34 @@ CATSDOGS = Experiment(
 PARTS = (TABLE1, TABLE2, FALL2009, FIGURE1, CIFAR_LRN, FIGURE3, FIGURE4, ABLATIONS, CATSDOGS)
 ALL = Experiment("all", "", "everything above", tuple(need for part in PARTS for need in part.needs))
 EXPERIMENTS = {experiment.name: experiment for experiment in (*PARTS, ALL)}
+# The nets whose rate is chosen for speed, with what they are chosen from.
+CHOSEN_RATE = {need.net: need for need in ALL.needs if need.rates}
+
+
+def crossing(errors: Sequence[float], until: float) -> float | None:
+    """The epoch, counted from 1, at which `errors` (percent, one an epoch) come to `until`; None if they do not.
+
+    Between two epochs it is read off the straight line, as one reads it off a figure.
+    """
+    for epoch, error in enumerate(errors, 1):
+        if error <= until:
+            before = errors[epoch - 2] if epoch > 1 else math.nan
+            return epoch - (until - error) / (before - error) if before > until else float(epoch)
+    return None
+
+
+def fastest(courses: Mapping[float, Sequence[float]], until: float) -> float:
+    """Of the rates of `courses`, each with its training errors by epoch, the one that comes to `until` soonest.
+
+    If none does, the one that comes closest; of equals the first.
+    """
+
+    def soonest(rate: float) -> tuple[float, float]:
+        reached = crossing(courses[rate], until)
+        lowest = min((error for error in courses[rate] if math.isfinite(error)), default=math.inf)
+        return math.inf if reached is None else reached, lowest
+
+    return min(courses, key=soonest)
 
 
 @dataclass(frozen=True)

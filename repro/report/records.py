@@ -73,7 +73,10 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: its `run.json` and its log so far. `init_from`: it began with another run's weights."""
+    """One training run: its `run.json` and its log so far.
+
+    `lr`: the rate that it began with, NaN if not recorded. `init_from`: it began with another run's weights.
+    """
 
     folder: Path
     name: str
@@ -85,6 +88,7 @@ class Run:
     data: Data
     devices: tuple[str, ...]
     precision: str
+    lr: float
     init_from: bool
     versions: Mapping[str, str] = field(hash=False)
     machine: Mapping[str, Any] = field(hash=False)
@@ -212,6 +216,7 @@ def _run(folder: Path, name: str, content: dict[str, Any]) -> Run:
         data=_data(content["data"]),
         devices=tuple(map(str, content.get("devices") or ())),
         precision=str(content.get("precision", "")),
+        lr=_number((content.get("settings") or {}).get("lr")),
         init_from=bool(content.get("init_from")),
         versions=dict(content.get("versions") or {}),
         machine=dict(content.get("machine") or {}),

@@ -19,6 +19,7 @@ from repro.paper.targets import Measurement, Verdict, find_target
 from repro.paper.variants import BASES, VARIANTS, configure
 from repro.report.measure import entry, error_level, run_scale, scale_of
 from repro.report.records import Records
+from repro.report.speed import grid_rows, grids
 
 Cell = str | float | int | None | Measurement
 Verdicts = Mapping[str, Sequence[Verdict]]
@@ -104,7 +105,7 @@ def number(value: float, decimals: int | None = 1) -> str:
 
 def spread(measurement: Measurement, decimals: int = 1, sign: str = "") -> str:
     """A measured value with its interval, if that is not empty: "37.6% [37.3, 37.8]"."""
-    value = number(measurement.value, decimals) + sign
+    value = {1: "> ", -1: "< ", 0: ""}[measurement.bound] + number(measurement.value, decimals) + sign
     if measurement.interval and measurement.interval[0] < measurement.interval[1]:
         value += f" [{', '.join(number(end, decimals) for end in measurement.interval)}]"
     return value
@@ -316,6 +317,24 @@ def _word(value: object) -> str:
     return "on" if dataclasses.is_dataclass(value) else "off" if value is None else str(value)
 
 
+def rate_table(records: Records) -> Table:
+    """The declared grid of Figure 1: how soon each net comes to 25% training error at each rate, by seed."""
+    rows = {context: grid_rows(nets) for context, nets in grids(records).items()}
+    seeds = max((len(epochs) for each in rows.values() for *_, epochs in each), default=1)
+    groups: list[tuple[str, list[list[Cell]]]] = []
+    for context, each in rows.items():
+        body: list[list[Cell]] = []
+        for net, rate, chosen, epochs in each:
+            body.append([net, rate, *epochs, *[None] * (seeds - len(epochs)), chosen])
+        groups.append((f"{context.data.description}, {context.scale} scale", body))
+    heads = ("Net", "Rate", *(f"Epochs: run {number}" for number in range(1, seeds + 1)), "Chosen")
+    note = (
+        "Epochs to 25% training error. Each net counts at the rate that brings it there soonest, by its first seed; "
+        "a run that ended before leaves a bound only."
+    )
+    return Table("figure1", "Figure 1: the rates tried", note, heads, groups, exact=("Rate",))
+
+
 def run_table(records: Records) -> Table:
     """Every training run: how far it got, and what it noted."""
     body: list[list[Cell]] = []
@@ -356,6 +375,11 @@ def evaluation_table(records: Records) -> Table:
 def every_table(records: Records, verdicts: Verdicts) -> dict[str, Table]:
     """All tables by name, in the order of the page."""
     tables = [
-        *paper_tables(verdicts), architecture_table(), variant_table(), run_table(records), evaluation_table(records),
-    ]  # fmt: skip
+        *paper_tables(verdicts),
+        rate_table(records),
+        architecture_table(),
+        variant_table(),
+        run_table(records),
+        evaluation_table(records),
+    ]
     return {table.name: table for table in tables}
