@@ -40,7 +40,10 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A finished figure: its file name, caption, what it shows in words, and both of its forms."""
+    """A finished figure: its file name, caption, what it shows in words, and both of its forms.
+
+    One that stands `aside` is shown with the architecture, not among the paper's figures.
+    """
 
     name: str
     title: str
@@ -48,6 +51,7 @@ class Picture:
     alt: str
     png: bytes
     svg: bytes
+    aside: bool = False
 
     def write(self, folder: Path) -> None:
         """Write `<name>.png` and `<name>.svg` into `folder`."""
@@ -55,12 +59,12 @@ class Picture:
         (folder / f"{self.name}.svg").write_bytes(self.svg)
 
 
-def finish(figure: Figure, name: str, title: str, caption: str, alt: str) -> Picture:
+def finish(figure: Figure, name: str, title: str, caption: str, alt: str, aside: bool = False) -> Picture:
     """Both forms of a drawn figure."""
     png, svg = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", dpi=200, facecolor="#fffefb", metadata={"Software": None})
     figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return Picture(name, title, caption, alt, png.getvalue(), _adapt_to_dark(svg.getvalue()))
+    return Picture(name, title, caption, alt, png.getvalue(), _adapt_to_dark(svg.getvalue()), aside)
 
 
 def _adapt_to_dark(svg: bytes) -> bytes:

@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from repro.paper.statistics import welch_interval
+from repro.report.architecture import net_pictures
 from repro.report.drawing import COLOURS, INK, STYLE, Picture, finish, slug
 from repro.report.kernels import Floats, colourfulness, oriented, towers
 from repro.report.measure import Context, context_of, precedence, run_scale, standing
@@ -28,11 +29,13 @@ MOST_LINES = 8  # more cannot be told apart
 
 
 def draw_figures(records: Records) -> list[Picture]:
-    """Figure 1 of each data set and scale; Figure 3 of the first `alexnet` run of each recipe, data set and scale;
-    then the curves of each data set.
+    """The paper's figures in its order, then the curves of each data set.
+
+    Figure 2 is followed by the nets of other variants that were run; Figure 3 is of the first `alexnet` run of each
+    recipe, data set and scale.
     """
     with matplotlib.rc_context(STYLE):
-        return [*speed_pictures(records), *_kernel_pictures(records), *_curve_pictures(records)]
+        return [*speed_pictures(records), *net_pictures(records), *_kernel_pictures(records), *_curve_pictures(records)]
 
 
 def _kernel_pictures(records: Records) -> Iterable[Picture]:
