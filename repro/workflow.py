@@ -93,6 +93,9 @@ def _need(need: Need, workspace: Workspace) -> Iterator[Stage]:
     store = _store(members[0][0], need.dataset, workspace)
     groups = [runs] if need.net in ENSEMBLES else [[run] for run in runs]
     split = _split(store, need.split)
+    for run in runs if need.retrieve else ():
+        search = ("retrieve", str(run), "--data", str(store), "--split", split)
+        yield Stage(search, run / f"retrieval-{split}.json")
     for group in groups:
         for views in need.views:
             words = ("evaluate", *map(str, group), "--data", str(store), "--split", split, "--views", str(views))

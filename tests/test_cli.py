@@ -28,6 +28,7 @@ OPTIONS = {
         "--init-from", "--resume", "--save-minutes",
     },
     "evaluate": {"--data", "--split", "--views", "--devices"},
+    "retrieve": {"--data", "--split", "--devices"},
     "report": {"--runs", "--out", "--compare", "--strict"},
     "run": {
         "--scale", "--recipe", "--stores", "--data", "--out", "--epochs", "--devices", "--precision", "--dry-run",

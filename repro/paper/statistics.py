@@ -82,3 +82,12 @@ def welch_interval(first: Sequence[float], second: Sequence[float]) -> Interval 
         return None
     interval = ttest_ind(first, second, equal_var=False).confidence_interval(LEVEL)
     return float(interval.low), float(interval.high)
+
+
+def mean_interval(values: Sequence[float] | np.ndarray) -> Interval:
+    """The interval of the mean of many `values`, one per image (normal approximation)."""
+    values = np.asarray(values, float)
+    half = (
+        float(norm.ppf((1 + LEVEL) / 2) * values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.inf
+    )
+    return float(values.mean()) - half, float(values.mean()) + half

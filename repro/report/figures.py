@@ -22,6 +22,7 @@ from repro.report.drawing import COLOURS, INK, STYLE, Picture, finish, slug
 from repro.report.kernels import Floats, colourfulness, oriented, towers
 from repro.report.measure import Context, context_of, precedence, run_scale, standing
 from repro.report.records import Data, Epoch, Records, Run
+from repro.report.retrieval import retrieval_pictures
 from repro.report.speed import speed_pictures
 
 STYLES: dict[str, Literal["-", "--"]] = {"authors": "-", "paper": "--"}
@@ -35,7 +36,13 @@ def draw_figures(records: Records) -> list[Picture]:
     recipe, data set and scale.
     """
     with matplotlib.rc_context(STYLE):
-        return [*speed_pictures(records), *net_pictures(records), *_kernel_pictures(records), *_curve_pictures(records)]
+        return [
+            *speed_pictures(records),
+            *net_pictures(records),
+            *_kernel_pictures(records),
+            *retrieval_pictures(records),
+            *_curve_pictures(records),
+        ]
 
 
 def _kernel_pictures(records: Records) -> Iterable[Picture]:

@@ -25,7 +25,7 @@ from repro.paper.statistics import Interval, error_interval, paired_interval, se
 from repro.paper.targets import Measurement, Scope, Target
 from repro.paper.variants import ENSEMBLES, Configuration, configure
 from repro.report.kernels import colourfulness, oriented, towers
-from repro.report.records import Data, Epoch, Evaluation, Records, Run
+from repro.report.records import Data, Epoch, Evaluation, Records, Retrieval, Run
 
 Z = float(norm.ppf(0.975))
 
@@ -43,6 +43,8 @@ def measure(target: Target, records: Records) -> list[Measurement]:
     """Every measurement of `target` that the records hold, the one to judge by first."""
     if target.measure in ERROR_MEASURES:
         found = _from_evaluations(target, records)
+    elif target.measure in RETRIEVAL_MEASURES:
+        found = _from_retrievals(target, records)
     elif target.measure in RUN_MEASURES or target.measure in PAIR_MEASURES:
         found = _from_runs(target, records)
     else:
@@ -220,9 +222,7 @@ def _from_evaluations(target: Target, records: Records) -> list[tuple[Data, Meas
         else:
             measurement = error_level(firsts, target.measure)
         if measurement:
-            found.append(
-                (context.data, replace(measurement, scope=scope, recipe=context.recipe, where=context.data.description))
-            )
+            found.append((context.data, _placed(measurement, scope, context)))
     return found
 
 
@@ -280,6 +280,30 @@ def _split_difference(tests: Sequence[Evaluation], vals: Sequence[Evaluation]) -
     return Measurement(fmean(differences), seed_interval(differences), len(pairs), "seeds", runs=runs)
 
 
+# What lies near to what in fc7.
+
+
+def _from_retrievals(target: Target, records: Records) -> list[tuple[Data, Measurement]]:
+    groups: dict[tuple[Context, str], dict[int, Retrieval]] = defaultdict(dict)
+    for each in sorted(records.retrievals, key=lambda each: each.seed):
+        if each.variant == target.variant and math.isfinite(each.overlap[0]):
+            groups[Context(each.recipe, each.data, retrieval_scale(records, each)), each.split][each.seed] = each
+    found = []
+    for (context, split), seeds in groups.items():
+        first, values = next(iter(seeds.values())), [each.overlap[0] for each in seeds.values()]
+        interval = seed_interval(values) or first.overlap[1]
+        over, n = ("seeds", len(values)) if len(values) > 1 else ("images", first.images)
+        runs = tuple(each.run for each in seeds.values())
+        measurement = Measurement(fmean(values), interval, n, over, runs=runs)
+        found.append((context.data, _placed(measurement, Scope(context.data.scope, split, 1, context.scale), context)))
+    return found
+
+
+def retrieval_scale(records: Records, retrieval: Retrieval) -> str:
+    """The scale of a retrieval's run, see `run_scale`."""
+    return next((run_scale(run) for run in records.runs if run.folder == retrieval.folder), retrieval.scale)
+
+
 # Quantities of a run: its log, its data, its weights.
 
 
@@ -303,9 +327,7 @@ def _from_runs(target: Target, records: Records) -> list[tuple[Data, Measurement
             measurement = _levels(target, firsts)
         if measurement and math.isfinite(measurement.value):
             scope = Scope(context.data.scope, None, None, scale)
-            found.append(
-                (context.data, replace(measurement, scope=scope, recipe=context.recipe, where=context.data.description))
-            )
+            found.append((context.data, _placed(measurement, scope, context)))
     return found
 
 
@@ -527,6 +549,7 @@ PAIR_MEASURES: dict[str, Callable[[Run, Run], Measurement | None]] = {
     "seconds_per_epoch": _seconds_difference,
     "epochs_to_common_train_error": _common_error_difference,
 }
+RETRIEVAL_MEASURES = ("retrieval_overlap",)
 OF_DATA = ("images", "classes")  # of another data set they are no measurement at all
 EVERY_RUN = ("tower_colour_difference", "oriented_share")
-MEASURES = (*ERROR_MEASURES, *RUN_MEASURES, *PAIR_MEASURES)
+MEASURES = (*ERROR_MEASURES, *RETRIEVAL_MEASURES, *RUN_MEASURES, *PAIR_MEASURES)

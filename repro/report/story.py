@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from repro.errors import ReproError
 from repro.paper.targets import MATCH, MISMATCH, NOT_COMPARABLE, Target, Verdict
 from repro.paper.variants import ENSEMBLES, VARIANTS, configure
-from repro.report.measure import MEASURES, context_of, precedence, run_scale
+from repro.report.measure import MEASURES, RETRIEVAL_MEASURES, context_of, precedence, run_scale
 from repro.report.records import Records, Run
 
 DATASETS = {"ilsvrc2010": "ILSVRC-2010", "ilsvrc2012": "ILSVRC-2012", "fall2009": "ImageNet Fall 2009",
@@ -131,7 +131,10 @@ def commands(target: Target, records: Records) -> list[str]:
     steps = [f"repro prepare {target.dataset} --out STORE"]
     for name in nets:
         steps += [step for _, step in _trainings(name, target, records) if step]
-    if target.split:
+    if target.measure in RETRIEVAL_MEASURES:
+        for folder, _ in _trainings(target.variant, target, records):
+            steps.append(f"repro retrieve RUNS/{folder} --data STORE --split {target.split}")
+    elif target.split:
         views = {target.variant: [target.views]}
         views.setdefault(target.baseline or target.variant, []).append(target.baseline_views or target.views)
         for name, counts in views.items():

@@ -104,7 +104,9 @@ def test_each_gap_names_the_commands_that_fill_it(report: Path) -> None:
         "repro evaluate RUNS/one-gpu-authors-paper-seed0 --data STORE --split test --views 10",
         "repro evaluate RUNS/alexnet-authors-paper-seed0 --data STORE --split test --views 10",
     ]
-    assert rows["retrieval-not-pixels"]["commands"] == []  # nothing records it yet
+    assert rows["retrieval-not-pixels"]["commands"][-1] == (
+        "repro retrieve RUNS/alexnet-authors-paper-seed0 --data STORE --split test"
+    )
 
 
 def test_what_has_begun_is_resumed_and_what_is_done_is_not_done_again(tmp_path: Path) -> None:
