@@ -191,6 +191,9 @@ def report(
     out: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("outputs/report"),
     compare: Annotated[bool, typer.Option("--compare", help="Hold every number against the paper's.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 4 if a claim is not reproduced.")] = False,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Also write the curves in TensorBoard's format into this folder.")
+    ] = None,
 ) -> None:
     """Make tables, figures, verdicts and the page from the runs' records."""
     from repro.report import build_report
@@ -201,6 +204,11 @@ def report(
     for problem in made.problems:
         console.print(problem, style="yellow", markup=False)
     console.print(str(made), markup=False)
+    if tensorboard:
+        from repro.report.records import read_records
+        from repro.tensorboard import export
+
+        console.print(f"{tensorboard}: the curves of {export(read_records(runs).runs, tensorboard)} runs", markup=False)
     if strict and made.strict_mismatches:
         _fail(f"not reproduced: {', '.join(verdict.target.id for verdict in made.strict_mismatches)}", 4)
 

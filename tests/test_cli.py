@@ -29,7 +29,7 @@ OPTIONS = {
     },
     "evaluate": {"--data", "--split", "--views", "--devices"},
     "retrieve": {"--data", "--split", "--devices"},
-    "report": {"--runs", "--out", "--compare", "--strict"},
+    "report": {"--runs", "--out", "--compare", "--strict", "--tensorboard"},
     "run": {
         "--scale", "--recipe", "--stores", "--data", "--out", "--epochs", "--devices", "--precision", "--dry-run",
     },

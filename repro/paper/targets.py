@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from repro.errors import ReproError, unknown
 from repro.paper.invariants import INVARIANTS
-from repro.paper.statistics import Interval
+from repro.paper.statistics import Interval, seed_factor
 
 KINDS = ("invariant", "value", "delta", "ratio", "direction")
 RELATIONS = ("equal", "at least", "at most")
@@ -126,6 +126,13 @@ class Measurement:
     where: str = ""
     runs: tuple[str, ...] = ()
     bound: int = 0
+
+    @property
+    def deviation(self) -> float | None:
+        """Over seeds the standard deviation, as the t interval of their mean implies it; None for all else."""
+        if self.over != "seeds" or self.interval is None or self.n < 2:
+            return None
+        return (self.interval[1] - self.interval[0]) / 2 / seed_factor(self.n)
 
 
 @dataclass(frozen=True)

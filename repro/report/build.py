@@ -61,6 +61,7 @@ def build_report(runs_dir: Path, out_dir: Path, compare: bool = True) -> Report:
             folder.mkdir(parents=True, exist_ok=True)
         for table in tables.values():
             table.write_csv(out_dir / "tables")
+            table.write_latex(out_dir / "tables")
         for picture in pictures:
             picture.write(out_dir / "figures")
         (out_dir / "report.html").write_text(render_page(context), encoding="utf-8")

@@ -192,12 +192,14 @@ def stalled(log: Sequence[Epoch], classes: int) -> list[int]:
 
 
 def _curve_picture(name: str, data: str, scale: str, classes: int, lines: Sequence[_Line]) -> Picture:
+    validated = any(line.curve("val_top1_error")[0] for line in lines)
+    panels = PANELS if validated else PANELS[:2]
     figure = Figure(figsize=(7.4, 5.6))
     FigureCanvasAgg(figure)
-    grid = figure.subplots(2, 2, sharex=True)
+    grid = figure.subplots(len(panels) // 2, 2, sharex=True, squeeze=False)
     variants = list(dict.fromkeys(line.variant for line in lines))
     colour = {variant: COLOURS[index % len(COLOURS)] for index, variant in enumerate(variants)}
-    for axes, (metric, title, unit) in zip(grid.flat, PANELS, strict=True):
+    for axes, (metric, title, unit) in zip(grid.flat, panels, strict=True):
         for line in lines:
             _plot(axes, line, metric, colour[line.variant])
         chance = chance_level(metric, classes)
@@ -218,7 +220,7 @@ def _curve_picture(name: str, data: str, scale: str, classes: int, lines: Sequen
             stalls = True
             grid.flat[0].plot(*zip(*points, strict=True), "o", color=colour[line.variant], markersize=4,
                               markerfacecolor="none")  # fmt: skip
-    for axes in grid[1]:
+    for axes in grid[-1]:
         axes.set_xlabel("epoch")
     handles: list[Line2D] = []
     for line in lines:
@@ -230,7 +232,7 @@ def _curve_picture(name: str, data: str, scale: str, classes: int, lines: Sequen
                               label="loss within 1% of chance"))  # fmt: skip
     columns = 3 if len(handles) > 4 else 2
     legend = 0.17 * math.ceil(len(handles) / columns) + 0.12  # inches
-    figure.set_figheight(5.2 + legend)
+    figure.set_figheight(2.6 * len(grid) + legend)
     figure.legend(handles=handles, loc="lower left", ncols=columns, fontsize=8, bbox_to_anchor=(0.04, 0))
     figure.tight_layout(rect=(0, legend / figure.get_figheight(), 1, 1))
     caption = (
@@ -244,7 +246,7 @@ def _curve_picture(name: str, data: str, scale: str, classes: int, lines: Sequen
         if epochs
     )
     return finish(figure, name, f"Training curves: {data}, {scale} scale", caption,
-                    f"Four panels of curves against epochs. {last}")  # fmt: skip
+                    f"{len(panels)} panels of curves against epochs. {last}")  # fmt: skip
 
 
 def _plot(axes: Axes, line: _Line, metric: str, colour: str) -> None:

@@ -388,14 +388,16 @@ def speed_ratio(first: Grid | None, second: Grid | None) -> Measurement | None:
 
     The geometric means' ratio, with Welch's interval on logarithms: the nets' trainings are independent, and epochs
     spread evenly on a logarithmic scale. A run that ended without coming to the error makes the ratio a bound; one
-    that is still going on and has not come to it is left out, unless there is no other.
+    that is still going on and has not come to it is left out.
     """
     if first is None or second is None:
         return None
     logs, short, names = [], [], []
     for each in (first, second):
         reached = {run: each.crossing(run) for run in each.runs}
-        counted = [run for run, epoch in reached.items() if epoch is not None or run.finished] or list(reached)
+        counted = [run for run, epoch in reached.items() if epoch is not None or run.finished]
+        if not counted:
+            return None
         short.append(any(reached[run] is None for run in counted))
         logs.append([math.log(reached[run] or len(run.log)) for run in counted])
         names += [run.name for run in counted]
