@@ -1,8 +1,9 @@
-"""Checks and demonstrations: `nox -s tests`, `lint`, `types`, `demo`, `subset`.
+"""Checks and demonstrations: `nox -s tests`, `lint`, `types`, `demo`, `page`, `subset`.
 
 Every session installs the versions of constraints.txt, and environments are reused: the second run is fast.
 """
 
+import os
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ nox.options.sessions = ["lint", "types", "tests"]
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = True
 
+CHROMIUM = os.environ.get("REPRO_CHROMIUM", "/usr/bin/chromium")
 CONSTRAINTS = Path(__file__).parent / "constraints.txt"
 
 
@@ -49,6 +51,16 @@ def demo(session: nox.Session) -> None:
     install(session)
     shutil.rmtree("outputs/demo", ignore_errors=True)
     session.run("repro", "demo")
+
+
+@nox.session(venv_backend="venv")
+def page(session: nox.Session) -> None:
+    """The report in a real browser, Debian's chromium; takes the README's picture of it too."""
+    install(session, "test", "page")
+    if not Path(CHROMIUM).exists():
+        root = () if os.geteuid() == 0 else ("sudo",)
+        session.run(*root, "apt-get", "install", "--yes", "--no-install-recommends", "chromium", external=True)
+    session.run("pytest", "-m", "page", *session.posargs, env={"REPRO_CHROMIUM": CHROMIUM})
 
 
 @nox.session(venv_backend="none")

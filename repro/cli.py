@@ -165,11 +165,36 @@ def evaluate(
 
 
 @app.command()
+def retrieve(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
+    data: Annotated[Path, typer.Option(help="The store that the run was trained on.")],
+    split: Annotated[Literal["val", "test"], typer.Option(help="Which images to search for.")] = "test",
+    devices: Annotated[str | None, typer.Option(help="cpu, cuda:0, … [default: a GPU if there is one]")] = None,
+) -> None:
+    """Find the training images nearest to each test image, by fc7, by pixels, by short codes (Sec. 6.1)."""
+    from repro import retrieve as stage
+    from repro.progress import meter
+
+    with meter(console, "looking at", "images") as show:
+        path, record = stage.retrieve(run, data, split, devices, show)
+    for name, precision in record["precision"].items():
+        low, high = precision["interval"]
+        console.print(
+            f"{name}: {precision['value']:.1f}% of the six nearest are of the same class (95% interval {low:.1f} to "
+            f"{high:.1f}), {1e6 * record['seconds_per_query'][name]:,.0f} µs an image"
+        )
+    console.print(f"{record['images']:,} images of {split}; written to {path}")
+
+
+@app.command()
 def report(
     runs: Annotated[Path, typer.Option(help="The folder of runs.")] = Path("outputs/runs"),
     out: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("outputs/report"),
     compare: Annotated[bool, typer.Option("--compare", help="Hold every number against the paper's.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 4 if a claim is not reproduced.")] = False,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Also write the curves in TensorBoard's format into this folder.")
+    ] = None,
 ) -> None:
     """Make tables, figures, verdicts and the page from the runs' records."""
     from repro.report import build_report
@@ -180,6 +205,11 @@ def report(
     for problem in made.problems:
         console.print(problem, style="yellow", markup=False)
     console.print(str(made), markup=False)
+    if tensorboard:
+        from repro.report.records import read_records
+        from repro.tensorboard import export
+
+        console.print(f"{tensorboard}: the curves of {export(read_records(runs).runs, tensorboard)} runs", markup=False)
     if strict and made.strict_mismatches:
         _fail(f"not reproduced: {', '.join(verdict.target.id for verdict in made.strict_mismatches)}", 4)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repro.errors import ReproError, unknown
-from repro.paper.experiments import EXPERIMENTS, IMAGENET, Need
+from repro.paper.experiments import EXPERIMENTS, IMAGENET, Need, fastest
 from repro.paper.variants import ENSEMBLES, Variant, configure, find
 from repro.runs import run_name
 
@@ -93,6 +93,9 @@ def _need(need: Need, workspace: Workspace) -> Iterator[Stage]:
     store = _store(members[0][0], need.dataset, workspace)
     groups = [runs] if need.net in ENSEMBLES else [[run] for run in runs]
     split = _split(store, need.split)
+    for run in runs if need.retrieve else ():
+        search = ("retrieve", str(run), "--data", str(store), "--split", split)
+        yield Stage(search, run / f"retrieval-{split}.json")
     for group in groups:
         for views in need.views:
             words = ("evaluate", *map(str, group), "--data", str(store), "--split", split, "--views", str(views))
@@ -149,14 +152,12 @@ def _fastest(need: Need, workspace: Workspace) -> float:
     """The rate of the grid whose run comes to `until` percent of training error soonest, or else closest to it."""
     store = _store(need.net, need.dataset, workspace)
 
-    def soonest(rate: float) -> tuple[float, float]:
+    def errors(rate: float) -> list[float]:
         log = workspace.run(store, need.net, [0], rate, need.tuned_from is not None) / "log.jsonl"
-        if not log.exists():
-            return float("inf"), float("inf")
-        errors = [json.loads(line)["train_top1_error"] for line in log.read_text(encoding="utf-8").splitlines()]
-        return next((epoch for epoch, error in enumerate(errors) if error <= need.until), float("inf")), min(errors)
+        lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+        return [json.loads(line)["train_top1_error"] for line in lines]
 
-    return min(need.rates, key=soonest)
+    return fastest({rate: errors(rate) for rate in need.rates}, need.until)
 
 
 def _split(store: Path, wanted: str) -> str:

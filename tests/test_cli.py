@@ -28,7 +28,8 @@ OPTIONS = {
         "--init-from", "--resume", "--save-minutes",
     },
     "evaluate": {"--data", "--split", "--views", "--devices"},
-    "report": {"--runs", "--out", "--compare", "--strict"},
+    "retrieve": {"--data", "--split", "--devices"},
+    "report": {"--runs", "--out", "--compare", "--strict", "--tensorboard"},
     "run": {
         "--scale", "--recipe", "--stores", "--data", "--out", "--epochs", "--devices", "--precision", "--dry-run",
     },

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -11,7 +13,8 @@ class Need:
 
     `views`: the numbers of views to evaluate with; none, if only the training counts. `rates`: a grid of initial
     rates, of which the one that reaches `until` percent of training error soonest is trained from all the seeds;
-    empty for the recipe's own. `tuned_from`: the data set on which the net is trained before, if any.
+    empty for the recipe's own. `tuned_from`: the data set on which the net is trained before, if any. `retrieve`:
+    the training images nearest to each image of `split` are wanted too.
     """
 
     net: str
@@ -22,6 +25,7 @@ class Need:
     rates: tuple[float, ...] = ()
     until: float = 25.0
     tuned_from: str | None = None
+    retrieve: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,8 @@ FIGURE3 = Experiment(
     "figure3", "6.1", "Figure 3: the kernels of conv1", (Need("alexnet", "ilsvrc2012", views=()),)
 )  # fmt: skip
 FIGURE4 = Experiment(
-    "figure4", "6.1", "Figure 4: test images with their five most probable labels",
-    (Need("alexnet", "ilsvrc2010", split="test"),),
+    "figure4", "6.1", "Figure 4: test images with their five most probable labels, and their nearest training images",
+    (Need("alexnet", "ilsvrc2010", split="test", views=(), retrieve=True),),
 )  # fmt: skip
 ABLATIONS = Experiment(
     "ablations", "3, 4, 7", "What each ingredient is worth: the net without it",
@@ -97,6 +101,34 @@ CATSDOGS = Experiment(
 PARTS = (TABLE1, TABLE2, FALL2009, FIGURE1, CIFAR_LRN, FIGURE3, FIGURE4, ABLATIONS, CATSDOGS)
 ALL = Experiment("all", "", "everything above", tuple(need for part in PARTS for need in part.needs))
 EXPERIMENTS = {experiment.name: experiment for experiment in (*PARTS, ALL)}
+# The nets whose rate is chosen for speed, with what they are chosen from.
+CHOSEN_RATE = {need.net: need for need in ALL.needs if len(need.rates) > 1}
+
+
+def crossing(errors: Sequence[float], until: float) -> float | None:
+    """The epoch, counted from 1, at which `errors` (percent, one an epoch) come to `until`; None if they do not.
+
+    Between two epochs it is read off the straight line, as one reads it off a figure.
+    """
+    for epoch, error in enumerate(errors, 1):
+        if error <= until:
+            before = errors[epoch - 2] if epoch > 1 else math.nan
+            return epoch - (until - error) / (before - error) if before > until else float(epoch)
+    return None
+
+
+def fastest(courses: Mapping[float, Sequence[float]], until: float) -> float:
+    """Of the rates of `courses`, each with its training errors by epoch, the one that comes to `until` soonest.
+
+    If none does, the one that comes closest; of equals the first.
+    """
+
+    def soonest(rate: float) -> tuple[float, float]:
+        reached = crossing(courses[rate], until)
+        lowest = min((error for error in courses[rate] if math.isfinite(error)), default=math.inf)
+        return math.inf if reached is None else reached, lowest
+
+    return min(courses, key=soonest)
 
 
 @dataclass(frozen=True)

@@ -68,9 +68,14 @@ def seed_interval(values: Sequence[float]) -> Interval | None:
     """The t interval of the mean of `values`, one per seed; None for fewer than two."""
     if len(values) < 2:
         return None
-    half = float(t.ppf((1 + LEVEL) / 2, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+    half = seed_factor(len(values)) * float(np.std(values, ddof=1))
     mean = float(np.mean(values))
     return mean - half, mean + half
+
+
+def seed_factor(count: int) -> float:
+    """How many standard deviations of `count` ≥ 2 seeds lie between their mean and the end of its t interval."""
+    return float(t.ppf((1 + LEVEL) / 2, count - 1)) / math.sqrt(count)
 
 
 def welch_interval(first: Sequence[float], second: Sequence[float]) -> Interval | None:
@@ -82,3 +87,12 @@ def welch_interval(first: Sequence[float], second: Sequence[float]) -> Interval 
         return None
     interval = ttest_ind(first, second, equal_var=False).confidence_interval(LEVEL)
     return float(interval.low), float(interval.high)
+
+
+def mean_interval(values: Sequence[float] | np.ndarray) -> Interval:
+    """The interval of the mean of many `values`, one per image (normal approximation)."""
+    values = np.asarray(values, float)
+    half = (
+        float(norm.ppf((1 + LEVEL) / 2) * values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.inf
+    )
+    return float(values.mean()) - half, float(values.mean()) + half

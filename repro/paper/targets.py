@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from repro.errors import ReproError, unknown
 from repro.paper.invariants import INVARIANTS
-from repro.paper.statistics import Interval
+from repro.paper.statistics import Interval, seed_factor
 
 KINDS = ("invariant", "value", "delta", "ratio", "direction")
 RELATIONS = ("equal", "at least", "at most")
@@ -113,7 +113,8 @@ class Measurement:
     """One quantity as measured: its value, 95% interval (None: unknown), and the `n` of what it is `over`.
 
     `over` is what the interval speaks for: "seeds" for the recipe, "images" or "kernels" for the one run.
-    `where` names the data for people.
+    `where` names the data for people. `bound`: the true value was not reached; it lies above `value` (1) or
+    below it (−1).
     """
 
     value: float
@@ -124,6 +125,14 @@ class Measurement:
     recipe: str = ""
     where: str = ""
     runs: tuple[str, ...] = ()
+    bound: int = 0
+
+    @property
+    def deviation(self) -> float | None:
+        """Over seeds the standard deviation, as the t interval of their mean implies it; None for all else."""
+        if self.over != "seeds" or self.interval is None or self.n < 2:
+            return None
+        return (self.interval[1] - self.interval[0]) / 2 / seed_factor(self.n)
 
 
 @dataclass(frozen=True)
@@ -164,7 +173,8 @@ def compare(target: Target, measurement: Measurement | None) -> Verdict:
     """The verdict on `target`.
 
     - `missing`: there is no finite measurement; or the target is a direction, the scope is the target's, and
-      the interval holds the line, so that more seeds or images are what is missing.
+      the interval holds the line, so that more seeds or images are what is missing; or only a bound was measured,
+      and values within the tolerance lie beyond it.
     - `not comparable`: the measurement's data set, split, views or scale is not the target's. It then has a
       direction: `agrees` if the whole interval lies on the paper's side of "no effect" (0 for a delta, 1 for a
       ratio, the line of a direction), `disagrees` if it lies on the other side, else `undecided`.
@@ -194,6 +204,10 @@ def compare(target: Target, measurement: Measurement | None) -> Verdict:
         return Verdict(target, word, None, measurement, f"the whole interval {direction} with the paper")
     assert target.tolerance is not None
     excess = measurement.value - target.value
+    if measurement.bound and excess * measurement.bound <= target.tolerance:
+        side = "above" if measurement.bound > 0 else "below"
+        reason = f"all that is known is that it lies {side} {measurement.value:,.4g}: longer training would tell"
+        return Verdict(target, MISSING, None, measurement, reason)
     distance = {"equal": abs(excess), "at least": -excess, "at most": excess}[target.relation]
     # Decimal numbers as typed: 0.3 is within 0.1 of 0.4.
     verdict = MATCH if distance <= target.tolerance + 1e-9 else MISMATCH

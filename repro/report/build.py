@@ -61,6 +61,7 @@ def build_report(runs_dir: Path, out_dir: Path, compare: bool = True) -> Report:
             folder.mkdir(parents=True, exist_ok=True)
         for table in tables.values():
             table.write_csv(out_dir / "tables")
+            table.write_latex(out_dir / "tables")
         for picture in pictures:
             picture.write(out_dir / "figures")
         (out_dir / "report.html").write_text(render_page(context), encoding="utf-8")
@@ -127,10 +128,13 @@ def _row(verdict: Verdict, others: list[Verdict], records: Records) -> dict[str,
 
 def _measured(measurement: Measurement | None) -> dict[str, Any]:
     if measurement is None:
-        return {"measured": None, "interval": None, "n": 0, "over": None, "on": None, "recipe": None, "runs": []}
+        return {"measured": None, "bound": None, "interval": None, "n": 0, "over": None, "on": None, "recipe": None,
+                "runs": []}  # fmt: skip
     interval = measurement.interval
+    known = math.isfinite(measurement.value)
     return {
-        "measured": measurement.value if math.isfinite(measurement.value) else None,
+        "measured": measurement.value if known and not measurement.bound else None,
+        "bound": [measurement.bound, measurement.value] if known and measurement.bound else None,
         "interval": list(interval) if interval and all(map(math.isfinite, interval)) else None,
         "n": measurement.n,
         "over": measurement.over,

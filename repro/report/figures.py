@@ -1,19 +1,12 @@
-"""The figures, each drawn from records: Figure 3 (conv1's kernels) and the curves of the training.
-
-Figures are matplotlib objects without global state. Their ink is one colour, `INK`, on a transparent ground,
-which an SVG changes to a light one on a dark page.
-"""
+"""The figures, each drawn from records: those of the paper in its order, then the curves of the training."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import matplotlib
 import numpy as np
@@ -24,57 +17,32 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from repro.paper.statistics import welch_interval
+from repro.report.architecture import net_pictures
+from repro.report.drawing import COLOURS, INK, STYLE, Picture, finish, slug
 from repro.report.kernels import Floats, colourfulness, oriented, towers
-from repro.report.measure import Context, context_of, one_per_seed, precedence, run_scale
+from repro.report.measure import Context, context_of, precedence, run_scale, standing
 from repro.report.records import Data, Epoch, Records, Run
+from repro.report.retrieval import retrieval_pictures
+from repro.report.speed import speed_pictures
 
-INK, INK_ON_DARK = "#26231f", "#e9e5dc"
-COLOURS = ("#2f6db5", "#d1552b", "#2a9d6f", "#b0398c", "#b08a00", "#5a9bd4", "#7a5bc4", "#8a8378")
 STYLES: dict[str, Literal["-", "--"]] = {"authors": "-", "paper": "--"}
 MOST_LINES = 8  # more cannot be told apart
 
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "text.color": INK,
-    "text.parse_math": False,  # names from records are drawn as they are
-    "axes.labelcolor": INK,
-    "axes.edgecolor": INK,
-    "axes.facecolor": "none",
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "svg.hashsalt": "repro",  # the same drawing, byte by byte, from the same records
-}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A finished figure: its file name, caption, what it shows in words, and both of its forms."""
-
-    name: str
-    title: str
-    caption: str
-    alt: str
-    png: bytes
-    svg: bytes
-
-    def write(self, folder: Path) -> None:
-        """Write `<name>.png` and `<name>.svg` into `folder`."""
-        (folder / f"{self.name}.png").write_bytes(self.png)
-        (folder / f"{self.name}.svg").write_bytes(self.svg)
-
 
 def draw_figures(records: Records) -> list[Picture]:
-    """Figure 3 of the first `alexnet` run of each recipe, data set and scale; then the curves of each data set."""
+    """The paper's figures in its order, then the curves of each data set.
+
+    Figure 2 is followed by the nets of other variants that were run; Figure 3 is of the first `alexnet` run of each
+    recipe, data set and scale.
+    """
     with matplotlib.rc_context(STYLE):
-        return [*_kernel_pictures(records), *_curve_pictures(records)]
+        return [
+            *speed_pictures(records),
+            *net_pictures(records),
+            *_kernel_pictures(records),
+            *retrieval_pictures(records),
+            *_curve_pictures(records),
+        ]
 
 
 def _kernel_pictures(records: Records) -> Iterable[Picture]:
@@ -139,7 +107,7 @@ def _kernel_picture(run: Run, kernels: Floats) -> Picture:
         f"contrast, zero grey. {_specialisation(*colour)}"
     )
     alt = f"{len(kernels)} small square images in two blocks of {math.ceil(len(halves[0]) / columns)} rows of {columns}"
-    return _picture(figure, f"figure3-{_slug(run.name)}", "Figure 3: the kernels of conv1", caption, alt)
+    return finish(figure, f"figure3-{slug(run.name)}", "Figure 3: the kernels of conv1", caption, alt)
 
 
 def _specialisation(first: Floats, second: Floats) -> str:
@@ -184,7 +152,7 @@ def _curve_pictures(records: Records) -> Iterable[Picture]:
         if run.log:
             grouped[run.data, run_scale(run)][run.variant, run.recipe].append(run)
     for index, ((data, scale), lines) in enumerate(grouped.items(), 1):
-        ordered = [_Line(*key, tuple(one_per_seed(runs))) for key, runs in sorted(lines.items(), key=_alexnet_first)]
+        ordered = [_Line(*key, tuple(standing(runs))) for key, runs in sorted(lines.items(), key=_alexnet_first)]
         base = [line for line in ordered if line.variant == "alexnet"]
         others = [line for line in ordered if line.variant != "alexnet"]
         room = MOST_LINES - 1
@@ -224,12 +192,14 @@ def stalled(log: Sequence[Epoch], classes: int) -> list[int]:
 
 
 def _curve_picture(name: str, data: str, scale: str, classes: int, lines: Sequence[_Line]) -> Picture:
+    validated = any(line.curve("val_top1_error")[0] for line in lines)
+    panels = PANELS if validated else PANELS[:2]
     figure = Figure(figsize=(7.4, 5.6))
     FigureCanvasAgg(figure)
-    grid = figure.subplots(2, 2, sharex=True)
+    grid = figure.subplots(len(panels) // 2, 2, sharex=True, squeeze=False)
     variants = list(dict.fromkeys(line.variant for line in lines))
     colour = {variant: COLOURS[index % len(COLOURS)] for index, variant in enumerate(variants)}
-    for axes, (metric, title, unit) in zip(grid.flat, PANELS, strict=True):
+    for axes, (metric, title, unit) in zip(grid.flat, panels, strict=True):
         for line in lines:
             _plot(axes, line, metric, colour[line.variant])
         chance = chance_level(metric, classes)
@@ -250,7 +220,7 @@ def _curve_picture(name: str, data: str, scale: str, classes: int, lines: Sequen
             stalls = True
             grid.flat[0].plot(*zip(*points, strict=True), "o", color=colour[line.variant], markersize=4,
                               markerfacecolor="none")  # fmt: skip
-    for axes in grid[1]:
+    for axes in grid[-1]:
         axes.set_xlabel("epoch")
     handles: list[Line2D] = []
     for line in lines:
@@ -262,7 +232,7 @@ def _curve_picture(name: str, data: str, scale: str, classes: int, lines: Sequen
                               label="loss within 1% of chance"))  # fmt: skip
     columns = 3 if len(handles) > 4 else 2
     legend = 0.17 * math.ceil(len(handles) / columns) + 0.12  # inches
-    figure.set_figheight(5.2 + legend)
+    figure.set_figheight(2.6 * len(grid) + legend)
     figure.legend(handles=handles, loc="lower left", ncols=columns, fontsize=8, bbox_to_anchor=(0.04, 0))
     figure.tight_layout(rect=(0, legend / figure.get_figheight(), 1, 1))
     caption = (
@@ -275,8 +245,8 @@ def _curve_picture(name: str, data: str, scale: str, classes: int, lines: Sequen
         for epochs, means, _, _ in [line.curve("val_top1_error")]
         if epochs
     )
-    return _picture(figure, name, f"Training curves: {data}, {scale} scale", caption,
-                    f"Four panels of curves against epochs. {last}")  # fmt: skip
+    return finish(figure, name, f"Training curves: {data}, {scale} scale", caption,
+                    f"{len(panels)} panels of curves against epochs. {last}")  # fmt: skip
 
 
 def _plot(axes: Axes, line: _Line, metric: str, colour: str) -> None:
@@ -285,21 +255,3 @@ def _plot(axes: Axes, line: _Line, metric: str, colour: str) -> None:
     axes.plot(epochs, means, line.style, color=colour, linewidth=1.5, marker=marker)
     if len(line.runs) > 1:
         axes.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0)
-
-
-def _picture(figure: Figure, name: str, title: str, caption: str, alt: str) -> Picture:
-    png, svg = io.BytesIO(), io.BytesIO()
-    figure.savefig(png, format="png", dpi=200, facecolor="#fffefb", metadata={"Software": None})
-    figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return Picture(name, title, caption, alt, png.getvalue(), _adapt_to_dark(svg.getvalue()))
-
-
-def _adapt_to_dark(svg: bytes) -> bytes:
-    """The drawing with light ink wherever the page around it is dark."""
-    rules = "".join(f'[style*="{key}: {INK}"]{{{key}:{INK_ON_DARK}!important}}' for key in ("fill", "stroke"))
-    style = f"<style>@media (prefers-color-scheme: dark){{{rules}}}</style></svg>"
-    return re.sub(rb"</svg>\s*$", style.encode(), svg)
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.+-]+", "-", name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise, product
@@ -19,12 +19,13 @@ import numpy as np
 from scipy.stats import norm
 
 from repro.errors import ReproError
+from repro.paper.experiments import CHOSEN_RATE, Need, crossing, fastest
 from repro.paper.scales import SCALES
 from repro.paper.statistics import Interval, error_interval, paired_interval, seed_interval, welch_interval
 from repro.paper.targets import Measurement, Scope, Target
 from repro.paper.variants import ENSEMBLES, Configuration, configure
 from repro.report.kernels import colourfulness, oriented, towers
-from repro.report.records import Data, Epoch, Evaluation, Records, Run
+from repro.report.records import Data, Epoch, Evaluation, Records, Retrieval, Run
 
 Z = float(norm.ppf(0.975))
 
@@ -42,6 +43,8 @@ def measure(target: Target, records: Records) -> list[Measurement]:
     """Every measurement of `target` that the records hold, the one to judge by first."""
     if target.measure in ERROR_MEASURES:
         found = _from_evaluations(target, records)
+    elif target.measure in RETRIEVAL_MEASURES:
+        found = _from_retrievals(target, records)
     elif target.measure in RUN_MEASURES or target.measure in PAIR_MEASURES:
         found = _from_runs(target, records)
     else:
@@ -97,7 +100,8 @@ def run_scale(run: Run) -> str:
     """A run's scale; "10-epoch small" if its user chose another number of epochs than the scale's.
 
     At the paper's scale "roughly 90" epochs will do, and any more. A run that began with another's weights where
-    the paper's did not is "fine-tuned".
+    the paper's did not is "fine-tuned", one at another rate than the recipe's "rate-0.02". Where the rate is to be
+    chosen for speed, neither rate nor epochs matter.
     """
     try:
         meant = _meant(run.variant, run.recipe, run.scale)
@@ -105,6 +109,10 @@ def run_scale(run: Run) -> str:
         return run.scale
     if run.init_from and not meant.variant.begins_from:
         return f"fine-tuned {run.scale}"
+    if run.variant in CHOSEN_RATE:
+        return run.scale
+    if math.isfinite(run.lr) and not math.isclose(run.lr, meant.recipe.lr):
+        return f"rate-{run.lr:g} {run.scale}"
     whole = run.epochs >= 0.95 * meant.epochs if run.scale == "paper" else run.epochs == meant.epochs
     return run.scale if whole else f"{run.epochs}-epoch {run.scale}"
 
@@ -113,6 +121,62 @@ def one_per_seed(runs: Iterable[Run]) -> list[Run]:
     """One run of each seed, in the seeds' order: a finished one before others, the one that got furthest."""
     ordered = sorted(runs, key=lambda run: (run.seed, run.finished, len(run.log), run.started))
     return list({run.seed: run for run in ordered}.values())
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The runs of a net whose rate is chosen for speed: by rate, ascending, one of each seed.
+
+    `fastest` is the rate that counts, chosen by the lowest seed of each rate, as `repro run` does it.
+    """
+
+    need: Need
+    rates: Mapping[float, tuple[Run, ...]]
+    fastest: float
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """The runs at the fastest rate."""
+        return self.rates[self.fastest]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every declared rate has come to the error, or to its end."""
+        return all(
+            any(run.finished or self.crossing(run) is not None for run in self.rates.get(rate, ()))
+            for rate in self.need.rates
+        )
+
+    def crossing(self, run: Run) -> float | None:
+        """The epoch at which a run comes to the error that decides."""
+        return crossing(train_errors(run), self.need.until)
+
+
+def train_errors(run: Run) -> list[float]:
+    """Training error by epoch, in percent."""
+    return [epoch.train_top1_error for epoch in run.log]
+
+
+def grid(runs: Iterable[Run]) -> Grid | None:
+    """The grid of a net whose rate is chosen; None without a run that has begun."""
+    by_rate: dict[float, list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.log:
+            by_rate[run.lr].append(run)
+    if not by_rate:
+        return None
+    rates = {rate: tuple(one_per_seed(by_rate[rate])) for rate in sorted(by_rate)}
+    need = CHOSEN_RATE[next(iter(rates.values()))[0].variant]
+    return Grid(need, rates, fastest({rate: train_errors(same[0]) for rate, same in rates.items()}, need.until))
+
+
+def standing(runs: Iterable[Run]) -> list[Run]:
+    """The runs of a net that count: one of each seed, at the fastest rate where that is to be chosen."""
+    runs = list(runs)
+    if runs and runs[0].variant in CHOSEN_RATE:
+        found = grid(runs)
+        return list(found.runs) if found else []
+    return one_per_seed(runs)
 
 
 def entry(records: Records, evaluation: Evaluation) -> str:
@@ -158,9 +222,7 @@ def _from_evaluations(target: Target, records: Records) -> list[tuple[Data, Meas
         else:
             measurement = error_level(firsts, target.measure)
         if measurement:
-            found.append(
-                (context.data, replace(measurement, scope=scope, recipe=context.recipe, where=context.data.description))
-            )
+            found.append((context.data, _placed(measurement, scope, context)))
     return found
 
 
@@ -218,6 +280,30 @@ def _split_difference(tests: Sequence[Evaluation], vals: Sequence[Evaluation]) -
     return Measurement(fmean(differences), seed_interval(differences), len(pairs), "seeds", runs=runs)
 
 
+# What lies near to what in fc7.
+
+
+def _from_retrievals(target: Target, records: Records) -> list[tuple[Data, Measurement]]:
+    groups: dict[tuple[Context, str], dict[int, Retrieval]] = defaultdict(dict)
+    for each in sorted(records.retrievals, key=lambda each: each.seed):
+        if each.variant == target.variant and math.isfinite(each.overlap[0]):
+            groups[Context(each.recipe, each.data, retrieval_scale(records, each)), each.split][each.seed] = each
+    found = []
+    for (context, split), seeds in groups.items():
+        first, values = next(iter(seeds.values())), [each.overlap[0] for each in seeds.values()]
+        interval = seed_interval(values) or first.overlap[1]
+        over, n = ("seeds", len(values)) if len(values) > 1 else ("images", first.images)
+        runs = tuple(each.run for each in seeds.values())
+        measurement = Measurement(fmean(values), interval, n, over, runs=runs)
+        found.append((context.data, _placed(measurement, Scope(context.data.scope, split, 1, context.scale), context)))
+    return found
+
+
+def retrieval_scale(records: Records, retrieval: Retrieval) -> str:
+    """The scale of a retrieval's run, see `run_scale`."""
+    return next((run_scale(run) for run in records.runs if run.folder == retrieval.folder), retrieval.scale)
+
+
 # Quantities of a run: its log, its data, its weights.
 
 
@@ -229,16 +315,19 @@ def _from_runs(target: Target, records: Records) -> list[tuple[Data, Measurement
     for context, variants in groups.items():
         if target.measure in OF_DATA and context.data.dataset != target.dataset:
             continue
-        firsts = one_per_seed(variants.get(target.variant, ()))
-        if target.baseline:
-            measurement = _pairs(target, firsts, one_per_seed(variants.get(target.baseline, ())))
+        firsts = standing(variants.get(target.variant, ()))
+        scale = context.scale
+        if target.variant in CHOSEN_RATE and target.baseline in CHOSEN_RATE:
+            grids = grid(variants.get(target.variant, ())), grid(variants.get(target.baseline, ()))
+            measurement = speed_ratio(*grids) if all(grids) else None
+            scale = scale if all(each and each.complete for each in grids) else f"incomplete-grid {scale}"
+        elif target.baseline:
+            measurement = _pairs(target, firsts, standing(variants.get(target.baseline, ())))
         else:
             measurement = _levels(target, firsts)
         if measurement and math.isfinite(measurement.value):
-            scope = Scope(context.data.scope, None, None, context.scale)
-            found.append(
-                (context.data, replace(measurement, scope=scope, recipe=context.recipe, where=context.data.description))
-            )
+            scope = Scope(context.data.scope, None, None, scale)
+            found.append((context.data, _placed(measurement, scope, context)))
     return found
 
 
@@ -294,6 +383,35 @@ def _ratio(first: Measurement, second: Measurement) -> Measurement:
     return Measurement(first.value / second.value if second.value > 0 else math.nan, runs=first.runs + second.runs)
 
 
+def speed_ratio(first: Grid | None, second: Grid | None) -> Measurement | None:
+    """How many times as many epochs the first net takes as the second, each at its fastest rate.
+
+    The geometric means' ratio, with Welch's interval on logarithms: the nets' trainings are independent, and epochs
+    spread evenly on a logarithmic scale. A run that ended without coming to the error makes the ratio a bound; one
+    that is still going on and has not come to it is left out.
+    """
+    if first is None or second is None:
+        return None
+    logs, short, names = [], [], []
+    for each in (first, second):
+        reached = {run: each.crossing(run) for run in each.runs}
+        counted = [run for run, epoch in reached.items() if epoch is not None or run.finished]
+        if not counted:
+            return None
+        short.append(any(reached[run] is None for run in counted))
+        logs.append([math.log(reached[run] or len(run.log)) for run in counted])
+        names += [run.name for run in counted]
+    if all(short):
+        return None
+    value = math.exp(fmean(logs[0]) - fmean(logs[1]))
+    if any(short):
+        return Measurement(value, runs=tuple(names), bound=1 if short[0] else -1)
+    interval = welch_interval(*logs)
+    seeds = min(map(len, logs))
+    ends = (math.exp(interval[0]), math.exp(interval[1])) if interval else None
+    return Measurement(value, ends, seeds, "seeds" if ends else "runs", runs=tuple(names))
+
+
 RunMeasure = Callable[[Run, str], Measurement | None]
 
 
@@ -335,8 +453,20 @@ def _sampled(run: Run, value: float, errors: Sequence[tuple[float, str]]) -> Mea
 
 
 def _epochs_to_train_error(run: Run, level: str) -> Measurement | None:
-    reached = [epoch.epoch for epoch in run.log if epoch.train_top1_error <= float(level)]
-    return Measurement(reached[0], runs=(run.name,)) if reached else None
+    reached = crossing(train_errors(run), float(level))
+    return None if reached is None else Measurement(reached, runs=(run.name,))
+
+
+def _best_train_error(run: Run, enough: str) -> Measurement | None:
+    """The lowest training error; of a run that was cut short, only if it is `enough` already."""
+    best = min(_finite(run.log, "train_top1_error"), default=math.nan)
+    if enough and best <= float(enough):
+        return Measurement(best, runs=(run.name,))
+    try:
+        whole = run.finished and run.epochs >= _meant(run.variant, run.recipe, run.scale).epochs
+    except ReproError:  # a run of another version
+        whole = False
+    return Measurement(best, runs=(run.name,)) if whole else None
 
 
 def _epochs_to_converge(log: tuple[Epoch, ...]) -> float:
@@ -402,7 +532,7 @@ def _common_error_difference(first: Run, second: Run) -> Measurement | None:
 ERROR_MEASURES = ("top1_error", "top5_error", "split_difference")
 
 RUN_MEASURES: dict[str, RunMeasure] = {
-    "best_train_error": _of_log(lambda log: min(_finite(log, "train_top1_error"), default=math.nan)),
+    "best_train_error": _best_train_error,
     "final_train_error": _final_train_error,
     "first_train_loss": _of_log(lambda log: log[0].train_loss),
     "overfit_gap": _overfit_gap,
@@ -421,6 +551,7 @@ PAIR_MEASURES: dict[str, Callable[[Run, Run], Measurement | None]] = {
     "seconds_per_epoch": _seconds_difference,
     "epochs_to_common_train_error": _common_error_difference,
 }
+RETRIEVAL_MEASURES = ("retrieval_overlap",)
 OF_DATA = ("images", "classes")  # of another data set they are no measurement at all
 EVERY_RUN = ("tower_colour_difference", "oriented_share")
-MEASURES = (*ERROR_MEASURES, *RUN_MEASURES, *PAIR_MEASURES)
+MEASURES = (*ERROR_MEASURES, *RETRIEVAL_MEASURES, *RUN_MEASURES, *PAIR_MEASURES)

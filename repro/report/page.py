@@ -16,7 +16,7 @@ import repro
 from repro.paper.targets import MISSING, NOT_COMPARABLE, VERDICTS, Verdict, load_deviations
 from repro.paper.variants import BASES
 from repro.report import story
-from repro.report.figures import Picture
+from repro.report.drawing import Picture
 from repro.report.records import Records, Run
 from repro.report.tables import Table, Verdicts, escape_markdown, layer_order, number, spread
 

@@ -1,7 +1,7 @@
 """The records that runs leave behind, read leniently: what is damaged is left out and named, never fatal.
 
-Reads `run.json`, `log.jsonl`, `weights.safetensors`, `evaluation-*.json` and `predictions-*.npz`, also while
-the run that writes them is still going on.
+Reads `run.json`, `log.jsonl`, `weights.safetensors`, `evaluation-*.json`, `predictions-*.npz` and `retrieval-*`,
+also while the run that writes them is still going on.
 """
 
 from __future__ import annotations
@@ -73,7 +73,10 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: its `run.json` and its log so far. `init_from`: it began with another run's weights."""
+    """One training run: its `run.json` and its log so far.
+
+    `lr`: the rate that it began with, NaN if not recorded. `init_from`: it began with another run's weights.
+    """
 
     folder: Path
     name: str
@@ -85,6 +88,7 @@ class Run:
     data: Data
     devices: tuple[str, ...]
     precision: str
+    lr: float
     init_from: bool
     versions: Mapping[str, str] = field(hash=False)
     machine: Mapping[str, Any] = field(hash=False)
@@ -140,7 +144,7 @@ class Evaluation:
     def wrong(self, metric: str) -> tuple[np.ndarray, np.ndarray] | None:
         """For each image its label and whether the answer is wrong; None if the predictions cannot be read."""
         try:
-            with np.load(self.folder / self.predictions_file, allow_pickle=False) as arrays:
+            with (self.folder / self.predictions_file).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 labels, guesses = arrays["labels"], arrays["top5"]
             guesses = guesses[:, :1] if metric == "top1_error" else guesses[:, :5]
             return labels, (guesses != labels[:, None]).all(axis=1)
@@ -149,11 +153,52 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Retrieval:
+    """The nearest training images of each image of a split, as one run sees them (Sec. 6.1).
+
+    `precision` by space (fc7, pixels, codes) and `overlap` of fc7 with pixels: percent, with their intervals.
+    """
+
+    folder: Path
+    run: str
+    variant: str
+    recipe: str
+    scale: str
+    seed: int
+    data: Data
+    split: str
+    images: int
+    searched: int
+    bits: int
+    precision: Mapping[str, tuple[float, tuple[float, float]]] = field(hash=False)
+    precision_at_random: float
+    overlap: tuple[float, tuple[float, float]]
+    seconds: Mapping[str, float] = field(hash=False)
+    arrays_file: str
+    command: str
+
+    def arrays(self) -> dict[str, np.ndarray] | None:
+        """Figure 4's examples, by the names of `retrieval-<split>.npz`; None if they cannot be read."""
+        try:
+            with (self.folder / self.arrays_file).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in EXAMPLES}
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+            return None
+
+
+EXAMPLES = (
+    "labelled_labels", "labelled_top5", "labelled_probabilities", "labelled_images", "query_labels", "query_images",
+    "query_fc7_images", "query_fc7_labels", "query_pixels_images", "query_pixels_labels",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Records:
     """All that was found in a folder of runs; `problems` names what was left out and why, a line each."""
 
     runs: tuple[Run, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
+    retrievals: tuple[Retrieval, ...] = ()
     problems: tuple[str, ...] = ()
 
     def members(self, evaluation: Evaluation) -> list[Run]:
@@ -170,11 +215,13 @@ def read_records(runs_dir: Path) -> Records:
     """Every run and evaluation below `runs_dir`; a folder that does not exist holds none."""
     runs: list[Run] = []
     evaluations: list[Evaluation] = []
+    retrievals: list[Retrieval] = []
     problems: list[str] = []
     if not runs_dir.is_dir():
         return Records(problems=(f"there is no folder {runs_dir}",))
     for path in sorted(runs_dir.rglob("*.json")):
-        kind = "run" if path.name == "run.json" else "evaluation" if path.name.startswith("evaluation-") else ""
+        kind = "run" if path.name == "run.json" else path.name.partition("-")[0]
+        kind = kind if kind in ("run", "evaluation", "retrieval") else ""
         if not kind or "checkpoints" in path.parts:
             continue
         where = path.relative_to(runs_dir).as_posix()
@@ -184,6 +231,8 @@ def read_records(runs_dir: Path) -> Records:
                 raise ValueError(f"its format is {content['format']}, this version reads {FORMAT}")
             if kind == "run":
                 runs.append(_run(path.parent, path.parent.relative_to(runs_dir).as_posix(), content))
+            elif kind == "retrieval":
+                retrievals.append(_retrieval(path.parent, content))
             else:
                 evaluations.append(_evaluation(path.parent, content))
         except KeyError as error:
@@ -193,7 +242,7 @@ def read_records(runs_dir: Path) -> Records:
     for run in runs:
         if run.log and not math.isfinite(run.log[-1].train_loss):
             problems.append(f"{run.name}: the loss is no finite number any more after epoch {_last_finite(run)}")
-    return Records(tuple(runs), tuple(evaluations), tuple(problems))
+    return Records(tuple(runs), tuple(evaluations), tuple(retrievals), tuple(problems))
 
 
 def _last_finite(run: Run) -> int:
@@ -212,6 +261,7 @@ def _run(folder: Path, name: str, content: dict[str, Any]) -> Run:
         data=_data(content["data"]),
         devices=tuple(map(str, content.get("devices") or ())),
         precision=str(content.get("precision", "")),
+        lr=_number((content.get("settings") or {}).get("lr")),
         init_from=bool(content.get("init_from")),
         versions=dict(content.get("versions") or {}),
         machine=dict(content.get("machine") or {}),
@@ -239,6 +289,33 @@ def _evaluation(folder: Path, content: dict[str, Any]) -> Evaluation:
         predictions_file=Path(str(content.get("predictions", "missing"))).name,
         command=str(content.get("command", "")),
     )
+
+
+def _retrieval(folder: Path, content: dict[str, Any]) -> Retrieval:
+    return Retrieval(
+        folder=folder,
+        run=str(content["run"]),
+        variant=str(content["variant"]),
+        recipe=str(content["recipe"]),
+        scale=str(content["scale"]),
+        seed=int(content["seed"]),
+        data=_data(content["data"]),
+        split=str(content["split"]),
+        images=int(content["images"]),
+        searched=int(content["searched"]),
+        bits=int(content["bits"]),
+        precision={name: _percent(content["precision"][name]) for name in ("fc7", "pixels", "codes")},
+        precision_at_random=_number(content.get("precision_at_random")),
+        overlap=_percent(content["overlap"]),
+        seconds={name: _number(content["seconds_per_query"][name]) for name in ("fc7", "pixels", "codes")},
+        arrays_file=Path(str(content.get("arrays", "missing"))).name,
+        command=str(content.get("command", "")),
+    )
+
+
+def _percent(content: dict[str, Any]) -> tuple[float, tuple[float, float]]:
+    low, high = content["interval"]
+    return _number(content["value"]), (_number(low), _number(high))
 
 
 def _data(content: dict[str, Any]) -> Data:

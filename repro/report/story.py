@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from repro.errors import ReproError
+from repro.paper.experiments import CHOSEN_RATE, PARTS
 from repro.paper.targets import MATCH, MISMATCH, NOT_COMPARABLE, Target, Verdict
 from repro.paper.variants import ENSEMBLES, VARIANTS, configure
-from repro.report.measure import MEASURES, context_of, precedence, run_scale
+from repro.report.measure import MEASURES, RETRIEVAL_MEASURES, context_of, precedence, run_scale
 from repro.report.records import Records, Run
 
 DATASETS = {"ilsvrc2010": "ILSVRC-2010", "ilsvrc2012": "ILSVRC-2012", "fall2009": "ImageNet Fall 2009",
@@ -122,16 +123,22 @@ def _plural(word: str, count: int) -> str:
 def commands(target: Target, records: Records) -> list[str]:
     """The commands that would measure `target` where the paper did; empty if this version offers no such run.
 
-    STORE is the prepared data set, RUNS the folder of runs. Runs that are there already are not trained again.
+    STORE is the prepared data set, STORES a folder of such, RUNS the folder of runs. Runs that are there already
+    are not trained again.
     """
     nets = list(dict.fromkeys(name for name in (target.variant, target.baseline) if name))
     offered = all(name in VARIANTS or name in ENSEMBLES for name in nets)
     if target.dataset is None or target.measure not in MEASURES or not offered:
         return []
+    if any(name in ENSEMBLES or name in CHOSEN_RATE or VARIANTS[name].begins_from for name in nets):
+        return _whole_experiment(nets, target)
     steps = [f"repro prepare {target.dataset} --out STORE"]
     for name in nets:
         steps += [step for _, step in _trainings(name, target, records) if step]
-    if target.split:
+    if target.measure in RETRIEVAL_MEASURES:
+        for folder, _ in _trainings(target.variant, target, records):
+            steps.append(f"repro retrieve RUNS/{folder} --data STORE --split {target.split}")
+    elif target.split:
         views = {target.variant: [target.views]}
         views.setdefault(target.baseline or target.variant, []).append(target.baseline_views or target.views)
         for name, counts in views.items():
@@ -139,6 +146,29 @@ def commands(target: Target, records: Records) -> list[str]:
             for count in dict.fromkeys(counts):
                 steps.append(f"repro evaluate {paths} --data STORE --split {target.split} --views {count}")
     return steps
+
+
+def _whole_experiment(nets: Sequence[str], target: Target) -> list[str]:
+    """What fills a gap that takes many runs, one after the other: the experiment that holds them all."""
+    for experiment in PARTS:
+        needs = [need for need in experiment.needs if need.dataset == target.dataset]
+        if not set(nets) <= {need.net for need in needs}:
+            continue
+        datasets = [target.dataset]
+        for need in needs:
+            for variant, _ in ENSEMBLES.get(need.net, ((need.net, 1),)):
+                before = VARIANTS[variant].begins_from
+                while before:
+                    datasets.append(VARIANTS[before].dataset)
+                    before = VARIANTS[before].begins_from
+        steps = [f"repro prepare {dataset} --out STORES/{dataset}" for dataset in dict.fromkeys(datasets)]
+        steps.append(f"repro run {experiment.name} --scale {target.scale} --stores STORES --out RUNS")
+        if target.split and all(need.split != target.split for need in needs):
+            folders = [folder for folder, _ in _trainings(target.variant, target, Records())]
+            paths = " ".join(f"RUNS/{target.dataset}/{folder}" for folder in folders)
+            steps.append(f"repro evaluate {paths} --data STORES/{target.dataset} --split {target.split}")
+        return steps
+    return []
 
 
 def _trainings(name: str, target: Target, records: Records) -> list[tuple[str, str]]:

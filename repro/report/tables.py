@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +16,9 @@ from repro.paper.networks import LRN, Activation, Conv, Dropout, Layer, Linear, 
 from repro.paper.recipes import Recipe
 from repro.paper.targets import Measurement, Verdict, find_target
 from repro.paper.variants import BASES, VARIANTS, configure
-from repro.report.measure import entry, error_level, run_scale, scale_of
+from repro.report.measure import entry, error_level, retrieval_scale, run_scale, scale_of
 from repro.report.records import Records
+from repro.report.speed import grid_rows, grids
 
 Cell = str | float | int | None | Measurement
 Verdicts = Mapping[str, Sequence[Verdict]]
@@ -40,9 +40,16 @@ class Table:
     exact: tuple[str, ...] = ()
 
     @property
-    def spans(self) -> dict[str, int]:
-        """The common heads, each with the number of its columns; empty if there are none."""
-        return Counter(head.split(": ")[0] for head in self.heads if ": " in head)
+    def spans(self) -> list[tuple[str, list[int]]]:
+        """The common heads with the places of their columns, in order; a column without one has an empty head."""
+        found: list[tuple[str, list[int]]] = []
+        for place, head in enumerate(self.heads):
+            common = head.rpartition(": ")[0]
+            if common and found and found[-1][0] == common:
+                found[-1][1].append(place)
+            else:
+                found.append((common, [place]))
+        return found
 
     @property
     def worded(self) -> set[str]:
@@ -77,6 +84,33 @@ class Table:
         frame = pd.DataFrame(rows, dtype=object) if rows else pd.DataFrame(columns=["group", *self.heads])
         frame.to_csv(folder / f"{self.name}.csv", index=False)
 
+    def write_latex(self, folder: Path) -> None:
+        """Write `<name>.tex` into `folder`: a `tabular` to be put into a paper; needs the package booktabs."""
+        (folder / f"{self.name}.tex").write_text(self.latex(), encoding="utf-8")
+
+    def latex(self) -> str:
+        """The table in LaTeX: of several seeds mean ± spread and their number, else the value with its interval."""
+        alignment = "".join("l" if head in self.worded or not place else "r" for place, head in enumerate(self.heads))
+        lines = [f"% {self.title}. {self.note}".replace("\n", " "), rf"\begin{{tabular}}{{{alignment}}}", r"\toprule"]
+        if any(common for common, _ in self.spans):
+            lines.append(_latex_row(
+                rf"\multicolumn{{{len(places)}}}{{c}}{{{escape_latex(common)}}}" for common, places in self.spans
+            ))  # fmt: skip
+        lines += [_latex_row(escape_latex(head.rpartition(": ")[2]) for head in self.heads), r"\midrule"]
+        for number, (heading, body) in enumerate(self.groups):
+            if heading:
+                lines += [r"\addlinespace"] if number else []
+                lines.append(
+                    _latex_row([rf"\multicolumn{{{len(self.heads)}}}{{l}}{{\emph{{{escape_latex(heading)}}}}}"])
+                )
+            for cells in body:
+                texts = (
+                    plus_minus(cell) if isinstance(cell, Measurement) else self.text(cell, head)
+                    for cell, head in zip(cells, self.heads, strict=True)
+                )
+                lines.append(_latex_row(escape_latex(text) for text in texts))
+        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
     def markdown(self) -> str:
         """The table in Markdown; a group's heading is a row of its own."""
         lines = [list(self.heads), ["---"] * len(self.heads)]
@@ -96,6 +130,29 @@ def escape_markdown(text: str) -> str:
     return text.replace("\n", " ")
 
 
+LATEX = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$",
+    "×": r"$\times$", "→": r"$\to$", "α": r"$\alpha$", "<": "$<$", ">": "$>$", "≥": r"$\ge$", "≤": r"$\le$", "—": "---",
+    "–": "--", "’": "'", "…": r"\dots{}",
+} | {sign: f"\\{sign}" for sign in "&%$#_{}"}  # fmt: skip
+
+
+def escape_latex(text: str) -> str:
+    """Text that LaTeX sets as it is."""
+    return "".join(LATEX.get(sign, sign) for sign in text).replace("\n", " ")
+
+
+def _latex_row(cells: Iterable[str]) -> str:
+    return f"{' & '.join(cells)} \\\\"
+
+
+def plus_minus(measurement: Measurement) -> str:
+    """Over seeds "25.0 ± 1.0 (3 seeds)", mean and standard deviation; else the value with its interval."""
+    if measurement.over != "seeds" or measurement.deviation is None:
+        return spread(measurement)
+    return f"{number(measurement.value)} ± {number(measurement.deviation)} ({measurement.n} seeds)"
+
+
 def number(value: float, decimals: int | None = 1) -> str:
     """A number for people: with so many decimals, or (None) with the digits it has; a true minus sign."""
     text = f"{value:,.6f}".rstrip("0").rstrip(".") if decimals is None else f"{value:,.{decimals}f}"
@@ -104,7 +161,7 @@ def number(value: float, decimals: int | None = 1) -> str:
 
 def spread(measurement: Measurement, decimals: int = 1, sign: str = "") -> str:
     """A measured value with its interval, if that is not empty: "37.6% [37.3, 37.8]"."""
-    value = number(measurement.value, decimals) + sign
+    value = {1: "> ", -1: "< ", 0: ""}[measurement.bound] + number(measurement.value, decimals) + sign
     if measurement.interval and measurement.interval[0] < measurement.interval[1]:
         value += f" [{', '.join(number(end, decimals) for end in measurement.interval)}]"
     return value
@@ -137,6 +194,14 @@ ABLATIONS = (
 )
 
 
+OTHERS = (
+    ("Fall 2009, best published before (others)", "fall2009-previous-top1", "fall2009-previous-top5"),
+    ("Fall 2009, net with conv6 (6)", "fall2009-top1", "fall2009-top5"),
+    ("CIFAR-10 without normalisation, test (3.3)", "cifar-no-lrn", None),
+    ("CIFAR-10 with normalisation, test (3.3)", "cifar-lrn", None),
+)
+
+
 def paper_tables(verdicts: Verdicts) -> list[Table]:
     """Tables 1 and 2 as the paper sets them, and the worth of each ingredient, with what was measured."""
     return [
@@ -151,6 +216,12 @@ def paper_tables(verdicts: Verdicts) -> list[Table]:
             "Error in percent, ten views. An asterisk marks nets with a sixth conv layer, pre-trained on ImageNet "
             "Fall 2011. The authors' notes hold no result of the averages.",
             "Model", ("Top-1 (val)", "Top-5 (val)", "Top-5 (test)"), TABLE_2, verdicts, splits=(),
+        ),
+        _claims_table(
+            "others", "Fall 2009 and CIFAR-10",
+            "Error in percent; Fall 2009 with ten views, CIFAR-10 with one. One view against ten on ILSVRC-2010 is in "
+            "Table 1, the difference among the ingredients.",
+            "Net", ("Top-1", "Top-5"), OTHERS, verdicts,
         ),
         _claims_table(
             "ablations", "What each ingredient is worth",
@@ -316,6 +387,24 @@ def _word(value: object) -> str:
     return "on" if dataclasses.is_dataclass(value) else "off" if value is None else str(value)
 
 
+def rate_table(records: Records) -> Table:
+    """The declared grid of Figure 1: how soon each net comes to 25% training error at each rate, by seed."""
+    rows = {context: grid_rows(nets) for context, nets in grids(records).items()}
+    seeds = max((len(epochs) for each in rows.values() for *_, epochs in each), default=1)
+    groups: list[tuple[str, list[list[Cell]]]] = []
+    for context, each in rows.items():
+        body: list[list[Cell]] = []
+        for net, rate, chosen, epochs in each:
+            body.append([net, rate, *epochs, *[None] * (seeds - len(epochs)), chosen])
+        groups.append((f"{context.data.description}, {context.scale} scale", body))
+    heads = ("Net", "Rate", *(f"Epochs: run {number}" for number in range(1, seeds + 1)), "Chosen")
+    note = (
+        "Epochs to 25% training error. Each net counts at the rate that brings it there soonest, by its first seed; "
+        "a run that ended before leaves a bound only."
+    )
+    return Table("figure1", "Figure 1: the rates tried", note, heads, groups, exact=("Rate",))
+
+
 def run_table(records: Records) -> Table:
     """Every training run: how far it got, and what it noted."""
     body: list[list[Cell]] = []
@@ -353,9 +442,37 @@ def evaluation_table(records: Records) -> Table:
     return Table("evaluations", "Every evaluation", note, heads, [("", body)])
 
 
+def retrieval_table(records: Records) -> Table:
+    """Figure 4 in numbers: how often the six nearest training images are of the same class, and how long it takes."""
+    body: list[list[Cell]] = []
+    for each in records.retrievals:
+        scale = retrieval_scale(records, each)
+        row: list[Cell] = [each.variant, each.recipe, scale, each.seed, each.data.description, each.split, each.images]
+        for value, interval in (*(each.precision[space] for space in ("fc7", "pixels", "codes")), each.overlap):
+            row.append(Measurement(value, interval, each.images, "images"))
+        row.insert(10, each.precision_at_random)
+        body.append([*row, each.bits, each.seconds["codes"] and each.seconds["fc7"] / each.seconds["codes"]])
+    heads = (
+        "Net", "Recipe", "Scale", "Seed", "Data", "Split", "Images", "Same class, %: fc7", "Same class, %: pixels",
+        "Same class, %: codes", "Same class, %: by chance", "Of fc7’s six among those of pixels, %", "Bits",
+        "Codes quicker by",
+    )  # fmt: skip
+    note = (
+        "Of the six nearest training images of each image. Codes are those of an auto-encoder on fc7, and are "
+        "searched as exhaustively; in brackets the 95% interval over images."
+    )
+    return Table("retrieval", "Figure 4 in numbers: nearest training images", note, heads, [("", body)])
+
+
 def every_table(records: Records, verdicts: Verdicts) -> dict[str, Table]:
     """All tables by name, in the order of the page."""
     tables = [
-        *paper_tables(verdicts), architecture_table(), variant_table(), run_table(records), evaluation_table(records),
-    ]  # fmt: skip
+        *paper_tables(verdicts),
+        rate_table(records),
+        retrieval_table(records),
+        architecture_table(),
+        variant_table(),
+        run_table(records),
+        evaluation_table(records),
+    ]
     return {table.name: table for table in tables}

@@ -22,7 +22,6 @@ from repro.report.measure import MEASURES
 TARGETS = load_targets()
 OURS = [target for target in TARGETS if not target.published_by_others]
 NEED_A_RUN = [target for target in OURS if target.kind != "invariant"]
-NOT_RECORDED = {"retrieval_overlap"}
 
 
 def names(targets: list[Target]) -> list[str]:
@@ -61,7 +60,7 @@ def test_the_papers_numbers(name: str, value: float) -> None:
 
 
 def test_every_measure_is_one_that_the_report_knows() -> None:
-    assert {target.measure for target in NEED_A_RUN} - set(MEASURES) == NOT_RECORDED
+    assert {target.measure for target in NEED_A_RUN} <= set(MEASURES)
 
 
 def test_differences_of_the_authors_numbers_agree_with_their_levels() -> None:

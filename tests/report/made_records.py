@@ -132,3 +132,34 @@ def made_kernels(count: int, seed: int = 0, size: int = 11, coloured: float = 1.
         tint = rng.normal(0, coloured, 3) if index >= count // 2 else np.ones(3) + rng.normal(0, 0.05, 3)
         kernels[index] = tint[:, None, None] * blob + rng.normal(0, 0.02, (3, size, size))
     return kernels
+
+
+def write_retrieval(
+    folder: Path, variant: str = "alexnet", recipe: str = "authors", scale: str = "small", seed: int = 0, *,
+    data: dict[str, Any] | None = None, split: str = "test", overlap: float = 3.0, **changes: Any,
+) -> Path:  # fmt: skip
+    """A retrieval in a run's folder, its pictures plain noise."""
+    data = data or data_record()
+    path = folder / f"{variant}-{recipe}-{scale}-seed{seed}"
+    path.mkdir(parents=True, exist_ok=True)
+    spaces = {"fc7": 70.0, "pixels": 20.0, "codes": 65.0}
+    record = {
+        "format": 1, "run": path.name, "variant": variant, "recipe": recipe, "scale": scale, "seed": seed,
+        "data": data, "split": split, "images": 2000, "searched": 9000, "neighbours": 6, "activations": 2048,
+        "bits": 64, "precision": {name: {"value": v, "interval": [v - 1, v + 1]} for name, v in spaces.items()},
+        "precision_at_random": 10.0, "overlap": {"value": overlap, "interval": [overlap - 0.5, overlap + 0.5]},
+        "seconds_per_query": {"fc7": 2e-3, "pixels": 3e-2, "codes": 1e-4}, "arrays": f"retrieval-{split}.npz",
+        "command": f"repro retrieve {path.name} --data stores/ten --split {split}",
+    } | changes  # fmt: skip
+    (path / f"retrieval-{split}.json").write_text(json.dumps(record))
+    rng = np.random.default_rng(seed)
+    pictures = {"labelled": (8,), "query": (5,), "query_fc7": (5, 6), "query_pixels": (5, 6)}
+    arrays = {
+        f"{name}_images": rng.integers(0, 256, (*shape, 16, 16, 3), dtype=np.uint8) for name, shape in pictures.items()
+    } | {f"{name}_labels": rng.integers(0, 10, shape) for name, shape in pictures.items()}
+    top5 = np.array([rng.permutation(10)[:5] for _ in range(8)])
+    np.savez(
+        path / f"retrieval-{split}.npz", labelled_top5=top5, **arrays,
+        labelled_probabilities=np.sort(rng.dirichlet(np.ones(5), 8))[:, ::-1],
+    )  # fmt: skip
+    return path

@@ -104,7 +104,22 @@ def test_each_gap_names_the_commands_that_fill_it(report: Path) -> None:
         "repro evaluate RUNS/one-gpu-authors-paper-seed0 --data STORE --split test --views 10",
         "repro evaluate RUNS/alexnet-authors-paper-seed0 --data STORE --split test --views 10",
     ]
-    assert rows["retrieval-not-pixels"]["commands"] == []  # nothing records it yet
+    assert rows["retrieval-not-pixels"]["commands"][-1] == (
+        "repro retrieve RUNS/alexnet-authors-paper-seed0 --data STORE --split test"
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "experiment"),
+    [("table2-7cnns-top1", "table2"), ("averaging-gain-top1", "table2"), ("pretraining-gain-top5", "table2"),
+     ("fall2009-top1", "fall2009"), ("figure1-relu-speed", "figure1")],
+)  # fmt: skip
+def test_a_gap_that_takes_many_runs_is_filled_by_its_experiment(target: str, experiment: str, tmp_path: Path) -> None:
+    steps = commands(find_target(target), read_records(tmp_path))
+    assert steps[-1] == f"repro run {experiment} --scale paper --stores STORES --out RUNS"
+    if "7cnns" in target:
+        datasets = [step.split()[2] for step in steps[:-1]]
+        assert set(datasets) == {"ilsvrc2012", "fall2009", "fall2011"}
 
 
 def test_what_has_begun_is_resumed_and_what_is_done_is_not_done_again(tmp_path: Path) -> None:

@@ -35,3 +35,30 @@ for (const link of document.querySelectorAll(".enlarge")) {
   });
 }
 dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+const value = (row, place) => {
+  const text = row.cells[place].textContent.trim();
+  const number = parseFloat(text.replace(/,/g, "").replace("−", "-"));
+  return [text === "—", Number.isNaN(number) ? Infinity : number, text];
+};
+const compare = (a, b) => a[1] - b[1] || a[2].localeCompare(b[2], undefined, { numeric: true });
+for (const table of document.querySelectorAll("table.data")) {
+  const places = [...table.tHead.querySelectorAll("[data-place]")];
+  for (const head of places) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "sort";
+    button.append(...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const turn = head.ariaSort === "ascending" ? -1 : 1;
+      for (const other of places) other.removeAttribute("aria-sort");
+      head.ariaSort = turn === 1 ? "ascending" : "descending";
+      for (const body of table.tBodies) {
+        const rows = [...body.rows].filter((row) => !row.classList.contains("heading") && row.cells.length > 1);
+        const keyed = rows.map((row) => [value(row, Number(head.dataset.place)), row]);
+        keyed.sort(([a], [b]) => a[0] - b[0] || turn * (compare(a, b) || 0));
+        body.append(...keyed.map((entry) => entry[1]));
+      }
+    });
+  }
+}

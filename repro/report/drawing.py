@@ -1,0 +1,79 @@
+"""What the figures share: their ink, style and forms.
+
+Figures are matplotlib objects without global state. Their ink is one colour, `INK`, on a transparent ground,
+which an SVG changes to a light one on a dark page.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+INK, INK_ON_DARK = "#26231f", "#e9e5dc"
+COLOURS = ("#2f6db5", "#d1552b", "#2a9d6f", "#b0398c", "#b08a00", "#5a9bd4", "#7a5bc4", "#8a8378")
+
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "text.color": INK,
+    "text.parse_math": False,  # names from records are drawn as they are
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "axes.facecolor": "none",
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "svg.hashsalt": "repro",  # the same drawing, byte by byte, from the same records
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A finished figure: its file name, caption, what it shows in words, and both of its forms.
+
+    One that stands `aside` is shown with the architecture, not among the paper's figures.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    png: bytes
+    svg: bytes
+    aside: bool = False
+
+    def write(self, folder: Path) -> None:
+        """Write `<name>.png` and `<name>.svg` into `folder`."""
+        (folder / f"{self.name}.png").write_bytes(self.png)
+        (folder / f"{self.name}.svg").write_bytes(self.svg)
+
+
+def finish(figure: Figure, name: str, title: str, caption: str, alt: str, aside: bool = False) -> Picture:
+    """Both forms of a drawn figure."""
+    png, svg = io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png", dpi=200, facecolor="#fffefb", metadata={"Software": None})
+    figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return Picture(name, title, caption, alt, png.getvalue(), _adapt_to_dark(svg.getvalue()), aside)
+
+
+def _adapt_to_dark(svg: bytes) -> bytes:
+    """The drawing with light ink wherever the page around it is dark."""
+    rules = "".join(f'[style*="{key}: {INK}"]{{{key}:{INK_ON_DARK}!important}}' for key in ("fill", "stroke"))
+    style = f"<style>@media (prefers-color-scheme: dark){{{rules}}}</style></svg>"
+    return re.sub(rb"</svg>\s*$", style.encode(), svg)
+
+
+def slug(name: str) -> str:
+    """A name as part of a file's name."""
+    return re.sub(r"[^A-Za-z0-9.+-]+", "-", name)

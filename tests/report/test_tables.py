@@ -1,0 +1,65 @@
+"""The tables as LaTeX, set by hand and by a compiler if there is one."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from made_records import data_record, write_evaluation, write_run
+
+from repro.paper.targets import Measurement
+from repro.report import build_report
+from repro.report.tables import Table, escape_latex, plus_minus
+
+
+def test_of_several_seeds_mean_and_standard_deviation_are_printed(tmp_path: Path) -> None:
+    for seed, error in enumerate((24.0, 25.0, 26.0)):
+        write_run(tmp_path, seed=seed)
+        write_evaluation(tmp_path, seeds=(seed,), error=error)
+    build_report(tmp_path, tmp_path / "out")
+    text = (tmp_path / "out" / "tables" / "table1.tex").read_text()
+    assert r"CNN, recipe authors & --- & --- & 25.0 $\pm$ 1.0 (3 seeds) & --- & ---" in text
+    assert r"SIFT + FVs (others) & 45.7 & --- & --- & 25.7 & --- & --- \\" in text
+    assert r"\multicolumn{1}{c}{} & \multicolumn{3}{c}{Top-1} & \multicolumn{3}{c}{Top-5} \\" in text
+    assert {path.stem for path in (tmp_path / "out" / "tables").glob("*.tex")} == {
+        path.stem for path in (tmp_path / "out" / "tables").glob("*.csv")
+    }
+
+
+def test_one_run_is_printed_with_its_interval() -> None:
+    assert plus_minus(Measurement(37.6, (37.3, 37.8), 150_000, "images")) == "37.6 [37.3, 37.8]"
+
+
+def test_signs_of_latex_are_escaped() -> None:
+    assert escape_latex(r"a_b & 5% of {x} \ $1 #2 ~ ^ −3×") == (
+        r"a\_b \& 5\% of \{x\} \textbackslash{} \$1 \#2 \textasciitilde{} \textasciicircum{} $-$3$\times$"
+    )
+    table = Table("t", "T", "N", ("Name", "Points: a"), [("Not & comparable", [["x_y", 1.25]])])
+    assert table.latex().splitlines()[1:] == [
+        r"\begin{tabular}{lr}", r"\toprule", r"\multicolumn{1}{c}{} & \multicolumn{1}{c}{Points} \\", r"Name & a \\",
+        r"\midrule", r"\multicolumn{2}{l}{\emph{Not \& comparable}} \\", r"x\_y & 1.2 \\", r"\bottomrule",
+        r"\end{tabular}",
+    ]  # fmt: skip
+
+
+def test_fall2009_and_cifar10_have_their_rows(tmp_path: Path) -> None:
+    cifar = data_record("cifar10", "", ["x"] * 10, train=50_000, test=10_000)
+    write_run(tmp_path, "cifar-lrn", scale="paper", epochs=120, done=1, data=cifar)
+    write_evaluation(tmp_path, "cifar-lrn", scale="paper", error=11.5, split="test", views=1, data=cifar)
+    build_report(tmp_path, tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "tables" / "others.csv").set_index("Net")
+    assert table.loc["Fall 2009, net with conv6 (6)", "Top-1: paper"] == 67.4
+    row = table.loc["CIFAR-10 with normalisation, test (3.3)"]
+    assert (row["Top-1: paper"], row["Top-1: measured"]) == (11, 11.5)
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no LaTeX here")
+def test_latex_accepts_every_table(tmp_path: Path) -> None:
+    build_report(tmp_path / "none", tmp_path / "out")
+    names = sorted(path.stem for path in (tmp_path / "out" / "tables").glob("*.tex"))
+    body = "\n\n".join(rf"\input{{out/tables/{name}}}" for name in names)
+    (tmp_path / "all.tex").write_text(
+        rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{body}\end{{document}}"
+    )
+    subprocess.run(["pdflatex", "-halt-on-error", "all.tex"], cwd=tmp_path, check=True, capture_output=True)
