@@ -26,7 +26,7 @@ from repro.data.store import Split, Store, open_store
 from repro.data.views import Views
 from repro.errors import ReproError
 from repro.evaluate import load_model
-from repro.models.device import find_device
+from repro.models.device import find_devices
 from repro.models.network import AlexNet
 from repro.paper.statistics import mean_interval
 from repro.paper.variants import configure
@@ -57,7 +57,7 @@ def retrieve(
     run, store = runs.open_run(path), open_store(data)
     _check(run, store, split)
     record = run.record
-    target = find_device(device)
+    target = find_devices(device)[0]
     model = load_model(run).to(target).eval()
     configuration = configure(record["variant"], record["recipe"], record["scale"], len(store.classes))
     crop, augmentation = configuration.scale.crop_size, configuration.recipe.augmentation
