@@ -15,7 +15,8 @@ from repro.errors import ReproError
 from repro.evaluate import load_model
 from repro.paper.recipes import AUTHORS
 from repro.report.records import read_records
-from repro.train import Settings, train
+from repro.fit import Settings
+from repro.train import train
 
 
 @pytest.fixture(scope="module")
