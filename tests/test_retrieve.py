@@ -13,9 +13,9 @@ from repro.data.store import Store
 from repro.data.views import Views
 from repro.errors import ReproError
 from repro.evaluate import load_model
+from repro.fit import Settings
 from repro.paper.recipes import AUTHORS
 from repro.report.records import read_records
-from repro.fit import Settings
 from repro.train import train
 
 

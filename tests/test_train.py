@@ -240,6 +240,14 @@ def test_two_devices_train_as_one_and_either_goes_on_for_the_other(
     assert errors[0] == errors[1]
     split_weights, expected = (safetensors.torch.load_file(path / "weights.safetensors") for path in (run, finished))
     assert split_weights.keys() == expected.keys()
-    differences = [(split_weights[name] - value).abs().max() / value.abs().max() for name, value in expected.items()]
-    print(f"two devices against one: {max(differences):.1e}")
-    assert max(differences) < 1e-5
+    # Measured against how far training has moved each parameter. In float32 a near tie in a pooling window may fall
+    # the other way and send a gradient to the neighbouring place: percents below that pool, nothing above it. That
+    # the arithmetic is the same is tested in float64, to 1e-12, with the towers.
+    first = prepare_training(SETTINGS, store).tensors()
+    differences = {
+        name: ((split_weights[name] - value).norm() / (value - first[name]).norm()).item()
+        for name, value in expected.items()
+    }
+    print(f"two devices against one: {max(differences.values()):.1e}")
+    assert max(differences.values()) < 0.05
+    assert max(differences["fc6.weight"], differences["fc7.weight"], differences["fc8.weight"]) < 1e-3
