@@ -117,6 +117,8 @@ def join() -> Iterator[Ranks]:
         yield ranks
         dist.destroy_process_group()
     except ReproError as error:
+        if dist.is_initialized():
+            dist.destroy_process_group()  # its threads, left running, can abort the interpreter on its way out
         raise ReproError(str(error) if ranks.first else "") from error
     except Stopped as stop:
         dist.destroy_process_group()
