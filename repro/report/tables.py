@@ -40,6 +40,11 @@ class Table:
     exact: tuple[str, ...] = ()
 
     @property
+    def filled(self) -> bool:
+        """Whether there is a row at all."""
+        return any(body for _, body in self.groups)
+
+    @property
     def spans(self) -> list[tuple[str, list[int]]]:
         """The common heads with the places of their columns, in order; a column without one has an empty head."""
         found: list[tuple[str, list[int]]] = []
