@@ -1,5 +1,6 @@
 """What the README says of the commands is what the commands say of themselves."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -33,3 +34,15 @@ def test_every_command_shown_can_be_parsed(line: str) -> None:
 
 def test_there_are_commands_to_check() -> None:
     assert len(shown()) >= 8
+
+
+def test_the_numbers_shown_are_those_of_the_records() -> None:
+    """Every evaluation that is published with the code stands in the README's table, and nothing else does."""
+    runs = Path(__file__).parents[1] / "outputs" / "reference" / "runs"
+    rows = re.findall(r"^\| (\w+) \| (\w+) \| ([\d.]+)% / ([\d.]+)% \| ([\d.]+)% / ([\d.]+)% \|$", README, re.MULTILINE)
+    expected = []
+    for run in sorted(runs.glob("*/run.json")):
+        one, ten = (json.loads((run.parent / f"evaluation-val-{views}.json").read_text()) for views in (1, 10))
+        errors = (each[key] for each in (one, ten) for key in ("top1_error", "top5_error"))
+        expected.append((one["variant"], one["recipe"], *(f"{error:.2f}" for error in errors)))
+    assert rows == expected != []
