@@ -127,6 +127,9 @@ def train(
         Literal["fp32", "bf16"], typer.Option(help="bf16 is faster on processors that have it.")
     ] = "fp32",
     init_from: Annotated[Path | None, typer.Option(help="Begin with the weights of this finished run.")] = None,
+    until_train_error: Annotated[
+        float | None, typer.Option(min=0, max=100, help="Stop once the training error, in percent, is so low.")
+    ] = None,
     save_minutes: Annotated[float, typer.Option(min=0, help="Time between two checkpoints within an epoch.")] = 10.0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run if it has begun.")] = False,
 ) -> None:
@@ -136,7 +139,7 @@ def train(
     from repro.interrupts import deferred
     from repro.progress import training_display
 
-    settings = Settings(variant, recipe, scale, seed, epochs, lr, devices, precision, init_from)
+    settings = Settings(variant, recipe, scale, seed, epochs, lr, devices, precision, init_from, until_train_error)
     with deferred() as stop_signal, training_display(console) as show:
         for event in stage.train(settings, data, out, resume, stop_signal, save_minutes):
             show(event)

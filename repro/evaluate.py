@@ -17,6 +17,7 @@ from repro import atomic, runs
 from repro.data.store import Store, open_store
 from repro.data.views import Views
 from repro.errors import ReproError
+from repro.memory import keep_freed_memory
 from repro.models.device import find_devices
 from repro.models.network import AlexNet
 from repro.models.towers import place
@@ -40,6 +41,7 @@ def evaluate(
     Of one run the files go into its folder; of several, into a folder of their own beside the first. Computed
     in float32 whatever the training's precision. Raises ReproError for runs, data or a split that do not fit.
     """
+    keep_freed_memory()
     members = [runs.open_run(path) for path in paths]
     store = open_store(data)
     _check(members, store, split)

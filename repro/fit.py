@@ -38,7 +38,8 @@ class Settings:
     """What the user chooses about a run.
 
     `epochs` and `lr` None mean the scale's and the recipe's own, `devices` None a GPU if there is one. `init_from`
-    is the folder of a finished run whose weights this one begins with.
+    is the folder of a finished run whose weights this one begins with. `until_train_error`: training ends early,
+    after the first epoch whose training error is no higher, in percent.
     """
 
     variant: str
@@ -50,6 +51,7 @@ class Settings:
     devices: str | None = None
     precision: str = "fp32"
     init_from: Path | None = None
+    until_train_error: float | None = None
 
 
 @dataclass
@@ -73,6 +75,7 @@ class Training:
     store: Store
     seed: int
     epochs: int
+    until_train_error: float | None
     bf16: bool
     ranks: Ranks
     devices: tuple[torch.device, ...]
@@ -183,6 +186,7 @@ def prepare_training(settings: Settings, store: Store, ranks: Ranks = ALONE) -> 
         store=store,
         seed=settings.seed,
         epochs=settings.epochs or configuration.epochs,
+        until_train_error=settings.until_train_error,
         bf16=settings.precision == "bf16",
         ranks=ranks,
         devices=devices,
@@ -279,6 +283,8 @@ def _end_epoch(training: Training, chance: Chance) -> EpochRecord:
     if not chance.left(error):
         record = replace(record, note=_stall(record.train_loss, len(training.store.classes), recipe))
     training.schedule = advance(recipe.schedule, training.schedule, training.epoch, training.epochs, error, chance)
+    if training.until_train_error is not None and record.train_top1_error <= training.until_train_error:
+        training.schedule = replace(training.schedule, stopped=True)
     training.epoch, training.batch, training.tally = training.epoch + 1, 0, Tally()
     return record
 

@@ -17,6 +17,7 @@ from repro import atomic, checkpoint, runs
 from repro.data.store import open_store
 from repro.errors import ReproError, Stopped
 from repro.fit import EpochRecord, Settings, Step, Training, fit, prepare_training
+from repro.memory import keep_freed_memory
 from repro.ranks import Ranks, join
 from repro.transfer import origin
 
@@ -51,6 +52,7 @@ def train(
     `stop_signal` is asked after every update; once it answers with a signal's number, the run is saved and
     Stopped is raised. Raises ReproError for settings, data or files that the user must mend.
     """
+    keep_freed_memory()
     with join() as ranks, ExitStack() as held:
         training = ranks.together(lambda: prepare_training(settings, open_store(data), ranks))
         record = _record(settings, training, data)
@@ -113,6 +115,7 @@ def _record(settings: Settings, training: Training, data: Path) -> dict[str, Any
         "scale": settings.scale,
         "seed": settings.seed,
         "epochs": training.epochs,
+        "until_train_error": settings.until_train_error,
         "precision": settings.precision,
         "devices": [str(device) for device in training.devices],
         "ranks": training.ranks.count,
@@ -134,6 +137,7 @@ def _command(settings: Settings, data: Path, ranks: Ranks) -> str:
         words = ["torchrun", *machines, "--nproc-per-node", str(ranks.local_count), "-m", *words]
     words += ["--scale", settings.scale, "--seed", str(settings.seed)]
     words += ["--epochs", str(settings.epochs)] if settings.epochs else []
+    words += ["--until-train-error", str(settings.until_train_error)] if settings.until_train_error else []
     words += ["--lr", str(settings.lr)] if settings.lr else []
     words += ["--devices", settings.devices] if settings.devices else []
     words += ["--init-from", str(settings.init_from)] if settings.init_from else []
@@ -170,7 +174,18 @@ def _open_folder(path: Path, record: dict[str, Any], resume: bool) -> runs.Run:
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Where two runs' records differ in what decides the result."""
-    keys = ("variant", "recipe", "scale", "seed", "epochs", "precision", "init_from", "network", "settings")
+    keys = (
+        "variant",
+        "recipe",
+        "scale",
+        "seed",
+        "epochs",
+        "until_train_error",
+        "precision",
+        "init_from",
+        "network",
+        "settings",
+    )
     pairs = [(key, before.get(key), now[key]) for key in keys]
     pairs.append(("data fingerprint", before.get("data", {}).get("fingerprint"), now["data"]["fingerprint"]))
     # Through JSON and back, a tuple is a list.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from repro.errors import ReproError, unknown
-from repro.paper.experiments import EXPERIMENTS, IMAGENET, Need, fastest
+from repro.paper.experiments import EXPERIMENTS, IMAGENET, Need, crossing, fastest
 from repro.paper.variants import ENSEMBLES, Variant, configure, find
 from repro.runs import run_name
 
@@ -72,11 +73,11 @@ def experiment(name: str, workspace: Workspace) -> Iterator[Stage]:
     """
     if name not in EXPERIMENTS:
         raise unknown("experiment", name, EXPERIMENTS)
-    seen: set[Stage] = set()
+    seen: set[Path | None] = set()
     for need in EXPERIMENTS[name].needs:
-        for stage in _need(need, workspace):
-            if stage not in seen:
-                seen.add(stage)
+        for stage in _need(need, workspace if need.recipe is None else replace(workspace, recipe=need.recipe)):
+            if stage.result not in seen:
+                seen.add(stage.result)
                 yield stage
 
 
@@ -87,9 +88,10 @@ def _need(need: Need, workspace: Workspace) -> Iterator[Stage]:
     for variant, seeds in members:
         if need.rates:
             yield from _grid(need, workspace)
-        lr = _fastest(need, workspace) if need.rates else None
+        lr = fastest(_courses(need, workspace), need.until) if need.rates else None
+        until = need.until if len(need.rates) > 1 else None
         for seed in range(seeds):
-            runs.append((yield from _training(variant, seed, need.dataset, workspace, lr, need.tuned_from)))
+            runs.append((yield from _training(variant, seed, need.dataset, workspace, lr, need.tuned_from, until)))
     store = _store(members[0][0], need.dataset, workspace)
     groups = [runs] if need.net in ENSEMBLES else [[run] for run in runs]
     split = _split(store, need.split)
@@ -118,8 +120,13 @@ def _training(
     workspace: Workspace,
     lr: float | None = None,
     tuned_from: str | None = None,
+    until: float | None = None,
+    epochs: int | None = None,
 ) -> Generator[Stage, None, Path]:
-    """The stages up to one trained run, the runs that it begins from first; returns its folder."""
+    """The stages up to one trained run, the runs that it begins from first; returns its folder.
+
+    It ends at a training error of `until` percent, or after `epochs`; None for neither.
+    """
     chosen = find(variant)
     store = _store(variant, dataset, workspace)
     if workspace.scale == "smoke":
@@ -132,6 +139,8 @@ def _training(
     words = ["train", "--variant", variant, "--recipe", workspace.recipe_of(chosen), "--scale", workspace.scale]
     words += ["--seed", str(seed), "--data", str(store), "--out", str(workspace.out / store.name)]
     words += ["--lr", str(lr)] if lr else []
+    words += ["--until-train-error", f"{until:g}"] if until else []
+    words += ["--epochs", str(epochs)] if epochs else []
     if tuned_from:
         before = yield from _training(variant, seed, tuned_from, workspace)
         words += ["--init-from", str(before)]
@@ -144,12 +153,19 @@ def _training(
 
 
 def _grid(need: Need, workspace: Workspace) -> Iterator[Stage]:
-    for rate in need.rates:
-        yield from _training(need.net, 0, need.dataset, workspace, rate, need.tuned_from)
+    """A run at each rate; of several, none goes on for longer than the fastest before it took."""
+    if len(need.rates) == 1:
+        yield from _training(need.net, 0, need.dataset, workspace, need.rates[0], need.tuned_from)
+        return
+    for number, rate in enumerate(need.rates):
+        courses = _courses(need, workspace)
+        before = [reached for each in need.rates[:number] if (reached := crossing(courses[each], need.until))]
+        limit = math.ceil(min(before)) if before else None
+        yield from _training(need.net, 0, need.dataset, workspace, rate, need.tuned_from, need.until, limit)
 
 
-def _fastest(need: Need, workspace: Workspace) -> float:
-    """The rate of the grid whose run comes to `until` percent of training error soonest, or else closest to it."""
+def _courses(need: Need, workspace: Workspace) -> dict[float, list[float]]:
+    """The training errors so far, in percent by epoch, of seed 0 at each rate of the grid."""
     store = _store(need.net, need.dataset, workspace)
 
     def errors(rate: float) -> list[float]:
@@ -157,7 +173,7 @@ def _fastest(need: Need, workspace: Workspace) -> float:
         lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
         return [json.loads(line)["train_top1_error"] for line in lines]
 
-    return fastest({rate: errors(rate) for rate in need.rates}, need.until)
+    return {rate: errors(rate) for rate in need.rates}
 
 
 def _split(store: Path, wanted: str) -> str:

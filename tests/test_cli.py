@@ -25,7 +25,7 @@ OPTIONS = {
     },
     "train": {
         "--variant", "--data", "--out", "--recipe", "--scale", "--seed", "--epochs", "--lr", "--devices", "--precision",
-        "--init-from", "--resume", "--save-minutes",
+        "--init-from", "--until-train-error", "--resume", "--save-minutes",
     },
     "evaluate": {"--data", "--split", "--views", "--devices"},
     "retrieve": {"--data", "--split", "--devices"},

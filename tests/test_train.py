@@ -174,6 +174,17 @@ def test_a_net_at_chance_is_reported_with_the_cause_and_keeps_its_rate(store: St
     assert {record.lr for record in records} == {0.01}
 
 
+def test_training_ends_with_the_epoch_that_comes_to_the_error_asked_for(
+    store: Store, finished: Path, tmp_path: Path
+) -> None:
+    errors = [line["train_top1_error"] for line in log_without_times(finished)]
+    last = 1 + next(epoch for epoch, error in enumerate(errors) if error <= max(errors[:2]))
+    run = finish(store, tmp_path, replace(SETTINGS, until_train_error=max(errors[:2])))
+    assert last < len(errors)
+    assert log_without_times(run) == log_without_times(finished)[:last]
+    assert f"--until-train-error {max(errors[:2])}" in json.loads((run / "run.json").read_text())["command"]
+
+
 def test_the_state_between_steps_is_whole(store: Store, tmp_path: Path) -> None:
     """What a checkpoint holds is enough: a second training restored from it takes the same next step."""
     first, second = (prepare_training(SETTINGS, store) for _ in range(2))

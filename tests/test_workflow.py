@@ -48,15 +48,36 @@ def test_the_pretraining_chain_comes_in_order(tmp_path: Path) -> None:
     assert order == ["alexnet", "conv6-fall2009", "conv6-fall2011", "conv6-pretrained"]
 
 
+def write_errors(workspace: Workspace, rate: float, errors: list[float]) -> None:
+    log = workspace.out / "synthetic-32" / f"cifar-relu-authors-smoke-lr{rate:g}-seed0" / "log.jsonl"
+    log.parent.mkdir(parents=True)
+    log.write_text("".join(json.dumps({"train_top1_error": error}) + "\n" for error in errors))
+
+
+def grid_trainings(workspace: Workspace) -> list[dict[str, str]]:
+    """The options of the trainings of Figure 1's ReLU net by the authors' recipe."""
+    trained = words_of(list(experiment("figure1", workspace)), "train")
+    options = [dict(zip(words[1::2], words[2::2], strict=False)) for words in trained]
+    return [each for each in options if each["--variant"] == "cifar-relu" and each["--recipe"] == "authors"]
+
+
 def test_the_grid_s_winner_is_trained_from_all_seeds(tmp_path: Path) -> None:
     workspace = smoke(tmp_path)
     for rate, errors in ((0.0005, [60, 40]), (0.001, [50, 24]), (0.002, [24, 26]), (0.004, [90, 90])):
-        log = workspace.out / "synthetic-32" / f"cifar-relu-authors-smoke-lr{rate:g}-seed0" / "log.jsonl"
-        log.parent.mkdir(parents=True)
-        log.write_text("".join(json.dumps({"train_top1_error": error}) + "\n" for error in errors))
-    trained = [words for words in words_of(list(experiment("figure1", workspace)), "train") if "cifar-relu" in words]
-    assert [(words[words.index("--seed") + 1], words[words.index("--lr") + 1]) for words in trained] == [
-        ("0", "0.0005"), ("0", "0.001"), ("0", "0.002"), ("0", "0.004"), ("1", "0.002"), ("2", "0.002"),
+        write_errors(workspace, rate, errors)
+    assert [(each["--seed"], each["--lr"]) for each in grid_trainings(workspace)] == [
+        ("0", "0.002"), ("0", "0.004"), ("0", "0.001"), ("0", "0.0005"), ("1", "0.002"), ("2", "0.002"),
+    ]  # fmt: skip
+
+
+def test_a_rate_of_the_grid_goes_on_only_as_long_as_it_could_be_the_fastest(tmp_path: Path) -> None:
+    workspace = smoke(tmp_path)
+    write_errors(workspace, 0.002, [60, 50, 40, 30, 20])  # comes to 25% after 4.5 epochs
+    write_errors(workspace, 0.004, [60, 40, 10])  # after 2.5
+    trained = [(each["--lr"], each["--until-train-error"], each.get("--epochs")) for each in grid_trainings(workspace)]
+    assert trained == [
+        ("0.002", "25", None), ("0.004", "25", "5"), ("0.001", "25", "3"), ("0.0005", "25", "3"),
+        ("0.004", "25", None), ("0.004", "25", None),
     ]  # fmt: skip
 
 

@@ -32,6 +32,7 @@ class Views:
         self.crop, self.device = crop, device
         self.margin = mean.shape[0] - crop
         self.mean_of_patch = augmentation.mean_of_patch
+        self.divide_by = augmentation.inputs_divided_by
         self.mean = torch.from_numpy(mean).to(device)
         self.centre_mean = self._patch(self.mean, self.margin // 2, self.margin // 2)
         self.colour = augmentation.colour
@@ -48,6 +49,8 @@ class Views:
         if self.colour and colour:
             shift = torch.from_numpy(draws.alpha).to(self.device) @ self.colour_basis.T
             patches = (patches + shift[:, None, None, :]) / self.colour.divide_by
+        if self.divide_by != 1:
+            patches /= self.divide_by
         return patches.permute(0, 3, 1, 2)
 
     def testing(self, images: np.ndarray, views: int) -> Iterator[Tensor]:
@@ -60,10 +63,10 @@ class Views:
         for top, left in places:
             patches = self._patch(batch, top, left).float()
             mean = self._patch(self.mean, top, left) if self.mean_of_patch else self.centre_mean
-            yield (patches - mean).permute(0, 3, 1, 2)
+            yield ((patches - mean) / self.divide_by).permute(0, 3, 1, 2)
             if views == 10:
                 mirrored_mean = mean.flip(1) if self.mean_of_patch else mean
-                yield (patches.flip(2) - mirrored_mean).permute(0, 3, 1, 2)
+                yield ((patches.flip(2) - mirrored_mean) / self.divide_by).permute(0, 3, 1, 2)
 
     def _patch(self, image: Tensor, top: int, left: int) -> Tensor:
         return image[..., top : top + self.crop, left : left + self.crop, :]

@@ -62,7 +62,9 @@ class AlexNet(nn.Module):
         """Draw the weights and set the biases as the recipe says (Sec. 5); returns the net itself."""
         for name, module in self.named_children():
             if isinstance(module, nn.Conv2d | nn.Linear | layers.LocallyConnected2d):
-                module.weight.normal_(0.0, initialisation.weight_std(name), generator=generator)
+                local = isinstance(module, layers.LocallyConnected2d)
+                inputs = module.weight.shape[-1] if local else module.weight[0].numel()
+                module.weight.normal_(0.0, initialisation.weight_std(name, inputs), generator=generator)
                 assert module.bias is not None
                 module.bias.fill_(initialisation.bias(name))
         return self

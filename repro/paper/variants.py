@@ -47,7 +47,11 @@ FALL2009, FALL2011, FINE_TUNED = (
     Family(BASES, {"authors": recipe}, SCALES)
     for recipe in (recipes.CONV6_FALL2009, recipes.CONV6_FALL2011, recipes.CONV6_2012)
 )
-CIFAR_PLAIN = Family({"authors": CIFAR_FOUR_LAYERS}, {"authors": recipes.CIFAR_FOUR_LAYERS}, CIFAR_SCALES)
+CIFAR_PLAIN = Family(
+    {"authors": CIFAR_FOUR_LAYERS, "fan-in": CIFAR_FOUR_LAYERS},
+    {"authors": recipes.CIFAR_FOUR_LAYERS, "fan-in": recipes.CIFAR_FAN_IN},
+    CIFAR_SCALES,
+)
 CIFAR_13 = Family({"authors": CIFAR_LOCAL}, {"authors": recipes.CIFAR_LOCAL}, CIFAR_CROP_SCALES)
 CIFAR_11 = Family({"authors": CIFAR_LOCAL_LRN}, {"authors": recipes.CIFAR_LOCAL}, CIFAR_CROP_SCALES)
 
@@ -213,15 +217,17 @@ def find(variant: str) -> Variant:
 
 def configure(variant: str, recipe: str = "authors", scale: str = "paper", classes: int = 1000) -> Configuration:
     """The network and recipe of a variant, by names; ReproError with the nearest names for an unknown one."""
-    if recipe not in RECIPES:
-        raise unknown("recipe", recipe, RECIPES)
+    names = {name for each in VARIANTS.values() for name in each.family.recipes}
+    if recipe not in names:
+        raise unknown("recipe", recipe, names)
     if scale not in SCALES:
         raise unknown("scale", scale, SCALES)
     chosen = find(variant)
     family = chosen.family
     if recipe not in family.recipes:
         known = " or ".join(family.recipes)
-        raise ReproError(f"'{variant}' has no recipe '{recipe}', the text does not give one: choose --recipe {known}")
+        reason = ", the text does not give one" if recipe == "paper" else ""
+        raise ReproError(f"'{variant}' has no recipe '{recipe}'{reason}: choose --recipe {known}")
     size = family.scales[scale]
     network = chosen.network(family.bases[recipe].edit(chosen.layer))
     network = network.scaled(size.crop_size, size.width, classes)

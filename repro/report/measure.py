@@ -109,7 +109,7 @@ def run_scale(run: Run) -> str:
         return run.scale
     if run.init_from and not meant.variant.begins_from:
         return f"fine-tuned {run.scale}"
-    if run.variant in CHOSEN_RATE:
+    if (run.variant, run.recipe) in CHOSEN_RATE:
         return run.scale
     if math.isfinite(run.lr) and not math.isclose(run.lr, meant.recipe.lr):
         return f"rate-{run.lr:g} {run.scale}"
@@ -166,14 +166,15 @@ def grid(runs: Iterable[Run]) -> Grid | None:
     if not by_rate:
         return None
     rates = {rate: tuple(one_per_seed(by_rate[rate])) for rate in sorted(by_rate)}
-    need = CHOSEN_RATE[next(iter(rates.values()))[0].variant]
+    first = next(iter(rates.values()))[0]
+    need = CHOSEN_RATE[first.variant, first.recipe]
     return Grid(need, rates, fastest({rate: train_errors(same[0]) for rate, same in rates.items()}, need.until))
 
 
 def standing(runs: Iterable[Run]) -> list[Run]:
     """The runs of a net that count: one of each seed, at the fastest rate where that is to be chosen."""
     runs = list(runs)
-    if runs and runs[0].variant in CHOSEN_RATE:
+    if runs and (runs[0].variant, runs[0].recipe) in CHOSEN_RATE:
         found = grid(runs)
         return list(found.runs) if found else []
     return one_per_seed(runs)
@@ -317,8 +318,9 @@ def _from_runs(target: Target, records: Records) -> list[tuple[Data, Measurement
             continue
         firsts = standing(variants.get(target.variant, ()))
         scale = context.scale
-        if target.variant in CHOSEN_RATE and target.baseline in CHOSEN_RATE:
-            grids = grid(variants.get(target.variant, ())), grid(variants.get(target.baseline, ()))
+        pair = (target.variant, target.baseline)
+        if all((net, context.recipe) in CHOSEN_RATE for net in pair):
+            grids = [grid(variants.get(net or "", ())) for net in pair]
             measurement = speed_ratio(*grids) if all(grids) else None
             scale = scale if all(each and each.complete for each in grids) else f"incomplete-grid {scale}"
         elif target.baseline:

@@ -116,9 +116,10 @@ def _speed_picture(name: str, context: Context, nets: Mapping[str, Grid]) -> Pic
     axes.legend(handles=handles, loc="upper right", fontsize=8.5)
     ratio = ratio_words(nets)
     caption = (
-        f"Training error against epochs on {context.data.label} ({context.scale} scale): the four-layer net with ReLU "
-        f"(solid) and with tanh (dashed), each at the rate that brings it to {until:g}% soonest; of several seeds the "
-        f"mean with the range shaded, thin lines the other rates. {' '.join(words)} {ratio}"
+        f"Training error against epochs on {context.data.label} ({context.recipe} recipe, {context.scale} scale): the "
+        f"four-layer net with ReLU (solid) and with tanh (dashed), each at the rate that brings it to {until:g}% "
+        f"soonest; of several seeds the mean with the range shaded, thin lines the other rates. {' '.join(words)} "
+        f"{ratio}"
     )
     return finish(
         figure, name, "Figure 1: ReLU against tanh", caption, f"Two curves that fall with the epochs. {ratio}"

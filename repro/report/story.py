@@ -130,7 +130,8 @@ def commands(target: Target, records: Records) -> list[str]:
     offered = all(name in VARIANTS or name in ENSEMBLES for name in nets)
     if target.dataset is None or target.measure not in MEASURES or not offered:
         return []
-    if any(name in ENSEMBLES or name in CHOSEN_RATE or VARIANTS[name].begins_from for name in nets):
+    rate_is_chosen = {net for net, _ in CHOSEN_RATE}
+    if any(name in ENSEMBLES or name in rate_is_chosen or VARIANTS[name].begins_from for name in nets):
         return _whole_experiment(nets, target)
     steps = [f"repro prepare {target.dataset} --out STORE"]
     for name in nets:

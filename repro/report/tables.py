@@ -401,7 +401,7 @@ def rate_table(records: Records) -> Table:
         body: list[list[Cell]] = []
         for net, rate, chosen, epochs in each:
             body.append([net, rate, *epochs, *[None] * (seeds - len(epochs)), chosen])
-        groups.append((f"{context.data.description}, {context.scale} scale", body))
+        groups.append((f"{context.data.description}, {context.recipe} recipe, {context.scale} scale", body))
     heads = ("Net", "Rate", *(f"Epochs: run {number}" for number in range(1, seeds + 1)), "Chosen")
     note = (
         "Epochs to 25% training error. Each net counts at the rate that brings it there soonest, by its first seed; "

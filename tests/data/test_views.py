@@ -79,3 +79,11 @@ def test_colour_noise_at_the_authors_statistics() -> None:
 def test_colour_noise_lies_along_the_principal_components() -> None:
     basis = colour_basis(COVARIANCE, Colour("deviation", std=1.0)).double().numpy()
     np.testing.assert_allclose(basis @ basis.T, COVARIANCE, rtol=1e-5, atol=1e-2)
+
+
+def test_inputs_are_divided_in_training_and_in_testing_alike() -> None:
+    plain, scaled = views(Augmentation()), views(Augmentation(inputs_divided_by=50.0))
+    draws = draw_epoch(0, 1, 10, SIZE - CROP, Augmentation())
+    torch.testing.assert_close(scaled.training(IMAGES, draws), plain.training(IMAGES, draws) / 50)
+    for small, large in zip(scaled.testing(IMAGES, 10), plain.testing(IMAGES, 10), strict=True):
+        torch.testing.assert_close(small, large / 50)

@@ -190,3 +190,12 @@ def test_the_nets_are_found_through_timm() -> None:
     assert model(torch.zeros(1, 3, 224, 224)).shape == (1, 12)
     model.reset_classifier(0)
     assert model(torch.zeros(1, 3, 224, 224)).shape == (1, 4096)
+
+
+def test_by_fan_in_a_layer_s_spread_is_one_over_the_root_of_its_inputs() -> None:
+    configuration = configure("cifar-relu", "fan-in")
+    model = AlexNet(configuration.network).initialise(configuration.recipe.initialisation)
+    for name, inputs in (("conv1", 3 * 25), ("conv2", 32 * 25), ("conv3", 32 * 25), ("fc10", 64 * 16)):
+        layer = model.get_submodule(name)
+        assert layer.weight.std().item() == pytest.approx(inputs**-0.5, rel=0.05)
+        assert not layer.bias.any()

@@ -9,7 +9,7 @@ import pytest
 from made_records import data_record, write_run
 from scipy.stats import ttest_ind
 
-from repro.paper.experiments import GRID, crossing, fastest
+from repro.paper.experiments import GRIDS, crossing, fastest
 from repro.paper.targets import Verdict
 from repro.report import build_report
 from repro.report.build import judge
@@ -42,7 +42,7 @@ def write_course(
 
 def write_grid(folder: Path, net: str, best: float, errors: list[float]) -> None:
     """Every declared rate from seed 0: `errors` at the rate `best`, worse ones at the others."""
-    for rate in GRID:
+    for rate in GRIDS["authors"]:
         write_course(folder, net, rate, 0, errors if rate == best else [error + 12 for error in errors])
 
 
