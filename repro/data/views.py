@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from repro.data import patches
 from repro.data.sampling import Draws
 from repro.paper.recipes import Augmentation, Colour
 
@@ -32,26 +33,20 @@ class Views:
         self.crop, self.device = crop, device
         self.margin = mean.shape[0] - crop
         self.mean_of_patch = augmentation.mean_of_patch
-        self.divide_by = augmentation.inputs_divided_by
+        self.inputs_divided_by = augmentation.inputs_divided_by
         self.mean = torch.from_numpy(mean).to(device)
         self.centre_mean = self._patch(self.mean, self.margin // 2, self.margin // 2)
         self.colour = augmentation.colour
         if self.colour:
-            self.colour_basis = colour_basis(covariance, self.colour).to(device)
+            self.colour_basis = colour_basis(covariance, self.colour).numpy()
 
     def training(self, images: np.ndarray, draws: Draws, colour: bool = True) -> Tensor:
         """One training view of each image, uint8 [N, S, S, 3], by its draws; `colour` False leaves out the noise."""
-        batch = torch.from_numpy(images).to(self.device)
-        rows, columns = self._grid(draws)
-        image = torch.arange(len(batch), device=self.device)[:, None, None]
-        patches = batch[image, rows, columns].float()
-        patches -= self.mean[rows, columns] if self.mean_of_patch else self.centre_mean
+        shift, divide_by = np.zeros((len(draws), 3), np.float32), self.inputs_divided_by
         if self.colour and colour:
-            shift = torch.from_numpy(draws.alpha).to(self.device) @ self.colour_basis.T
-            patches = (patches + shift[:, None, None, :]) / self.colour.divide_by
-        if self.divide_by != 1:
-            patches /= self.divide_by
-        return patches.permute(0, 3, 1, 2)
+            shift, divide_by = draws.alpha @ self.colour_basis.T, divide_by * self.colour.divide_by
+        cut = patches.cut if self.device.type == "cpu" else patches.cut_by_operators
+        return cut(images, draws, self.crop, self.mean, self.mean_of_patch, shift, divide_by).permute(0, 3, 1, 2)
 
     def testing(self, images: np.ndarray, views: int) -> Iterator[Tensor]:
         """The centre view, or with `views` 10 the corners and the centre and their mirror images, one by one."""
@@ -61,24 +56,15 @@ class Views:
         if views == 10:
             places += [(0, 0), (0, end), (end, 0), (end, end)]
         for top, left in places:
-            patches = self._patch(batch, top, left).float()
+            patch = self._patch(batch, top, left).float()
             mean = self._patch(self.mean, top, left) if self.mean_of_patch else self.centre_mean
-            yield ((patches - mean) / self.divide_by).permute(0, 3, 1, 2)
+            yield ((patch - mean) / self.inputs_divided_by).permute(0, 3, 1, 2)
             if views == 10:
                 mirrored_mean = mean.flip(1) if self.mean_of_patch else mean
-                yield ((patches.flip(2) - mirrored_mean) / self.divide_by).permute(0, 3, 1, 2)
+                yield ((patch.flip(2) - mirrored_mean) / self.inputs_divided_by).permute(0, 3, 1, 2)
 
     def _patch(self, image: Tensor, top: int, left: int) -> Tensor:
         return image[..., top : top + self.crop, left : left + self.crop, :]
-
-    def _grid(self, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Row and column of every pixel of each view: [N, crop, 1] and [N, 1, crop]; mirrored from the right."""
-        steps = torch.arange(self.crop, device=self.device)
-        top, left, mirror = (
-            torch.from_numpy(draw).to(self.device)[:, None] for draw in (draws.top, draws.left, draws.mirror)
-        )
-        columns = left + torch.where(mirror, self.crop - 1 - steps, steps)
-        return (top + steps)[:, :, None], columns[:, None, :]
 
 
 def colour_basis(covariance: np.ndarray, colour: Colour) -> Tensor:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+HAS_TRITON = find_spec("triton") is not None  # torch's compiler for GPUs
 
 
 class RoundedUpConv2d(nn.Conv2d):
@@ -40,33 +45,72 @@ class LocallyConnected2d(nn.Module):
         return out.reshape(*out.shape[:2], self.positions, self.positions)
 
 
-class _NormaliseAcrossMaps(torch.autograd.Function):
-    """x · s^-beta with s = k + Σ_j band_ij x_j², and its derivative by hand.
-
-    The sum over neighbouring maps is a 1×1 convolution with a banded matrix, which runs as a matrix product in
-    channels-last memory. Autograd would keep every intermediate; the formula needs x, s and s^-beta.
-    """
+class _AcrossMaps(torch.autograd.Function):
+    """LRN on a processor, by loops of our own."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, band: Tensor, k: float, beta: float, towers: int) -> Tensor:
-        band = band.to(x.dtype)
-        s = F.conv2d(x * x, band, bias=band.new_full((x.shape[1],), k), groups=towers)
-        if beta == 0.75:  # two roots are several times as fast as a power
-            root = s.rsqrt()
-            scale = root * root.sqrt()
-        else:
-            scale = s.pow(-beta)
-        ctx.save_for_backward(x, s, scale, band)
-        ctx.beta, ctx.towers = beta, towers
-        return x * scale
+    def forward(ctx: Any, x: Tensor, towers: int, n: int, k: float, alpha: float) -> Tensor:
+        from repro.models import kernels  # here, because Numba takes a while to import
+
+        x = x.contiguous(memory_format=torch.channels_last)
+        ctx.save_for_backward(x)
+        ctx.constants = (towers, n, k, alpha)
+        return kernels.across_maps(x, *ctx.constants)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
-        (grad,) = grads
-        x, s, scale, band = ctx.saved_tensors
-        # The band is symmetric, so it is its own transpose.
-        through_sum = F.conv2d(grad * x * scale / s, band, groups=ctx.towers)
-        return grad * scale - 2 * ctx.beta * x * through_sum, None, None, None, None
+        from repro.models import kernels
+
+        (x,) = ctx.saved_tensors
+        grad = grads[0].contiguous(memory_format=torch.channels_last)
+        return kernels.across_maps_backward(x, grad, *ctx.constants), None, None, None, None
+
+
+class _WithinMaps(torch.autograd.Function):
+    """Spatial normalisation on a processor, likewise."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, size: int, k: float, alpha: float) -> Tensor:
+        from repro.models import kernels
+
+        x = x.contiguous(memory_format=torch.channels_last)
+        ctx.save_for_backward(x)
+        ctx.constants = (size, k, alpha)
+        return kernels.within_maps(x, *ctx.constants)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        from repro.models import kernels
+
+        (x,) = ctx.saved_tensors
+        grad = grads[0].contiguous(memory_format=torch.channels_last)
+        return kernels.within_maps_backward(x, grad, *ctx.constants), None, None, None
+
+
+def across_maps(x: Tensor, towers: int, n: int, k: float, alpha: float, beta: float) -> Tensor:
+    """The formula of `LocalResponseNorm` in torch's own operators, for any device and floating dtype."""
+    half, (images, maps, height, width) = n // 2, x.shape
+    squares = F.pad((x * x).view(images, towers, maps // towers, height, width), (0, 0, 0, 0, half, half))
+    sums = squares[:, :, : maps // towers]
+    for near in range(1, n):
+        sums = sums + squares[:, :, near : near + maps // towers]
+    return x * (k + alpha * sums.view_as(x)).pow(-beta)
+
+
+def within_maps(x: Tensor, size: int, k: float, alpha: float, beta: float) -> Tensor:
+    """The formula of `SpatialNorm`, likewise."""
+    window_sum = F.avg_pool2d(x * x, size, stride=1, padding=size // 2, divisor_override=1)
+    return x * (k + alpha * window_sum).pow(-beta)
+
+
+@cache
+def fused(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`formula` compiled to few kernels that go over memory once; its derivative too."""
+    return torch.compile(formula, dynamic=True)
+
+
+def _has_loops(x: Tensor, beta: float) -> bool:
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and beta == 0.75
 
 
 class LocalResponseNorm(nn.Module):
@@ -76,21 +120,17 @@ class LocalResponseNorm(nn.Module):
     neighbourhood stays within each half of the maps.
     """
 
-    band: Tensor
-
-    def __init__(self, maps: int, n: int, k: float, alpha: float, beta: float, towers: int = 1) -> None:
+    def __init__(self, n: int, k: float, alpha: float, beta: float, towers: int = 1) -> None:
         super().__init__()
-        self.k, self.beta, self.towers = k, beta, towers
-        index = torch.arange(maps // towers)
-        near = (index[:, None] - index[None, :]).abs() <= n // 2
-        band = (alpha * near.to(torch.get_default_dtype()))[:, :, None, None].repeat(towers, 1, 1, 1)
-        self.register_buffer("band", band, persistent=False)
+        self.n, self.k, self.alpha, self.beta, self.towers = n, k, alpha, beta, towers
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, maps, H, W] to the same shape and dtype; float32, bfloat16 or float64."""
-        with torch.autocast(x.device.type, enabled=False):
-            out: Tensor = _NormaliseAcrossMaps.apply(x, self.band, self.k, self.beta, self.towers)
-        return out
+        """[N, maps, H, W] to the same shape and dtype; computed in float32 at least."""
+        constants = (self.towers, self.n, self.k, self.alpha)
+        if _has_loops(x, self.beta):
+            out: Tensor = _AcrossMaps.apply(x, *constants)
+            return out
+        return _in_float32(across_maps, x, *constants, self.beta)
 
 
 class SpatialNorm(nn.Module):
@@ -101,9 +141,20 @@ class SpatialNorm(nn.Module):
         self.size, self.k, self.alpha, self.beta = size, k, alpha, beta
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] to the same shape and dtype."""
-        window_sum = F.avg_pool2d(x * x, self.size, stride=1, padding=self.size // 2, divisor_override=1)
-        return x * (self.k + self.alpha * window_sum).pow(-self.beta)
+        """[N, C, H, W] to the same shape and dtype; computed in float32 at least."""
+        constants = (self.size, self.k, self.alpha)
+        if _has_loops(x, self.beta):
+            out: Tensor = _WithinMaps.apply(x, *constants)
+            return out
+        return _in_float32(within_maps, x, *constants, self.beta)
+
+
+def _in_float32(formula: Callable[..., Tensor], x: Tensor, *constants: float) -> Tensor:
+    """`formula` of `x` in float32, or in float64 if that is what `x` is in; the result in `x`'s dtype."""
+    if x.device.type == "cuda" and HAS_TRITON:
+        formula = fused(formula)
+    with torch.autocast(x.device.type, enabled=False):
+        return formula(x if x.dtype == torch.float64 else x.float(), *constants).to(x.dtype)
 
 
 class DropoutMasks:

@@ -91,7 +91,7 @@ def make_layer(layer: Layer, row: LayerCount, maps: int, size: int) -> nn.Module
         case Activation():
             return ACTIVATIONS[layer.function]()
         case LRN():
-            return layers.LocalResponseNorm(maps, layer.n, layer.k, layer.alpha, layer.beta, layer.towers)
+            return layers.LocalResponseNorm(layer.n, layer.k, layer.alpha, layer.beta, layer.towers)
         case SpatialNorm():
             return layers.SpatialNorm(layer.size, layer.k, layer.alpha, layer.beta)
         case Local():

@@ -6,7 +6,7 @@ import torch
 
 from repro.data.sampling import draw_epoch
 from repro.data.views import Views, colour_basis
-from repro.paper.recipes import AUTHORS, PAPER, Augmentation, Colour
+from repro.paper.recipes import AUTHORS, PAPER, Augmentation, Colour, Recipe
 
 SIZE, CROP = 16, 12
 RNG = np.random.default_rng(0)
@@ -79,6 +79,15 @@ def test_colour_noise_at_the_authors_statistics() -> None:
 def test_colour_noise_lies_along_the_principal_components() -> None:
     basis = colour_basis(COVARIANCE, Colour("deviation", std=1.0)).double().numpy()
     np.testing.assert_allclose(basis @ basis.T, COVARIANCE, rtol=1e-5, atol=1e-2)
+
+
+@pytest.mark.parametrize("recipe", [AUTHORS, PAPER], ids=["authors", "paper"])
+def test_on_another_device_the_training_views_are_the_same_to_the_bit(recipe: Recipe) -> None:
+    maker = views(recipe.augmentation)
+    draws = draw_epoch(1, 2, 10, SIZE - CROP, recipe.augmentation)
+    expected = maker.training(IMAGES, draws)
+    maker.device = torch.device("meta")  # not a processor: torch's operators, on whatever device the mean is
+    assert torch.equal(maker.training(IMAGES, draws), expected)
 
 
 def test_inputs_are_divided_in_training_and_in_testing_alike() -> None:

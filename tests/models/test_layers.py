@@ -1,5 +1,7 @@
 """The paper's own layers against slow, plain references."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,9 @@ from repro.models.layers import (
     PaperDropout,
     RoundedUpConv2d,
     SpatialNorm,
+    across_maps,
+    fused,
+    within_maps,
 )
 
 
@@ -34,45 +39,87 @@ def lrn_by_loops(a: np.ndarray, n: int, k: float, alpha: float, beta: float, tow
 def test_lrn_is_the_formula_in_both_readings_of_alpha(alpha: float, towers: int) -> None:
     a = np.random.default_rng(0).normal(0, 80, (2, 12, 4, 3))
     expected = lrn_by_loops(a, 5, 2.0, alpha, 0.75, towers)
-    layer = LocalResponseNorm(12, 5, 2.0, alpha, 0.75, towers)
-    exact = layer.double()(torch.from_numpy(a)).numpy()
-    single = layer.float()(torch.from_numpy(a).float()).numpy()
-    # The band was made in float32, so alpha carries its rounding.
-    np.testing.assert_allclose(exact, expected, rtol=1e-7)
-    np.testing.assert_allclose(single, expected, rtol=1e-5)
+    layer = LocalResponseNorm(5, 2.0, alpha, 0.75, towers)
+    np.testing.assert_allclose(layer(torch.from_numpy(a)).numpy(), expected, rtol=1e-12)
+    np.testing.assert_allclose(layer(torch.from_numpy(a).float()).numpy(), expected, rtol=1e-6)
 
 
 def test_lrn_readings_of_alpha_relate_to_torch_by_n() -> None:
     a = torch.randn(2, 16, 5, 5, generator=torch.Generator().manual_seed(0)) * 80
-    torch.testing.assert_close(LocalResponseNorm(16, 5, 2.0, 1e-4 / 5, 0.75)(a), F.local_response_norm(a, 5, 1e-4, k=2))
-    torch.testing.assert_close(LocalResponseNorm(16, 5, 2.0, 1e-4, 0.75)(a), F.local_response_norm(a, 5, 5e-4, k=2))
-
-
-@pytest.mark.parametrize("beta", [0.75, 0.6])
-@pytest.mark.parametrize("towers", [1, 2])
-def test_lrn_gradient(towers: int, beta: float) -> None:
-    a = torch.randn(2, 8, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    layer = LocalResponseNorm(8, 3, 2.0, 0.7, beta, towers).double()
-    assert torch.autograd.gradcheck(layer, (a,))
-
-
-def test_lrn_in_bfloat16_stays_within_its_rounding() -> None:
-    a = torch.randn(2, 16, 6, 6, generator=torch.Generator().manual_seed(0)) * 80
-    layer = LocalResponseNorm(16, 5, 2.0, 1e-4, 0.75)
-    half = layer(a.bfloat16())
-    assert half.dtype == torch.bfloat16
-    torch.testing.assert_close(half.float(), layer(a), rtol=0.03, atol=0.05)
+    torch.testing.assert_close(LocalResponseNorm(5, 2.0, 1e-4 / 5, 0.75)(a), F.local_response_norm(a, 5, 1e-4, k=2))
+    torch.testing.assert_close(LocalResponseNorm(5, 2.0, 1e-4, 0.75)(a), F.local_response_norm(a, 5, 5e-4, k=2))
 
 
 def test_spatial_norm_is_its_window_sum() -> None:
-    a = np.random.default_rng(1).normal(0, 60, (1, 3, 6, 7))
+    a = np.random.default_rng(1).normal(0, 60, (2, 3, 6, 7))
     expected = np.empty_like(a)
     for y in range(6):
         for x in range(7):
             window = a[:, :, max(0, y - 2) : y + 3, max(0, x - 2) : x + 3]
             total = (window**2).sum(axis=(2, 3))
             expected[:, :, y, x] = a[:, :, y, x] / (1 + 0.001 / 25 * total) ** 0.75
-    np.testing.assert_allclose(SpatialNorm(5, 1.0, 0.001 / 25, 0.75)(torch.from_numpy(a)).numpy(), expected, rtol=1e-12)
+    layer = SpatialNorm(5, 1.0, 0.001 / 25, 0.75)
+    np.testing.assert_allclose(layer(torch.from_numpy(a)).numpy(), expected, rtol=1e-12)
+    np.testing.assert_allclose(layer(torch.from_numpy(a).float()).numpy(), expected, rtol=1e-6)
+
+
+NORMALISATIONS = {
+    "lrn": LocalResponseNorm(5, 2.0, 1e-2, 0.75),
+    "lrn-of-towers": LocalResponseNorm(5, 2.0, 1e-2, 0.75, towers=2),
+    "lrn-of-narrow-towers": LocalResponseNorm(9, 1.0, 1e-2, 0.75, towers=6),  # half a window is wider than a tower
+    "spatial": SpatialNorm(5, 1.0, 1e-2, 0.75),
+}
+
+
+@pytest.mark.parametrize("layer", NORMALISATIONS.values(), ids=NORMALISATIONS)
+def test_the_formulas_derivative_is_that_of_finite_differences(layer: torch.nn.Module) -> None:
+    a = torch.randn(2, 12, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    assert torch.autograd.gradcheck(layer, (a,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layer", NORMALISATIONS.values(), ids=NORMALISATIONS)
+def test_the_loops_are_exact_to_rounding_forward_and_backward(layer: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Against float64 on the same numbers; in bfloat16 only the results are rounded, not what lies between."""
+    generator = torch.Generator().manual_seed(0)
+    a, grad = (torch.randn(3, 12, 7, 5, generator=generator).mul(20).to(dtype) for _ in range(2))
+    exact_in = a.double().requires_grad_()
+    exact = layer(exact_in)
+    exact.backward(grad.double())
+    a.requires_grad_()
+    out = layer(a)
+    out.backward(grad)
+    assert out.dtype == a.grad.dtype == dtype
+    rounding = {torch.float32: 1e-6, torch.bfloat16: 2**-8}[dtype]
+    torch.testing.assert_close(out.double(), exact, rtol=rounding, atol=rounding / 100)
+    torch.testing.assert_close(a.grad.double(), exact_in.grad, rtol=rounding, atol=20 * 1e-6)
+
+
+def test_the_loops_results_do_not_depend_on_the_number_of_threads() -> None:
+    a = torch.randn(5, 12, 9, 9, generator=torch.Generator().manual_seed(0))
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            results.append([layer(a) for layer in NORMALISATIONS.values()])
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler here")
+@pytest.mark.parametrize("layer", [NORMALISATIONS["lrn-of-towers"], NORMALISATIONS["spatial"]])
+def test_what_a_gpu_gets_compiled_is_the_formula_too(layer: torch.nn.Module) -> None:
+    formula = across_maps if isinstance(layer, LocalResponseNorm) else within_maps
+    names = ("towers", "n", "k", "alpha") if formula is across_maps else ("size", "k", "alpha")
+    constants = [*(getattr(layer, name) for name in names), 0.75]
+    a = torch.randn(3, 12, 7, 5, generator=torch.Generator().manual_seed(0)).mul(20).requires_grad_()
+    grad = torch.randn(3, 12, 7, 5, generator=torch.Generator().manual_seed(1))
+    results: list[tuple[torch.Tensor, ...]] = []
+    for run in (formula, fused(formula)):
+        out = run(a, *constants)
+        results.append((out.detach(), *torch.autograd.grad(out, a, grad)))
+    torch.testing.assert_close(*results)
 
 
 def test_dropout_does_not_rescale_in_training_and_halves_in_testing() -> None:

@@ -1,0 +1,93 @@
+"""The patches of training views (Sec. 4.1): on a processor in one pass over the bytes, compiled by Numba."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numba import prange
+from numpy.typing import NDArray
+from torch import Tensor
+
+from repro.data.sampling import Draws
+
+
+def cut(
+    images: NDArray[np.uint8],
+    draws: Draws,
+    crop: int,
+    mean: Tensor,
+    mean_of_patch: bool,
+    shift: NDArray[np.float32],
+    divide_by: float,
+) -> Tensor:
+    """(patch − mean + shift) / divide_by of each image of uint8 [N, S, S, 3], by its draws.
+
+    `mean` float32 [S, S, 3], on the processor, is taken at the patch's own place or, without `mean_of_patch`, in the
+    middle; `shift` is [N, 3]. Returns float32 [N, crop, crop, 3].
+    """
+    out = torch.empty(len(images), crop, crop, 3)
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    places = (draws.top, draws.left, draws.mirror)
+    # A row of pixels is one row of numbers, of which a vector instruction takes many at a time.
+    rows, means = images.reshape(*images.shape[:2], -1), mean.numpy().reshape(len(mean), -1)
+    _cut(rows, *places, means, mean_of_patch, shift, np.float32(divide_by), out.numpy().reshape(len(out), crop, -1))
+    return out
+
+
+def cut_by_operators(
+    images: NDArray[np.uint8],
+    draws: Draws,
+    crop: int,
+    mean: Tensor,
+    mean_of_patch: bool,
+    shift: NDArray[np.float32],
+    divide_by: float,
+) -> Tensor:
+    """The same to the bit with torch's operators, on the device of `mean`; on a processor they take many times as long.
+
+    The bytes travel to the device, and everything else happens there.
+    """
+    device, middle = mean.device, (len(mean) - crop) // 2
+    top, left, mirror, shifts = (
+        torch.from_numpy(draw).to(device) for draw in (draws.top, draws.left, draws.mirror, shift)
+    )
+    steps = torch.arange(crop, device=device)
+    rows = (top[:, None] + steps)[:, :, None]
+    columns = (left[:, None] + torch.where(mirror[:, None], crop - 1 - steps, steps))[:, None, :]
+    image = torch.arange(len(images), device=device)[:, None, None]
+    patches = torch.from_numpy(images).to(device)[image, rows, columns].float()
+    patches -= mean[rows, columns] if mean_of_patch else mean[middle : middle + crop, middle : middle + crop]
+    return (patches + shifts[:, None, None]) / divide_by
+
+
+@numba.njit(parallel=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _cut(
+    rows: Any, top: Any, left: Any, mirror: Any, mean: Any, mean_of_patch: Any, shift: Any, divide_by: Any, out: Any
+) -> None:
+    images, crop, width = out.shape
+    middle = (mean.shape[0] - crop) // 2
+    for i in prange(images):
+        shifts = np.empty(width, np.float32)
+        mirrored, mirrored_mean = np.empty(width, np.uint8), np.empty(width, np.float32)
+        for j in range(width):
+            shifts[j] = shift[i, j % 3]
+        for y in range(crop):
+            pixels = rows[i, top[i] + y, 3 * left[i] : 3 * left[i] + width]
+            means = mean[middle + y, 3 * middle : 3 * middle + width]
+            if mean_of_patch:
+                means = mean[top[i] + y, 3 * left[i] : 3 * left[i] + width]
+            if mirror[i]:
+                for x in range(crop):
+                    for c in range(3):
+                        mirrored[3 * x + c] = pixels[3 * (crop - 1 - x) + c]
+                pixels = mirrored
+                if mean_of_patch:
+                    for x in range(crop):
+                        for c in range(3):
+                            mirrored_mean[3 * x + c] = means[3 * (crop - 1 - x) + c]
+                    means = mirrored_mean
+            for j in range(width):
+                out[i, y, j] = (pixels[j] - means[j] + shifts[j]) / divide_by
