@@ -1,4 +1,4 @@
-"""Checks and demonstrations: `nox -s tests`, `lint`, `types`, `demo`, `page`, `subset`.
+"""Checks and demonstrations: `nox -s tests`, `lint`, `types`, `demo`, `page`, `subset`, `bench`.
 
 Every session installs the versions of constraints.txt, and environments are reused: the second run is fast.
 """
@@ -14,6 +14,8 @@ nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = True
 
 CHROMIUM = os.environ.get("REPRO_CHROMIUM", "/usr/bin/chromium")
+# benchmarks/prepare.py is not among them: it wants a folder of photographs.
+BENCHMARKS = ("step", "lrn", "training", "batches", "ten_views", "cifar", "startup", "retrieval", "growth")
 CONSTRAINTS = Path(__file__).parent / "constraints.txt"
 
 
@@ -67,3 +69,11 @@ def page(session: nox.Session) -> None:
 def subset(session: nox.Session) -> None:
     """The whole way on real images (REPRO_TEST_DATA): ten classes prepared, trained a little, evaluated, reported."""
     session.notify("tests", ["-m", "subset", "-rA", *session.posargs])  # in the environment that the tests have
+
+
+@nox.session(venv_backend="venv")
+def bench(session: nox.Session) -> None:
+    """Every benchmark, half an hour on a quiet machine; `nox -s bench -- lrn step` for some of them."""
+    install(session, "bench")
+    for name in session.posargs or BENCHMARKS:
+        session.run("python", f"benchmarks/{name}.py")

@@ -9,9 +9,10 @@ from __future__ import annotations
 import io
 import math
 import shlex
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from repro.errors import ReproError
 from repro.evaluate import load_model
 from repro.models.device import find_devices
 from repro.models.network import AlexNet
+from repro.nearest import Nearest, blocks, hamming, nearest, squared_distances
 from repro.paper.statistics import mean_interval
 from repro.paper.variants import configure
 
@@ -36,7 +38,6 @@ NEIGHBOURS = 6  # Figure 4
 LABELLED, QUERIES = 8, 5  # images of Figure 4's left and right half
 THUMBNAIL = 96  # pixels
 BATCH = 128
-BLOCK_BYTES = 2**28  # of images or activations in memory at once
 BITS = 64  # of a code: one machine word
 SAMPLE, EPOCHS, HIDDEN, CODE_NOISE = 20_000, 20, 512, 1.0  # how the auto-encoder is trained; ours
 
@@ -50,9 +51,9 @@ def retrieve(
 ) -> tuple[Path, dict[str, Any]]:
     """Search the training images for each image of `split`; returns the record's path and contents.
 
-    Distances are Euclidean, between fc7's activations and between pixels of the centre view, to float32's rounding,
-    and Hamming's between codes. Training images pass by in blocks, so memory does not grow with them. Raises
-    ReproError for a run, data or a split that do not fit.
+    Distances are Euclidean, between fc7's activations, kept as float16, and between pixels of the centre view, both
+    computed in float32; Hamming's between codes. Training images pass by in blocks, so memory does not grow with
+    them. Raises ReproError for a run, data or a split that do not fit.
     """
     run, store = runs.open_run(path), open_store(data)
     _check(run, store, split)
@@ -75,7 +76,7 @@ def retrieve(
     sample = np.sort(np.random.default_rng(0).permutation(len(train))[:SAMPLE])
     coder = fit_coder(features(model, views, train, sample, tell))
     queries = features(model, views, asked, np.arange(len(asked)), tell)
-    found = _search(model, views, train, asked, queries, coder, tell)
+    found = _search(model, views, train, asked, queries, coder, run.path, tell)
     matches = {name: train.labels[nearest] == asked.labels[:, None] for name, nearest in found.neighbours.items()}
     shared = [np.isin(a, b).mean() for a, b in zip(found.neighbours["fc7"], found.neighbours["pixels"], strict=True)]
     shares = np.bincount(train.labels, minlength=len(store.classes)) / len(train)
@@ -146,44 +147,6 @@ def pixels(views: Views, split: Split, indices: np.ndarray) -> Tensor:
 
 
 @dataclass
-class Nearest:
-    """The nearest so far of `count` queries: squared distances, or codes' distances, and places, [count, 6]."""
-
-    count: int
-    distances: Tensor = field(init=False)
-    places: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.distances = torch.full((self.count, NEIGHBOURS), math.inf)
-        self.places = torch.full((self.count, NEIGHBOURS), -1)
-
-    def offer(self, start: int, distances: Tensor, offset: int) -> None:
-        """Take in the distances [B, T] of the queries from `start` on to the images from `offset` on."""
-        rows = slice(start, start + len(distances))
-        best, places = distances.topk(min(NEIGHBOURS, distances.shape[1]), dim=1, largest=False)
-        merged = torch.cat([self.distances[rows], best.cpu().float()], dim=1)
-        whose = torch.cat([self.places[rows], places.cpu() + offset], dim=1)
-        # Of equals the earlier image: those from before stand first.
-        self.distances[rows], chosen = (each[:, :NEIGHBOURS] for each in merged.sort(dim=1, stable=True))
-        self.places[rows] = whose.gather(1, chosen)
-
-
-def squared_distances(first: Tensor, second: Tensor) -> Tensor:
-    """Squared Euclidean distances of [A, D] to [B, D], as [A, B].
-
-    Both should lie around 0: what they have in common costs digits.
-    """
-    return (first**2).sum(1)[:, None] + (second**2).sum(1)[None] - 2 * first @ second.T
-
-
-def blocks(count: int, values: int) -> Iterator[tuple[int, int]]:
-    """Bounds of consecutive blocks of `count` rows of `values` float32 numbers, each within `BLOCK_BYTES`."""
-    rows = max(1, BLOCK_BYTES // (4 * values))
-    for start in range(0, count, rows):
-        yield start, min(start + rows, count)
-
-
-@dataclass
 class Coder:
     """The auto-encoder's way to a code: activations [N, D] to 64 bits, a machine word each."""
 
@@ -192,10 +155,14 @@ class Coder:
     encoder: nn.Module
     thresholds: Tensor
 
+    def standard(self, activations: Tensor) -> Tensor:
+        """Activations [N, D] around 0 and of unit size: fit for float16, and as near to each other as before."""
+        return (activations - self.mean) / self.scale
+
     @torch.inference_mode()
     def codes(self, activations: Tensor) -> np.ndarray:
         """uint64 [N]; each bit says whether a unit of the code layer is above its median."""
-        bits = self.encoder((activations - self.mean) / self.scale) > self.thresholds
+        bits = self.encoder(self.standard(activations)) > self.thresholds
         return np.packbits(bits.numpy(), axis=1).view(np.uint64)[:, 0]
 
 
@@ -242,37 +209,38 @@ def _search(
     asked: Split,
     queries: Tensor,
     coder: Coder,
+    folder: Path,
     tell: Callable[[int], None],
 ) -> _Found:
-    """The six nearest training images of each query in each space, and the seconds that the searches took."""
-    nearest = {name: Nearest(len(asked)) for name in ("fc7", "pixels", "codes")}
-    seconds = dict.fromkeys(nearest, 0.0)
+    """The six nearest training images of each query in each space, and the seconds that the searches took.
+
+    fc7's activations wait for their search in a file without a name in `folder`, as float16: 8 kB an image.
+    """
+    found = {name: Nearest(len(asked), NEIGHBOURS) for name in ("pixels", "codes")}
+    seconds = dict.fromkeys(found, 0.0)
     query_codes = coder.codes(queries)
-    for start, end in blocks(len(train), 3 * views.crop**2):
-        rows = np.arange(start, end)
-        block = features(model, views, train, rows, tell)
-        codes = coder.codes(block)
-        block_pixels = pixels(views, train, rows)
-        centred = (block - coder.mean).to(views.device)
-        for low, high in blocks(len(asked), max(queries.shape[1], len(rows))):
+    with tempfile.TemporaryFile(dir=folder) as file:
+        stored = np.memmap(file, np.float16, "w+", shape=(len(train), queries.shape[1]))
+        for start, end in blocks(len(train), 3 * views.crop**2):
+            rows = np.arange(start, end)
+            block = features(model, views, train, rows, tell)
+            stored[start:end] = coder.standard(block).numpy()
+            codes = coder.codes(block)
+            block_pixels = pixels(views, train, rows)
             began = time.perf_counter()
-            asked_for = (queries[low:high] - coder.mean).to(views.device)
-            nearest["fc7"].offer(low, squared_distances(asked_for, centred), start)
-            seconds["fc7"] += time.perf_counter() - began
-            began = time.perf_counter()
-            nearest["codes"].offer(low, hamming(query_codes[low:high], codes), start)
+            for low, high in blocks(len(asked), len(rows)):
+                found["codes"].offer(low, hamming(query_codes[low:high], codes), start)
             seconds["codes"] += time.perf_counter() - began
-        for low, high in blocks(len(asked), 3 * views.crop**2):
-            query_pixels = pixels(views, asked, np.arange(low, high))
-            began = time.perf_counter()
-            nearest["pixels"].offer(low, squared_distances(query_pixels, block_pixels), start)
-            seconds["pixels"] += time.perf_counter() - began
-    return _Found({name: each.places.numpy() for name, each in nearest.items()}, seconds)
-
-
-def hamming(first: np.ndarray, second: np.ndarray) -> Tensor:
-    """The number of bits in which codes differ: uint64 [A] and [B] to uint8 [A, B]."""
-    return torch.from_numpy(np.bitwise_count(first[:, None] ^ second[None]))
+            for low, high in blocks(len(asked), 3 * views.crop**2):
+                query_pixels = pixels(views, asked, np.arange(low, high))
+                began = time.perf_counter()
+                found["pixels"].offer(low, squared_distances(query_pixels, block_pixels), start)
+                seconds["pixels"] += time.perf_counter() - began
+        began = time.perf_counter()
+        found["fc7"] = nearest(coder.standard(queries), stored, NEIGHBOURS, views.device)
+        seconds["fc7"] = time.perf_counter() - began
+    order = ("fc7", "pixels", "codes")
+    return _Found({name: found[name].places.numpy() for name in order}, {name: seconds[name] for name in order})
 
 
 @torch.inference_mode()

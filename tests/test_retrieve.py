@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from repro import nearest, runs
 from repro import retrieve as stage
-from repro import runs
 from repro.data.store import Store
 from repro.data.views import Views
 from repro.errors import ReproError
@@ -48,7 +48,7 @@ def nearest_by_hand(queries: np.ndarray, images: np.ndarray) -> np.ndarray:
 def test_neighbours_and_measures(
     run: Path, synthetic_store: Store, monkeypatch: pytest.MonkeyPatch, block_bytes: int
 ) -> None:
-    monkeypatch.setattr(stage, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(nearest, "BLOCK_BYTES", block_bytes)
     told: list[tuple[int, int]] = []
     path, record = stage.retrieve(run, synthetic_store.path, on_progress=lambda *counts: told.append(counts))
     assert told[-1][0] == told[-1][1]

@@ -1,0 +1,75 @@
+"""The CIFAR-10 net of Figure 1: an epoch of `repro train` against a plain PyTorch loop on the same net.
+
+python benchmarks/cifar.py
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from timing import HEAD, Row, take_turns
+from torch.utils.data import DataLoader, TensorDataset
+
+from repro.data.store import open_store
+from repro.fit import Settings, Step, fit, prepare_training
+from repro.memory import keep_freed_memory
+from repro.models.network import AlexNet
+from repro.paper.variants import configure
+from repro.prepare import prepare
+
+IMAGES, STEPS, WARM_UP = 12_800, 60, 10
+
+
+def plain() -> float:
+    """Images a second of the usual loop: float32, a DataLoader over tensors in memory, torch's own SGD."""
+    configuration = configure("cifar-relu")
+    model = AlexNet(configuration.network).initialise(configuration.recipe.initialisation)
+    rule = torch.optim.SGD(model.parameters(), 0.001, momentum=0.9)
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (IMAGES, 3, 32, 32), dtype=np.uint8))
+    loader = DataLoader(TensorDataset(images, torch.arange(IMAGES) % 10), batch_size=128, shuffle=True)
+    mean = images.float().mean(0)
+    for number, (batch, labels) in enumerate(itertools.islice(loader, WARM_UP + STEPS)):
+        if number == WARM_UP:
+            began = time.perf_counter()
+        loss = F.cross_entropy(model(batch.float() - mean), labels)
+        rule.zero_grad()
+        loss.backward()
+        rule.step()
+    return 128 * STEPS / (time.perf_counter() - began)
+
+
+def ours(precision: str) -> Callable[[], float]:
+    """Images a second of the trainer, from a store on disk."""
+
+    def speed() -> float:
+        keep_freed_memory()
+        with tempfile.TemporaryDirectory() as folder:
+            store = Path(folder) / "store"
+            prepare("synthetic", store, size=32, limit_per_class=IMAGES // 10)
+            training = prepare_training(Settings("cifar-relu", scale="paper", precision=precision), open_store(store))
+            steps = (event for event in fit(training) if isinstance(event, Step))
+            for _ in itertools.islice(steps, WARM_UP):
+                pass
+            began = time.perf_counter()
+            for _ in itertools.islice(steps, STEPS):
+                pass
+            return 128 * STEPS / (time.perf_counter() - began)
+
+    return speed
+
+
+CANDIDATES = {"plain": plain, "fp32": ours("fp32"), "bf16": ours("bf16")}
+
+if __name__ == "__main__":
+    speed = take_turns(CANDIDATES)
+    print("images/s:", ", ".join(f"{name} {value:.0f}" for name, value in speed.items()))
+    print(HEAD)
+    print(Row("training the CIFAR-10 net, bf16", "plain PyTorch, fp32", speed["bf16"] / speed["plain"], "≥ 2.5"))
+    print(Row("training the CIFAR-10 net, fp32", "plain PyTorch, fp32", speed["fp32"] / speed["plain"], "–"))

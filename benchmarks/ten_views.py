@@ -1,0 +1,53 @@
+"""Evaluation with ten views against one view, as images a second: the paper's net, float32.
+
+python benchmarks/ten_views.py
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from timing import HEAD, Row, take_turns
+
+from repro.data.store import Split, open_store
+from repro.data.views import Views
+from repro.memory import keep_freed_memory
+from repro.models.network import AlexNet
+from repro.paper.variants import configure
+from repro.predictions import predict
+from repro.prepare import prepare
+
+IMAGES = 512
+
+
+def views(count: int) -> Callable[[], float]:
+    """Images a second with so many views."""
+
+    def speed() -> float:
+        keep_freed_memory()
+        with tempfile.TemporaryDirectory() as work:
+            store = open_store(prepare("synthetic", Path(work) / "store", size=256, limit_per_class=60).path)
+            configuration = configure("alexnet", "authors", "paper")
+            model = AlexNet(configuration.network).initialise(configuration.recipe.initialisation)
+            model = model.to(memory_format=torch.channels_last)
+            maker = Views(store.mean, store.covariance, 224, configuration.recipe.augmentation, torch.device("cpu"))
+            split: Split = store.splits["train"]
+            predict([model], maker, split, 1)
+            began = time.perf_counter()
+            predict([model], maker, split, count)
+            return len(split) / (time.perf_counter() - began)
+
+    return speed
+
+
+CANDIDATES = {"one view": views(1), "ten views": views(10)}
+
+if __name__ == "__main__":
+    speed = take_turns(CANDIDATES)
+    print("images/s:", ", ".join(f"{name} {value:.1f}" for name, value in speed.items()))
+    print(HEAD)
+    print(Row("time of ten views", "one view", speed["one view"] / speed["ten views"], "≤ 8"))
