@@ -154,17 +154,25 @@ def evaluate(
     devices: Annotated[
         str | None, typer.Option(help="cpu, cuda:0, …; two for a tower on each [default: a GPU if there is one]")
     ] = None,
+    search_weights: Annotated[
+        bool, typer.Option("--search-weights", help="Average by weights searched on val, not by equal ones.")
+    ] = False,
 ) -> None:
     """Measure top-1 and top-5 error; of several runs, that of their averaged softmax outputs (Sec. 6)."""
     from repro import evaluate as stage
     from repro.progress import meter
 
     with meter(console, "evaluating", "images") as show:
-        path, record = stage.evaluate(runs, data, split, int(views), devices, show)
+        path, record = stage.evaluate(runs, data, split, int(views), devices, show, search_weights)
     for guesses in ("top1", "top5"):
         low, high = record[f"{guesses}_interval"]
         console.print(f"{guesses} error {record[f'{guesses}_error']:.2f}%  (95% interval {low:.2f} to {high:.2f})")
     console.print(f"{record['images']:,} images of {split}, views: {views}; written to {path}")
+    if search_weights:
+        weights = ", ".join(f"{weight:.3f}" for weight in record["weights"])
+        console.print(f"weights {weights}, selected on {record['weights_selected_on']}", highlight=False)
+    if "note" in record:
+        console.print(record["note"], style="yellow")
 
 
 @app.command()

@@ -6,6 +6,7 @@
     checkpoints/          until the run is finished
     weights.safetensors   written last: a run that has it is finished
     evaluation-<split>-<views>.json, predictions-<split>-<views>.npz
+    the same with -searched        of an average by searched weights
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ OPTIONS = {
         "--variant", "--data", "--out", "--recipe", "--scale", "--seed", "--epochs", "--lr", "--devices", "--precision",
         "--init-from", "--until-train-error", "--resume", "--save-minutes",
     },
-    "evaluate": {"--data", "--split", "--views", "--devices"},
+    "evaluate": {"--data", "--split", "--views", "--devices", "--search-weights"},
     "retrieve": {"--data", "--split", "--devices"},
     "report": {"--runs", "--out", "--compare", "--strict", "--tensorboard"},
     "run": {

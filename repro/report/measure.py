@@ -28,6 +28,7 @@ from repro.report.kernels import colourfulness, oriented, towers
 from repro.report.records import Data, Epoch, Evaluation, Records, Retrieval, Run
 
 Z = float(norm.ppf(0.975))
+NAMES_OF_SPLITS = {"val": "validation", "test": "test", "train": "training"}
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,19 @@ def standing(runs: Iterable[Run]) -> list[Run]:
 
 
 def entry(records: Records, evaluation: Evaluation) -> str:
-    """The name under which an evaluation stands in the tables: its variant, or "5cnns" for such an average."""
+    """The name under which an evaluation stands in the tables: its variant, or "5cnns" for such an average.
+
+    An average by searched weights says so in its name, and so is never taken for the paper's: no target is about it.
+    """
+    name = _entry(records, evaluation)
+    if not evaluation.weights:
+        return name
+    if evaluation.weights_selected_on == evaluation.split:
+        return f"{name}, weights selected on these {NAMES_OF_SPLITS.get(evaluation.split, evaluation.split)} images"
+    return f"{name}, weights selected on {evaluation.weights_selected_on}"
+
+
+def _entry(records: Records, evaluation: Evaluation) -> str:
     if len(evaluation.runs) == 1:
         return evaluation.variant
     members = records.members(evaluation)
