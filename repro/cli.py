@@ -227,17 +227,17 @@ def report(
 
 @app.command()
 def verify(
-    path: Annotated[Path, typer.Argument(help="A store.")],
+    path: Annotated[Path, typer.Argument(help="A store, or a run's folder.")],
 ) -> None:
-    """Check every checksum, count and statistic of a store."""
+    """Check every checksum, count and statistic of a store, or all that a run has written."""
+    from repro import verify as stage
     from repro.progress import meter
-    from repro.verify import verify_store
 
     with meter(console, "verifying", "bytes") as show:
-        problems = verify_store(path, show)
+        problems = stage.verify(path, show)
     if problems:
         raise ReproError(f"'{path}' is damaged: {'; '.join(problems)}")
-    console.print(f"{path}: every checksum, count and statistic is right")
+    console.print(f"{path}: nothing is damaged")
 
 
 @app.command()

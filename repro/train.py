@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import shutil
 import time
@@ -76,7 +77,10 @@ def train(
                 yield event
         if run:
             weights = {name: value for name, value in training.tensors().items() if not name.startswith("velocity.")}
-            atomic.write(run.weights, safetensors.torch.save(weights))
+            content = safetensors.torch.save(weights)
+            checksum = f"{hashlib.sha256(content).hexdigest()}  {run.weights.name}\n"
+            atomic.write(run.weights_checksum, checksum.encode())
+            atomic.write(run.weights, content)
             shutil.rmtree(run.checkpoints)
 
 
