@@ -61,6 +61,14 @@ def load_newest(folder: Path) -> Checkpoint | None:
     return None
 
 
+def remove_newer(saved: Checkpoint) -> None:
+    """Remove the checkpoints beside `saved` that are newer, so that it is the newest."""
+    for path in saved.path.parent.glob("*.json"):
+        if path.stem > saved.path.stem:
+            path.unlink()
+            path.with_suffix(".safetensors").unlink(missing_ok=True)
+
+
 def load(path: Path) -> Checkpoint:
     """The checkpoint whose JSON file is `path`. Raises ReproError if it is damaged in any way."""
     try:

@@ -132,6 +132,9 @@ def train(
     ] = None,
     save_minutes: Annotated[float, typer.Option(min=0, help="Time between two checkpoints within an epoch.")] = 10.0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run if it has begun.")] = False,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Go on from this one of the run's checkpoints, not from the newest.")
+    ] = None,
 ) -> None:
     """Train a net of the paper (Sec. 3 to 5); stopped at any time, it goes on with --resume."""
     from repro import train as stage
@@ -141,7 +144,7 @@ def train(
 
     settings = Settings(variant, recipe, scale, seed, epochs, lr, devices, precision, init_from, until_train_error)
     with deferred() as stop_signal, training_display(console) as show:
-        for event in stage.train(settings, data, out, resume, stop_signal, save_minutes):
+        for event in stage.train(settings, data, out, resume, stop_signal, save_minutes, checkpoint):
             show(event)
 
 

@@ -25,7 +25,8 @@ OPTIONS = {
     },
     "train": {
         "--variant", "--data", "--out", "--recipe", "--scale", "--seed", "--epochs", "--lr", "--devices", "--precision",
-        "--init-from", "--until-train-error", "--resume", "--save-minutes",
+        "--init-from", "--until-train-error", "--resume", "--checkpoint",
+        "--save-minutes",
     },
     "evaluate": {"--data", "--split", "--views", "--devices", "--search-weights"},
     "retrieve": {"--data", "--split", "--devices"},
