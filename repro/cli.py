@@ -115,7 +115,9 @@ def train(
     variant: Annotated[str, typer.Option(help="The net: alexnet, no-lrn, …; see: repro list variants")],
     data: Annotated[Path, typer.Option(help="The store that `repro prepare` made.")],
     out: Annotated[Path, typer.Option(help="Where the run's folder goes.")] = Path("outputs/runs"),
-    recipe: Annotated[str, typer.Option(help="authors (their program) or paper (the text).")] = "authors",
+    recipe: Annotated[
+        str, typer.Option(help="authors (their program), paper (the text); fan-in for Figure 1's nets.")
+    ] = "authors",
     scale: Annotated[str, typer.Option(help="paper (224-pixel patches), small (112) or smoke (56).")] = "small",
     seed: Annotated[int, typer.Option(min=0, help="Of weights, order, views and dropout.")] = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="Stop after so many [default: the scale's]")] = None,

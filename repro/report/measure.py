@@ -169,7 +169,9 @@ def grid(runs: Iterable[Run]) -> Grid | None:
     rates = {rate: tuple(one_per_seed(by_rate[rate])) for rate in sorted(by_rate)}
     first = next(iter(rates.values()))[0]
     need = CHOSEN_RATE[first.variant, first.recipe]
-    return Grid(need, rates, fastest({rate: train_errors(same[0]) for rate, same in rates.items()}, need.until))
+    # Of rates that are equally fast the first of the declared ones counts, which is the one that `repro run` trained.
+    ordered = dict.fromkeys(rate for rate in (*need.rates, *rates) if rate in rates)
+    return Grid(need, rates, fastest({rate: train_errors(rates[rate][0]) for rate in ordered}, need.until))
 
 
 def standing(runs: Iterable[Run]) -> list[Run]:
