@@ -36,11 +36,14 @@ def verify(path: Path, on_progress: Callable[[int, int], None] | None = None) ->
     Each problem names its file; no problems, no lines. `on_progress(done, total)` counts a store's bytes. Raises
     ReproError if there is nothing of these at `path`, or if it cannot be opened.
     """
-    if any((path / name).exists() for name in ("run.json", "log.jsonl", "weights.safetensors", "checkpoints")):
-        return verify_run(path)
-    if any(path.glob("evaluation-*.json")):  # an average has no record but its evaluations
-        return _check_evaluations(path)
-    return verify_store(path, on_progress)
+    try:
+        if any((path / name).exists() for name in ("run.json", "log.jsonl", "weights.safetensors", "checkpoints")):
+            return verify_run(path)
+        if any(path.glob("evaluation-*.json")):  # an average has no record but its evaluations
+            return _check_evaluations(path)
+        return verify_store(path, on_progress)
+    except OSError as error:
+        raise ReproError(f"cannot read '{error.filename}': {error.strerror}") from error
 
 
 def verify_store(path: Path, on_progress: Callable[[int, int], None] | None = None) -> list[str]:
@@ -135,8 +138,8 @@ def _shapes(record: Mapping[str, Any]) -> dict[str, torch.Size]:
         raise ValueError("epochs or schedule")
     layers = [dict(layer) for layer in record["network"]]
     network = Network(tuple(LAYERS[layer.pop("layer")](**layer) for layer in layers), record["input_size"])
-    if network.classes != len(record["data"]["classes"]):
-        raise ValueError(f"{network.classes} outputs for {len(record['data']['classes'])} classes")
+    if layers[-1]["units"] != len(record["data"]["classes"]):
+        raise ValueError(f"{layers[-1]['units']} outputs for {len(record['data']['classes'])} classes")
     with torch.device("meta"):  # shapes without memory
         return {name: parameter.shape for name, parameter in AlexNet(network).named_parameters()}
 
@@ -147,7 +150,7 @@ def _check_log(run: runs.Run) -> tuple[list[Any], list[str]]:
     for line in run.log.read_bytes().splitlines(keepends=True) if run.log.exists() else []:
         try:
             epoch = json.loads(line)
-            number, whole = epoch["epoch"], line.endswith(b"\n") and "train_top1_error" in epoch
+            number, whole = epoch["epoch"], line.endswith(b"\n") and math.isfinite(epoch["train_top1_error"])
         except UNREADABLE:
             whole = False
         if not whole:
