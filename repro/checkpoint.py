@@ -1,7 +1,7 @@
 """Checkpoints: tensors in safetensors, everything else in JSON beside them; no pickle.
 
 A checkpoint is two files, `<step>.safetensors` and `<step>.json`. The JSON is written last, holds the SHA-256
-of the other, and so is what makes the checkpoint valid.
+of the other and of the state, and so is what makes the checkpoint valid.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
     path = folder / f"{step:010d}.json"
     content = safetensors.torch.save(tensors)
     atomic.write(path.with_suffix(".safetensors"), content)
-    atomic.write_json(path, {"sha256": hashlib.sha256(content).hexdigest(), "state": state})
+    atomic.write_json(path, {"sha256": _digest(content), "state_sha256": _state_digest(state), "state": state})
     for old in sorted(folder.glob("*.json"))[:-KEPT]:
         old.unlink()
         old.with_suffix(".safetensors").unlink(missing_ok=True)
@@ -61,13 +61,32 @@ def load_newest(folder: Path) -> Checkpoint | None:
     return None
 
 
+def remove_newer(saved: Checkpoint) -> None:
+    """Remove the checkpoints beside `saved` that are newer, so that it is the newest."""
+    for path in saved.path.parent.glob("*.json"):
+        if path.stem > saved.path.stem:
+            path.unlink()
+            path.with_suffix(".safetensors").unlink(missing_ok=True)
+
+
 def load(path: Path) -> Checkpoint:
     """The checkpoint whose JSON file is `path`. Raises ReproError if it is damaged in any way."""
     try:
         record = json.loads(path.read_bytes())
         content = path.with_suffix(".safetensors").read_bytes()
-        if hashlib.sha256(content).hexdigest() != record["sha256"]:
+        state = record["state"]
+        found = _digest(content), _state_digest(state)
+        # A checkpoint of an older version has no checksum of its state.
+        if found != (record["sha256"], record.get("state_sha256", found[1])):
             raise ValueError("its checksum is another")
-        return Checkpoint(path, safetensors.torch.load(content), record["state"])
+        return Checkpoint(path, safetensors.torch.load(content), state)
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise ReproError(f"checkpoint '{path}' is damaged ({error})") from error
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _state_digest(state: dict[str, Any]) -> str:
+    return _digest(json.dumps(state).encode())

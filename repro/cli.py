@@ -115,7 +115,9 @@ def train(
     variant: Annotated[str, typer.Option(help="The net: alexnet, no-lrn, …; see: repro list variants")],
     data: Annotated[Path, typer.Option(help="The store that `repro prepare` made.")],
     out: Annotated[Path, typer.Option(help="Where the run's folder goes.")] = Path("outputs/runs"),
-    recipe: Annotated[str, typer.Option(help="authors (their program) or paper (the text).")] = "authors",
+    recipe: Annotated[
+        str, typer.Option(help="authors (their program), paper (the text); fan-in for Figure 1's nets.")
+    ] = "authors",
     scale: Annotated[str, typer.Option(help="paper (224-pixel patches), small (112) or smoke (56).")] = "small",
     seed: Annotated[int, typer.Option(min=0, help="Of weights, order, views and dropout.")] = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="Stop after so many [default: the scale's]")] = None,
@@ -132,6 +134,9 @@ def train(
     ] = None,
     save_minutes: Annotated[float, typer.Option(min=0, help="Time between two checkpoints within an epoch.")] = 10.0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run if it has begun.")] = False,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Go on from this one of the run's checkpoints, not from the newest.")
+    ] = None,
 ) -> None:
     """Train a net of the paper (Sec. 3 to 5); stopped at any time, it goes on with --resume."""
     from repro import train as stage
@@ -141,7 +146,7 @@ def train(
 
     settings = Settings(variant, recipe, scale, seed, epochs, lr, devices, precision, init_from, until_train_error)
     with deferred() as stop_signal, training_display(console) as show:
-        for event in stage.train(settings, data, out, resume, stop_signal, save_minutes):
+        for event in stage.train(settings, data, out, resume, stop_signal, save_minutes, checkpoint):
             show(event)
 
 
@@ -154,17 +159,25 @@ def evaluate(
     devices: Annotated[
         str | None, typer.Option(help="cpu, cuda:0, …; two for a tower on each [default: a GPU if there is one]")
     ] = None,
+    search_weights: Annotated[
+        bool, typer.Option("--search-weights", help="Average by weights searched on val, not by equal ones.")
+    ] = False,
 ) -> None:
     """Measure top-1 and top-5 error; of several runs, that of their averaged softmax outputs (Sec. 6)."""
     from repro import evaluate as stage
     from repro.progress import meter
 
     with meter(console, "evaluating", "images") as show:
-        path, record = stage.evaluate(runs, data, split, int(views), devices, show)
+        path, record = stage.evaluate(runs, data, split, int(views), devices, show, search_weights)
     for guesses in ("top1", "top5"):
         low, high = record[f"{guesses}_interval"]
         console.print(f"{guesses} error {record[f'{guesses}_error']:.2f}%  (95% interval {low:.2f} to {high:.2f})")
     console.print(f"{record['images']:,} images of {split}, views: {views}; written to {path}")
+    if search_weights:
+        weights = ", ".join(f"{weight:.3f}" for weight in record["weights"])
+        console.print(f"weights {weights}, selected on {record['weights_selected_on']}", highlight=False)
+    if "note" in record:
+        console.print(record["note"], style="yellow")
 
 
 @app.command()
@@ -219,17 +232,17 @@ def report(
 
 @app.command()
 def verify(
-    path: Annotated[Path, typer.Argument(help="A store.")],
+    path: Annotated[Path, typer.Argument(help="A store, or a run's folder.")],
 ) -> None:
-    """Check every checksum, count and statistic of a store."""
+    """Check every checksum, count and statistic of a store, or all that a run has written."""
+    from repro import verify as stage
     from repro.progress import meter
-    from repro.verify import verify_store
 
     with meter(console, "verifying", "bytes") as show:
-        problems = verify_store(path, show)
+        problems = stage.verify(path, show)
     if problems:
         raise ReproError(f"'{path}' is damaged: {'; '.join(problems)}")
-    console.print(f"{path}: every checksum, count and statistic is right")
+    console.print(f"{path}: nothing is damaged")
 
 
 @app.command()

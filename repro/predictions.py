@@ -45,16 +45,20 @@ def predict(
     view_count: int = 1,
     bf16: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
+    weights: np.ndarray | None = None,
 ) -> Predictions:
     """Average the softmax outputs of all views (Sec. 4.1) and all models (Sec. 6) for each image of `split`.
 
-    `on_progress` is told images done and images in all. The models are left in evaluation mode.
+    `weights` are the models' [models], with the sum one; None for equal ones. `on_progress` is told images done and
+    images in all. The models are left in evaluation mode.
     """
+    shares = None if weights is None else torch.from_numpy(weights).float()
     parts: list[Predictions] = []
-    for batch in _batches(models, views, split, view_count, bf16):
-        parts.append(batch)
+    for labels, softmaxes in member_softmaxes(models, views, split, view_count, bf16):
+        average = softmaxes.mean(0) if shares is None else torch.tensordot(shares, softmaxes, 1)
+        parts.append(_answers(labels, average))
         if on_progress:
-            on_progress(BATCH * (len(parts) - 1) + len(batch.labels), len(split))
+            on_progress(BATCH * (len(parts) - 1) + len(labels), len(split))
     columns = (np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Predictions))
     return Predictions(*columns)
 
@@ -68,23 +72,36 @@ def count_wrong(
     `share` picks batches of BATCH images, so that several ranks can count a part each: an image is always in
     the same batch. The model is left in evaluation mode.
     """
-    batches = list(_batches([model], views, split, 1, bf16, share))
+    outputs = member_softmaxes([model], views, split, 1, bf16, share)
+    batches = [_answers(labels, softmaxes[0]) for labels, softmaxes in outputs]
     return sum(batch.wrong(1) for batch in batches), sum(batch.wrong(5) for batch in batches)
 
 
-def _batches(
-    models: Sequence[nn.Module], views: Views, split: Split, view_count: int, bf16: bool, share: slice = EVERY
-) -> Iterator[Predictions]:
+def member_softmaxes(
+    models: Sequence[nn.Module],
+    views: Views,
+    split: Split,
+    view_count: int,
+    bf16: bool = False,
+    share: slice = EVERY,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batch by batch the labels [B] and every model's softmax outputs, averaged over views, [models, B, classes].
+
+    Both are on the CPU; `share` picks batches of BATCH images. The models are left in evaluation mode.
+    """
     for model in models:
         model.eval()
     for start in range(0, len(split), BATCH)[share]:
         rows = np.arange(start, min(start + BATCH, len(split)))
         outputs = list(_softmaxes(models, views.testing(split.images(rows), view_count), bf16))
-        probabilities = torch.stack(outputs).mean(0).cpu()
-        labels = torch.from_numpy(split.labels[rows])
-        best = probabilities.topk(min(5, probabilities.shape[1]), dim=1)
-        columns = (labels, best.indices, best.values, probabilities.gather(1, labels[:, None])[:, 0])
-        yield Predictions(*(column.numpy() for column in columns))
+        by_view = torch.stack(outputs).view(-1, len(models), *outputs[0].shape)
+        yield torch.from_numpy(split.labels[rows]), by_view.mean(0).cpu()
+
+
+def _answers(labels: Tensor, probabilities: Tensor) -> Predictions:
+    best = probabilities.topk(min(5, probabilities.shape[1]), dim=1)
+    columns = (labels, best.indices, best.values, probabilities.gather(1, labels[:, None])[:, 0])
+    return Predictions(*(column.numpy() for column in columns))
 
 
 def _softmaxes(models: Sequence[nn.Module], views: Iterator[Tensor], bf16: bool) -> Iterator[Tensor]:

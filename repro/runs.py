@@ -4,8 +4,10 @@
     run.json              everything needed to run it again; written first, never changed
     log.jsonl             a line per epoch
     checkpoints/          until the run is finished
+    weights.safetensors.sha256   its checksum, as `sha256sum -c` reads it
     weights.safetensors   written last: a run that has it is finished
     evaluation-<split>-<views>.json, predictions-<split>-<views>.npz
+    the same with -searched        of an average by searched weights
 """
 
 from __future__ import annotations
@@ -42,6 +44,11 @@ class Run:
     def weights(self) -> Path:
         """Where the trained weights are, once the run is finished."""
         return self.path / "weights.safetensors"
+
+    @property
+    def weights_checksum(self) -> Path:
+        """Where the weights' SHA-256 is; runs of an older version have none."""
+        return self.path / "weights.safetensors.sha256"
 
     @property
     def log(self) -> Path:

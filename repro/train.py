@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import shutil
 import time
@@ -44,10 +45,13 @@ def train(
     resume: bool = False,
     stop_signal: Callable[[], int | None] = lambda: None,
     save_minutes: float = SAVE_MINUTES,
+    resume_from: Path | None = None,
 ) -> Iterator[Event]:
     """Train a run in its folder below `out`, with log and checkpoints; yields what happens.
 
     `resume` goes on from the newest checkpoint, or begins if there is none; a finished run yields nothing more.
+    `resume_from` names one of the run's checkpoints to go on from instead, either of its files; a newest one that is
+    damaged is passed over with a warning, a named one is an error.
     Checkpoints are saved after every epoch, and within one every `save_minutes`.
     `stop_signal` is asked after every update; once it answers with a signal's number, the run is saved and
     Stopped is raised. Raises ReproError for settings, data or files that the user must mend.
@@ -59,14 +63,20 @@ def train(
         leader = ranks.tell(record)
         ranks.together(lambda: _check_same_run(leader, record))
         path = out / _name(settings, training)
+
+        def claimed() -> runs.Run:
+            if resume_from:
+                _check_named(resume_from, path)
+            return held.enter_context(_claimed_folder(path, record, resume or resume_from is not None))
+
         # The first rank alone has to do with the run's folder.
-        run = ranks.together(lambda: held.enter_context(_claimed_folder(path, record, resume)) if ranks.first else None)
+        run = ranks.together(lambda: claimed() if ranks.first else None)
         if ranks.tell(run is not None and run.weights.exists()):
             return
+        saved = ranks.together(lambda: _saved(run, resume_from) if run else None)
+        if saved:
+            training.restore(saved)
         if run:
-            saved = checkpoint.load_newest(run.checkpoints)
-            if saved:
-                training.restore(saved)
             runs.cut_log(run, training.epoch - 1)
         training.follow_first_rank()
         if run:
@@ -76,8 +86,32 @@ def train(
                 yield event
         if run:
             weights = {name: value for name, value in training.tensors().items() if not name.startswith("velocity.")}
-            atomic.write(run.weights, safetensors.torch.save(weights))
+            content = safetensors.torch.save(weights)
+            checksum = f"{hashlib.sha256(content).hexdigest()}  {run.weights.name}\n"
+            atomic.write(run.weights_checksum, checksum.encode())
+            atomic.write(run.weights, content)
             shutil.rmtree(run.checkpoints)
+
+
+def _check_named(named: Path, path: Path) -> None:
+    """Raise ReproError if no checkpoint of the run at `path` has that name."""
+    if named.resolve().parent != (path / "checkpoints").resolve():
+        raise ReproError(f"the checkpoint '{named}' is not one of the run '{path}': name one in its folder checkpoints")
+    if not named.exists():
+        raise ReproError(f"no checkpoint at '{named}': only the newest two are kept, and none of a finished run")
+
+
+def _saved(run: runs.Run, named: Path | None) -> checkpoint.Checkpoint | None:
+    """The checkpoint to go on from: the one that was named, else the newest that is whole, None without any."""
+    if named is None:
+        return checkpoint.load_newest(run.checkpoints)
+    try:
+        saved = checkpoint.load(named.with_suffix(".json"))
+    except ReproError as error:
+        raise ReproError(f"{error}: --resume alone goes on from the newest one that is whole") from error
+    # Before the log is cut, or whoever goes on after a crash would go on from one whose epochs are not in it.
+    checkpoint.remove_newer(saved)
+    return saved
 
 
 def _recorded(

@@ -1,5 +1,6 @@
 """The command line as a user types it."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -25,9 +26,10 @@ OPTIONS = {
     },
     "train": {
         "--variant", "--data", "--out", "--recipe", "--scale", "--seed", "--epochs", "--lr", "--devices", "--precision",
-        "--init-from", "--until-train-error", "--resume", "--save-minutes",
+        "--init-from", "--until-train-error", "--resume", "--checkpoint",
+        "--save-minutes",
     },
-    "evaluate": {"--data", "--split", "--views", "--devices"},
+    "evaluate": {"--data", "--split", "--views", "--devices", "--search-weights"},
     "retrieve": {"--data", "--split", "--devices"},
     "report": {"--runs", "--out", "--compare", "--strict", "--tensorboard"},
     "run": {
@@ -75,6 +77,22 @@ def test_list(what: str) -> None:
     done = repro("list", what)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) > 4
+    assert not re.search(r"\w…", done.stdout)  # nothing is cut short
+
+
+def test_the_variants_are_listed_with_the_recipes_that_they_have() -> None:
+    from repro.listing import variants
+    from repro.paper.variants import configure
+
+    table = variants()
+    columns = {str(column.header): list(column.cells) for column in table.columns}
+    recipes = dict(zip(columns["variant"], columns["recipes"], strict=True))
+    for variant, listed in recipes.items():
+        for recipe in str(listed).split(", "):
+            assert configure(str(variant), recipe).variant.name == variant
+    assert recipes["alexnet"] == "authors, paper"
+    assert recipes["cifar-tanh"] == "authors, fan-in"
+    assert recipes["conv6-pretrained"] == "authors"
 
 
 def test_wrong_usage_exits_with_2() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import beta
+from test_cli import repro
 
 from repro import runs
 from repro.data.store import Store
@@ -27,10 +28,10 @@ def trained(synthetic_store: Store, tmp_path_factory: pytest.TempPathFactory) ->
     return [next(iter(list(train(each, synthetic_store.path, out)))).path for each in settings]
 
 
-def average_by_hand(paths: list[Path], store: Store, view_count: int) -> np.ndarray:
-    """Softmax outputs of every net on every view of every test image, averaged in float64."""
+def average_by_hand(paths: list[Path], store: Store, view_count: int, split: str = "test") -> np.ndarray:
+    """Softmax outputs of every net on every view of every image, averaged in float64."""
     maker = Views(store.mean, store.covariance, 56, AUTHORS.augmentation, torch.device("cpu"))
-    images = store.splits["test"].images(np.arange(len(store.splits["test"])))
+    images = store.splits[split].images(np.arange(len(store.splits[split])))
     outputs = []
     for path in paths:
         model = load_model(runs.open_run(path)).eval()
@@ -76,6 +77,42 @@ def test_an_average_of_seeds_has_a_folder_of_its_own(trained: list[Path], synthe
     assert path.parent.name == "alexnet-authors-smoke-seeds0+1"
     assert record["runs"] == ["alexnet-authors-smoke-seed0", "alexnet-authors-smoke-seed1"]
     assert record["seeds"] == [0, 1]
+
+
+def test_searched_weights_are_chosen_on_val_and_stand_beside_the_equal_ones(
+    trained: list[Path], synthetic_store: Store
+) -> None:
+    """As typed; on val it is told that the images are those of the search."""
+    plain, equal = evaluate(trained, synthetic_store.path, "test", 1)
+    before = plain.read_bytes()
+    words = ("evaluate", *trained, "--data", synthetic_store.path, "--views", 1, "--search-weights")
+    for split in ("val", "test"):
+        done = repro(*words, "--split", split)
+        assert done.returncode == 0, done.stderr
+        path = plain.with_name(f"evaluation-{split}-1-searched.json")
+        record = json.loads(path.read_text())
+        assert record["weights_selected_on"] == "val"
+        assert ("selected on these very images" in record.get("note", "")) == (split == "val")
+        assert ("selected on these very images" in done.stdout) == (split == "val")
+        assert f"weights {', '.join(f'{weight:.3f}' for weight in record['weights'])}, selected on val" in done.stdout
+        assert record["command"].endswith(f"--split {split} --views 1 --search-weights")
+        softmaxes = [average_by_hand([each], synthetic_store, 1, split) for each in trained]
+        average = np.tensordot(record["weights"], softmaxes, 1)
+        labels = synthetic_store.splits[split].labels
+        assert record["top1_error"] == pytest.approx(100 * np.mean(average.argmax(1) != labels))
+        with np.load(path.with_name(record["predictions"])) as kept:
+            np.testing.assert_allclose(kept["top5_probabilities"], -np.sort(-average, axis=1)[:, :5], rtol=1e-4)
+    assert plain.read_bytes() == before
+    assert "weights" not in equal
+    on_val = plain.with_name("evaluation-val-1-searched.json")
+    _, equal_on_val = evaluate(trained, synthetic_store.path, "val", 1)
+    assert json.loads(on_val.read_text())["top5_error"] <= equal_on_val["top5_error"]
+
+
+def test_weights_are_searched_for_several_runs_only(trained: list[Path], synthetic_store: Store) -> None:
+    done = repro("evaluate", trained[0], "--data", synthetic_store.path, "--search-weights")
+    assert done.returncode == 3
+    assert done.stderr == "repro: --search-weights is about the average of several runs: name at least two\n"
 
 
 def test_wrong_counts_by_rank() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from test_cli import repro
 
 from repro import checkpoint
 from repro import fit as fit_module
@@ -22,7 +23,7 @@ from repro.fit import EpochRecord, Settings, Step, fit, prepare_training
 from repro.models.towers import place
 from repro.prepare import prepare
 from repro.schedule import ScheduleState
-from repro.train import train
+from repro.train import Started, train
 
 SETTINGS = Settings("alexnet", "authors", "smoke", seed=1, epochs=3)
 
@@ -127,6 +128,56 @@ def test_a_damaged_checkpoint_costs_an_epoch_not_the_run(store: Store, finished:
         finish(store, tmp_path, resume=True)
     assert weights(run) == weights(finished)
     assert log_without_times(run) == log_without_times(finished)
+
+
+@pytest.fixture
+def stopped(store: Store, finished: Path, tmp_path: Path) -> Path:
+    """The same run, stopped before its last epoch; it has the checkpoints of the first two."""
+    events = train(SETTINGS, store.path, tmp_path)
+    next(event for event in events if isinstance(event, EpochRecord) and event.epoch == 2)
+    events.close()
+    return tmp_path / finished.name
+
+
+@pytest.mark.parametrize("suffix", ["json", "safetensors"])
+def test_a_checkpoint_that_is_named_is_where_it_goes_on(
+    store: Store, finished: Path, stopped: Path, suffix: str
+) -> None:
+    first, second = sorted((stopped / "checkpoints").glob(f"*.{suffix}"))
+    events = train(SETTINGS, store.path, stopped.parent, resume_from=first)
+    started = next(events)
+    assert isinstance(started, Started)
+    assert started.epoch == 2
+    assert len(log_without_times(stopped)) == 1
+    assert not second.exists()  # or it would be the newest of a run whose log ends before it
+    events.close()
+    finish(store, stopped.parent, resume=True)
+    assert weights(stopped) == weights(finished)
+    assert log_without_times(stopped) == log_without_times(finished)
+    with pytest.raises(ReproError, match=r"no checkpoint at .* none of a finished run"):
+        next(train(SETTINGS, store.path, stopped.parent, resume_from=first))
+
+
+def test_a_checkpoint_that_is_named_and_damaged_is_an_error_and_nothing_is_touched(store: Store, stopped: Path) -> None:
+    newest = max((stopped / "checkpoints").glob("*.json"))
+    newest.write_text(newest.read_text().replace('"waited": 0', '"waited": 1'))
+    before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
+    options = ("--scale", "smoke", "--seed", 1, "--epochs", 3, "--out", stopped.parent)
+    done = repro("train", "--variant", "alexnet", "--data", store.path, *options, "--checkpoint", newest)
+    assert done.returncode == 3
+    assert done.stderr == (
+        f"repro: checkpoint '{newest}' is damaged (its checksum is another): --resume alone goes on from the newest "
+        "one that is whole\n"
+    )
+    assert {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()} == before
+
+
+def test_a_checkpoint_of_another_run_is_refused(store: Store, stopped: Path) -> None:
+    other = max((stopped / "checkpoints").glob("*.json"))
+    for out in (stopped.parent, stopped.parent / "elsewhere"):
+        with pytest.raises(ReproError, match=r"the checkpoint '.*' is not one of the run '.*seed2': name one"):
+            next(train(replace(SETTINGS, seed=2), store.path, out, resume_from=other))
+        assert not (out / "alexnet-authors-smoke-seed2").exists()
 
 
 def test_a_finished_run_is_left_alone(store: Store, finished: Path) -> None:

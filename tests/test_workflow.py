@@ -1,14 +1,20 @@
 """Which commands an experiment lists, in which order, and that done work is skipped."""
 
+import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import typer
 from test_cli import repro
 
+from repro import cli
 from repro.errors import ReproError
-from repro.paper.experiments import EXPERIMENTS
+from repro.paper.experiments import EXPERIMENTS, GRIDS, PARTS
 from repro.paper.variants import VARIANTS
+from repro.prepare import prepare
+from repro.verify import verify
 from repro.workflow import Stage, Workspace, experiment
 
 
@@ -98,3 +104,49 @@ def test_table1_at_smoke_scale_from_start_to_end_and_again(tmp_path: Path) -> No
     assert first.returncode == second.returncode == 0, first.stderr
     assert [line for line in first.stdout.splitlines() if line.startswith("$ ")] == [f"$ {line}" for line in listed]
     assert second.stdout.count("(done)") == 4
+
+
+def test_everything_at_smoke_scale_from_start_to_end(tmp_path: Path) -> None:
+    """`run all` and the report on it, as typed but in this process, on stores of few images prepared before."""
+    for size in (32, 64):
+        prepare("synthetic", tmp_path / "stores" / f"synthetic-{size}", size=size, limit_per_class=2, workers=1)
+    command = typer.main.get_command(cli.app)
+    places = ["--out", str(tmp_path / "runs"), "--stores", str(tmp_path / "stores")]
+    command(["run", "all", "--scale", "smoke", "--epochs", "1", *places], standalone_mode=False)
+    workspace = Workspace(tmp_path / "runs", tmp_path / "stores", "smoke")
+    for part in PARTS:
+        assert all(stage.done for stage in experiment(part.name, workspace)), part.name
+    for folder in workspace.out.glob("*/*"):
+        assert verify(folder) == []
+
+    report = tmp_path / "report"
+    words = ["report", "--runs", str(workspace.out), "--out", str(report), "--compare", "--strict"]
+    command(words, standalone_mode=False)  # no claim is contradicted by a run that is not the paper's
+
+    def measured(table: str, *places: str) -> list[str]:
+        """The rows of the table with a number in every column of `places`, by their names and without recipe."""
+        with (report / "tables" / f"{table}.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        names = [
+            row[next(name for name in row if name != "group")] for row in rows if all(row[each] for each in places)
+        ]
+        return [name.partition(", recipe")[0] for name in names]
+
+    assert {"CNN", "CNN, centre patch alone"} <= {*measured("table1", "Top-1: measured", "Top-5: measured")}
+    nets = {"1 CNN", "5 CNNs", "1 CNN*", "7 CNNs*"}
+    assert nets == {*measured("table2", "Top-1 (val): measured", "Top-5 (val): measured")}
+    assert [name.partition(" (")[0] for name in measured("others", "Top-1: measured")] == [
+        "Fall 2009, net with conv6", "CIFAR-10 without normalisation, test", "CIFAR-10 with normalisation, test",
+    ]  # fmt: skip
+    assert len(measured("ablations", "Top-1: measured")) == 10
+    grids = [(net, rates) for rates in GRIDS.values() for net in ("cifar-relu", "cifar-tanh")]
+    assert measured("figure1", "Epochs: run 1") == [net for net, rates in grids for _ in rates]
+    # The rate that the report takes for the fastest is the one that was trained from three seeds.
+    assert measured("figure1", "Epochs: run 3", "Chosen") == [net for net, _ in grids]
+    assert measured("retrieval", "Same class, %: fc7", "Same class, %: codes") == ["alexnet"]
+    figures = {path.name for path in (report / "figures").glob("*.svg")}
+    assert {"figure1.svg", "figure1-2.svg", "figure2.svg"} <= figures
+    for start in ("figure3-", "figure4-labels-", "figure4-neighbours-", "curves-"):
+        assert any(name.startswith(start) for name in figures), start
+    assert sum("-tuned-" in name for name in measured("runs", "Training loss")) == 3  # cats against dogs
+    shutil.rmtree(workspace.out)  # half a gigabyte, which pytest would keep

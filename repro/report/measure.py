@@ -28,6 +28,7 @@ from repro.report.kernels import colourfulness, oriented, towers
 from repro.report.records import Data, Epoch, Evaluation, Records, Retrieval, Run
 
 Z = float(norm.ppf(0.975))
+NAMES_OF_SPLITS = {"val": "validation", "test": "test", "train": "training"}
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,9 @@ def grid(runs: Iterable[Run]) -> Grid | None:
     rates = {rate: tuple(one_per_seed(by_rate[rate])) for rate in sorted(by_rate)}
     first = next(iter(rates.values()))[0]
     need = CHOSEN_RATE[first.variant, first.recipe]
-    return Grid(need, rates, fastest({rate: train_errors(same[0]) for rate, same in rates.items()}, need.until))
+    # Of rates that are equally fast the first of the declared ones counts, which is the one that `repro run` trained.
+    ordered = dict.fromkeys(rate for rate in (*need.rates, *rates) if rate in rates)
+    return Grid(need, rates, fastest({rate: train_errors(rates[rate][0]) for rate in ordered}, need.until))
 
 
 def standing(runs: Iterable[Run]) -> list[Run]:
@@ -181,7 +184,19 @@ def standing(runs: Iterable[Run]) -> list[Run]:
 
 
 def entry(records: Records, evaluation: Evaluation) -> str:
-    """The name under which an evaluation stands in the tables: its variant, or "5cnns" for such an average."""
+    """The name under which an evaluation stands in the tables: its variant, or "5cnns" for such an average.
+
+    An average by searched weights says so in its name, and so is never taken for the paper's: no target is about it.
+    """
+    name = _entry(records, evaluation)
+    if not evaluation.weights:
+        return name
+    if evaluation.weights_selected_on == evaluation.split:
+        return f"{name}, weights selected on these {NAMES_OF_SPLITS.get(evaluation.split, evaluation.split)} images"
+    return f"{name}, weights selected on {evaluation.weights_selected_on}"
+
+
+def _entry(records: Records, evaluation: Evaluation) -> str:
     if len(evaluation.runs) == 1:
         return evaluation.variant
     members = records.members(evaluation)

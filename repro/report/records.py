@@ -120,7 +120,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The errors of a run, or of the average of several, on one split with one or ten views."""
+    """The errors of a run, or of the average of several, on one split with one or ten views.
+
+    `weights`: those of an average whose weights were searched, and `weights_selected_on` the split that they were
+    searched on; both empty for equal weights.
+    """
 
     folder: Path
     runs: tuple[str, ...]
@@ -136,6 +140,8 @@ class Evaluation:
     top5_error: float
     predictions_file: str
     command: str
+    weights: tuple[float, ...] = ()
+    weights_selected_on: str = ""
 
     def error(self, metric: str) -> float:
         """`top1_error` or `top5_error`, in percent; NaN if the record has no finite one."""
@@ -288,6 +294,8 @@ def _evaluation(folder: Path, content: dict[str, Any]) -> Evaluation:
         top5_error=_number(content["top5_error"]),
         predictions_file=Path(str(content.get("predictions", "missing"))).name,
         command=str(content.get("command", "")),
+        weights=tuple(map(float, content.get("weights") or ())),
+        weights_selected_on=str(content["weights_selected_on"]) if content.get("weights") else "",
     )
 
 

@@ -10,7 +10,7 @@ from repro.errors import ReproError
 from repro.paper.experiments import CHOSEN_RATE, PARTS
 from repro.paper.targets import MATCH, MISMATCH, NOT_COMPARABLE, Target, Verdict
 from repro.paper.variants import ENSEMBLES, VARIANTS, configure
-from repro.report.measure import MEASURES, RETRIEVAL_MEASURES, context_of, precedence, run_scale
+from repro.report.measure import MEASURES, NAMES_OF_SPLITS, RETRIEVAL_MEASURES, context_of, precedence, run_scale
 from repro.report.records import Records, Run
 
 DATASETS = {"ilsvrc2010": "ILSVRC-2010", "ilsvrc2012": "ILSVRC-2012", "fall2009": "ImageNet Fall 2009",
@@ -50,9 +50,6 @@ def result(verdicts: Mapping[str, Sequence[Verdict]]) -> str:
         f"On {measurement.where}, {scope.scale} scale, the net is wrong on {measurement.value:.1f}% of the "
         f"{NAMES_OF_SPLITS.get(scope.split or '', scope.split)} images ({views}, recipe {measurement.recipe}{seeds})."
     )
-
-
-NAMES_OF_SPLITS = {"val": "validation", "test": "test", "train": "training"}
 
 
 @dataclass(frozen=True)

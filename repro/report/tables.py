@@ -444,6 +444,8 @@ def evaluation_table(records: Records) -> Table:
         "Net", "Recipe", "Scale", "Seeds", "Data", "Split", "Views", "Images", "Top-1 error, %", "Top-5 error, %",
     )  # fmt: skip
     note = "In brackets the exact 95% interval that the number of images allows."
+    if any(each.weights_selected_on == each.split for each in records.evaluations):
+        note += " Where an average's weights were selected on these very images, the errors are optimistic."
     return Table("evaluations", "Every evaluation", note, heads, [("", body)])
 
 

@@ -82,6 +82,7 @@ def write_evaluation(
     images: int = 2000,
     data: dict[str, Any] | None = None,
     predictions: bool = True,
+    suffix: str = "",
     **changes: Any,
 ) -> Path:
     """An evaluation with `error` percent wrong; the harder images are the same for all models."""
@@ -96,10 +97,10 @@ def write_evaluation(
         "recipe": recipe, "scale": scale, "seeds": list(seeds), "data": data, "split": split, "views": views,
         "images": images, "classes": classes,
         "top1_error": 100 * wrong / images, "top5_error": 100 * (wrong // 4) / images,
-        "top1_interval": [0, 100], "top5_interval": [0, 100], "predictions": f"predictions-{split}-{views}.npz",
+        "top1_interval": [0, 100], "top5_interval": [0, 100], "predictions": f"predictions-{split}-{views}{suffix}.npz",
         "versions": {}, "command": f"repro evaluate {path.name} --data stores/ten --split {split} --views {views}",
     } | changes  # fmt: skip
-    (path / f"evaluation-{split}-{views}.json").write_text(json.dumps(record))
+    (path / f"evaluation-{split}-{views}{suffix}.json").write_text(json.dumps(record))
     if predictions:
         write_predictions(path / record["predictions"], wrong, images, classes, seeds[0])
     return path

@@ -12,6 +12,7 @@ from repro.report.build import judge
 from repro.report.kernels import colourfulness, oriented, orientedness
 from repro.report.measure import measure
 from repro.report.records import read_records
+from repro.report.tables import evaluation_table
 
 THOUSAND = [f"class {index}" for index in range(1000)]
 ILSVRC2010 = data_record("ilsvrc2010", "", THOUSAND, train=1_261_406, val=50_000, test=150_000)
@@ -132,6 +133,30 @@ def test_five_seeds_averaged_are_the_five_cnns_and_two_are_not(tmp_path: Path) -
     gain = verdict(tmp_path, "averaging-gain-top1").measurement
     assert gain
     assert gain.value == pytest.approx(4)
+
+
+def test_an_average_by_searched_weights_is_no_plain_average(tmp_path: Path) -> None:
+    """Right on the paper's number and at its scale, it is shown under a name of its own and judged by no target."""
+    data = data_record("ilsvrc2012", "", THOUSAND, train=1_281_167, val=50_000)
+    for seed in range(5):
+        write_run(tmp_path, scale="paper", seed=seed, epochs=93, done=1, data=data, weights=False)
+    average = {"scale": "paper", "seeds": (0, 1, 2, 3, 4), "data": data}
+    searched = {"suffix": "-searched", "weights": [0.2] * 5, "weights_selected_on": "val"}
+    write_evaluation(tmp_path, error=38.1, **average, **searched)
+    write_evaluation(tmp_path, error=38.1, split="test", **average, **searched)
+    write_evaluation(tmp_path, scale="paper", data=data, error=40.7)
+    for target in ("table2-5cnns-top1", "table2-5cnns-top5", "averaging-gain-top1"):
+        assert verdict(tmp_path, target).verdict == "missing"
+    records = read_records(tmp_path)
+    names = [row[0] for _, rows in evaluation_table(records).groups for row in rows]
+    assert names == [
+        "alexnet", "5cnns, weights selected on val", "5cnns, weights selected on these validation images",
+    ]  # fmt: skip
+    assert "optimistic" in evaluation_table(records).note
+    write_evaluation(tmp_path, error=45, **average)
+    result = verdict(tmp_path, "table2-5cnns-top1")
+    assert result.measurement
+    assert result.measurement.value == pytest.approx(45)
 
 
 def test_recipes_are_never_mixed_and_the_first_is_chosen_by_scope_alone(tmp_path: Path) -> None:

@@ -85,6 +85,14 @@ def test_predictions_that_are_missing_or_damaged(tmp_path: Path) -> None:
     assert evaluation.wrong("top1_error") is None
 
 
+def test_searched_weights_without_word_of_the_images(tmp_path: Path) -> None:
+    write_evaluation(tmp_path, seeds=(0, 1), weights=[0.5, 0.5])
+    records = read_records(tmp_path)
+    assert not records.evaluations
+    (problem,) = records.problems
+    assert problem.endswith("was left out: it has no 'weights_selected_on'")
+
+
 def test_a_missing_class_list_and_checkpoints(tmp_path: Path) -> None:
     data = data_record()
     del data["classes"]

@@ -13,6 +13,7 @@ from repro.paper.experiments import GRIDS, crossing, fastest
 from repro.paper.targets import Verdict
 from repro.report import build_report
 from repro.report.build import judge
+from repro.report.measure import grid
 from repro.report.records import read_records
 
 CIFAR = data_record("cifar10", "", [f"class {index}" for index in range(10)], train=50_000, test=10_000)
@@ -63,6 +64,14 @@ def test_the_rate_that_gets_there_soonest_wins_or_else_the_closest() -> None:
     assert fastest({0.1: [60, 30, 24], 0.2: [60, 24, 30], 0.3: [60, 30, 1]}, 25) == 0.2
     assert fastest({0.1: [60, 24.9], 0.2: [60, 20]}, 25) == 0.2  # both in the second epoch
     assert fastest({0.1: [60, 30], 0.2: [60, 28], 0.3: [math.nan, math.nan], 0.4: []}, 25) == 0.2
+
+
+def test_of_equally_fast_rates_the_first_declared_counts_as_in_repro_run(tmp_path: Path) -> None:
+    for rate in GRIDS["authors"]:
+        write_course(tmp_path, "cifar-relu", rate, 0, [45, 15])
+    found = grid(read_records(tmp_path).runs)
+    assert found
+    assert found.fastest == GRIDS["authors"][0] != min(GRIDS["authors"])
 
 
 def test_each_net_counts_at_its_own_fastest_rate_over_all_seeds(tmp_path: Path) -> None:
