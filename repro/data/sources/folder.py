@@ -81,7 +81,8 @@ def list_images(path: Path, splits: Sequence[str] = SPLITS, on_file: OnFile = un
         for class_id in _class_folders(root):
             if class_id not in labels:
                 raise ReproError(f"class '{class_id}' is in {split} but not in train: '{root / class_id}'")
-            names = sorted(file.relative_to(path).as_posix() for file in _image_files(root / class_id, on_file))
+            below = (root / class_id).relative_to(path).as_posix()
+            names = sorted(f"{below}/{name}" for name in _image_files(root / class_id, on_file))
             if not names:
                 raise ReproError(f"class '{class_id}' holds no image files: '{root / class_id}'")
             references += [FileReference(str(path), name, labels[class_id]) for name in names]
@@ -109,13 +110,14 @@ def _class_folders(root: Path) -> list[str]:
     return sorted(entry.name for entry in _entries(root) if entry.is_dir())
 
 
-def _image_files(folder: Path, on_file: OnFile) -> Iterator[Path]:
+def _image_files(folder: Path, on_file: OnFile) -> Iterator[str]:
+    """Their paths below the folder."""
     for entry in _entries(folder):
         if entry.is_dir(follow_symlinks=False):  # a link may lead back up
-            yield from _image_files(folder / entry.name, on_file)
+            yield from (f"{entry.name}/{name}" for name in _image_files(folder / entry.name, on_file))
         elif entry.name.lower().endswith(EXTENSIONS) and entry.is_file():
             on_file()
-            yield folder / entry.name
+            yield entry.name
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
