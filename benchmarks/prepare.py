@@ -1,27 +1,32 @@
-"""How fast is `repro prepare`? Whole processes on the same photographs, side by side, as ratios.
+"""How fast is `repro prepare`, and how much memory does it take? Whole processes on the same photographs.
 
-    python benchmarks/prepare.py IMAGES [--copies 200] [--rounds 3] [--work FOLDER]
+    python benchmarks/prepare.py IMAGES [--copies 100] [--rounds 3] [--work FOLDER]
 
-IMAGES holds train/CLASS/*.jpg in full size. Each photograph is taken so many times, by links. Compared with two
-workers each, on the pixels of 256×256:
+IMAGES holds train/CLASS/*.jpg in full size. Each photograph is taken so many times, by links, and once more a tenth
+as often: two numbers of images tell what an image takes from what starting takes, which weighs nothing in a data set
+of a million. Compared with two workers each, on the pixels of 256×256:
 
 - `repro prepare`, from the command's start to the finished store;
 - torchvision's ImageFolder with Resize and CenterCrop in a DataLoader, only collecting the pixels;
 - two processes that only decode with Pillow.
 
-They take turns, and the ratios are those of the medians, because other work on the machine slows all of them.
+They take turns, and the ratios are those of the medians, because other work on the machine slows all of them. The
+processors' time is given beside the clock's: other work disturbs it less. Memory is the sum over a program's
+processes, at its peak; pages that they share are counted for each.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 LOADER = """
@@ -55,37 +60,126 @@ if __name__ == "__main__":
 """
 
 
+@dataclass(frozen=True)
+class Run:
+    """What a whole program took."""
+
+    images: int
+    seconds: float
+    processor: float  # seconds of all processors, user and system
+    peak: int  # bytes of memory
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path)
-    parser.add_argument("--copies", type=int, default=200)
+    parser.add_argument("--copies", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", type=Path, help="a folder on the disk to write to [default: a temporary one]")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.work) as name:
-        work = Path(name)
-        images = work / "images"
-        count = link(options.images, images, options.copies)
-        store = work / "store"
-        script = (sys.executable, "-c")
-        programs = {
-            "repro prepare": (
-                sys.executable, "-m", "repro", "prepare", "folder", "--source", images, "--out", store, "--workers", "2"
-            ),
-            "ImageFolder": (*script, LOADER, images / "train"),
-            "Pillow decoding": (*script, DECODER, images / "train"),
-        }  # fmt: skip
-        speeds: dict[str, list[float]] = {program: [] for program in programs}
+        folders = {Path(name, str(copies)): copies for copies in (max(options.copies // 10, 4), options.copies)}
+        counts = {folder: link(options.images, folder, copies) for folder, copies in folders.items()}
+        found: dict[str, dict[int, list[Run]]] = {}
         for number in range(options.rounds):
-            for program, command in programs.items():
-                began = time.perf_counter()
-                subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-                speeds[program].append(count / (time.perf_counter() - began))
-                shutil.rmtree(store, ignore_errors=True)
-                print(f"round {number + 1}: {program:16} {speeds[program][-1]:7,.0f} images/s", flush=True)
-        ours, loader, decoder = (statistics.median(found) for found in speeds.values())
-        print(f"{count:,} images: {ours / loader:.2f} × ImageFolder, {100 * ours / decoder:.0f}% of decoding alone")
+            for folder, count in counts.items():
+                for program, command in commands(folder, Path(name, "store")).items():
+                    run = measure(command, count)
+                    shutil.rmtree(Path(name, "store"), ignore_errors=True)
+                    found.setdefault(program, {}).setdefault(count, []).append(run)
+                    print(f"round {number + 1}: {program:16} {described(run)}", flush=True)
+    report(found)
+
+
+def commands(images: Path, store: Path) -> dict[str, list[str | Path]]:
+    """What is compared."""
+    script: list[str | Path] = [sys.executable, "-c"]
+    ours: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "repro",
+        "prepare",
+        "folder",
+        "--source",
+        images,
+        "--out",
+        store,
+        "--workers",
+        "2",
+    ]
+    return {
+        "repro prepare": ours,
+        "ImageFolder": [*script, LOADER, images / "train"],
+        "Pillow decoding": [*script, DECODER, images / "train"],
+    }
+
+
+def measure(command: list[str | Path], images: int) -> Run:
+    """Run a program to its end."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    began = time.perf_counter()
+    peak = 0
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as program:
+        while True:
+            try:
+                program.wait(0.1)
+                break
+            except subprocess.TimeoutExpired:
+                peak = max(peak, memory(program.pid))
+    seconds = time.perf_counter() - began
+    if program.returncode:
+        sys.exit(f"{command} failed")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Run(images, seconds, processor, peak)
+
+
+def memory(pid: int) -> int:
+    """Bytes of memory of a process and all that it has started (Linux)."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        children = [
+            int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()
+        ]
+    except OSError:  # it has ended
+        return 0
+    return pages * resource.getpagesize() + sum(map(memory, children))
+
+
+def report(found: dict[str, dict[int, list[Run]]]) -> None:
+    """Medians, what an image takes without the start, and the ratios."""
+    speeds: dict[str, tuple[float, ...]] = {}
+    for program, runs in found.items():
+        few, many = (
+            Run(
+                count, *(statistics.median(values) for values in zip(*(astuple(run)[1:] for run in group), strict=True))
+            )
+            for count, group in sorted(runs.items())
+        )
+        for run in (few, many):
+            print(f"{program:16} {described(run)}")
+        each, worked = (
+            (getattr(many, what) - getattr(few, what)) / (many.images - few.images) for what in ("seconds", "processor")
+        )
+        start = few.seconds - few.images * each
+        print(
+            f"{program:16} {1e6 * worked:,.0f} µs of processor an image, {1 / each:,.0f} images/s after {start:.1f} s"
+        )
+        speeds[program] = (many.images / many.seconds, 1 / each, 1 / worked)
+    ours, loader, decoder = speeds.values()
+    for what, own, other, decoding in zip(
+        ("as a whole", "without the start", "by processor"), ours, loader, decoder, strict=True
+    ):
+        print(f"{what}: {own / other:.2f} × ImageFolder, {100 * own / decoding:.0f}% of decoding alone")
+
+
+def described(run: Run) -> str:
+    """One line."""
+    return (
+        f"{run.images:7,} images: {run.images / run.seconds:6,.0f} images/s, "
+        f"{1e6 * run.processor / run.images:6,.0f} µs of processor an image, peak {run.peak / 1e9:.2f} GB"
+    )
 
 
 def link(source: Path, target: Path, copies: int) -> int:

@@ -47,8 +47,14 @@ from repro.workers import Crew, dask_crew, local_crew
 SHARD_IMAGES = 512  # 100 MB of 256×256: what is lost when a worker is stopped
 POOL_IMAGES = 1000  # fewer are done sooner than worker processes have started
 REJECTED_SHARE = 0.001  # more undecodable images than this mean that something is wrong with the data
+LISTING_SECONDS = 10.0  # between two lines about a listing
 SAMPLE = 16  # images that are decoded to estimate the time
-SPEED = 0.65  # of the whole, against decoding alone (benchmarks/prepare.py)
+# What else a worker does to an image, in seconds (benchmarks/prepare.py): resampling takes its share of the time of
+# decoding; hashes, statistics and writing go with the pixels that are kept; the rest is the same for every image.
+RESAMPLING = 0.3
+PER_PIXEL = {"raw": 6e-9, "jpeg": 25e-9}
+PER_IMAGE = 50e-6
+STARTING = 4.0  # seconds until worker processes have begun
 JPEG_SHARE = 0.25  # of the raw pixels' bytes; photographs take 0.18
 
 
@@ -94,7 +100,7 @@ def prepare(
     _check_number("--seed", seed, 0)
     note = on_note or (lambda line: None)
     out = Path(out).resolve()  # `.` has no name to rename to, and a link could not be replaced
-    images = DATASETS[dataset].open(None if source is None else Path(source), seed)
+    images = DATASETS[dataset].open(None if source is None else Path(source), seed, _Listing(note).count)
     _report(images, allow_partial, note)
     splits = {
         split: _limited(images.splits[split], limit_per_class, seed) for split in SPLITS if split in images.splits
@@ -161,6 +167,21 @@ def _tasks(site: Site, splits: dict[str, Sequence[ImageReference]], size: int, e
             yield ShardTask(str(site.store), str(site.notes), split, number, chunk, size, encoding)
 
 
+class _Listing:
+    """Counts the files that are found, and says so now and then: an archive of millions takes minutes."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note = note
+        self._found = 0
+        self._next = time.monotonic() + LISTING_SECONDS
+
+    def count(self) -> None:
+        self._found += 1
+        if self._found % 1000 == 0 and time.monotonic() >= self._next:
+            self._next += LISTING_SECONDS
+            self._note(f"listing the images: {self._found:,} files so far")
+
+
 class _Tally:
     """Counts what is done; too much that cannot be used is an error."""
 
@@ -209,7 +230,9 @@ def _make(
     workers = min(workers or os.cpu_count() or 1, shards) if left >= POOL_IMAGES else 1
     with dask_crew(scheduler) if scheduler else local_crew(max(workers, 1)) as crew:
         if left >= POOL_IMAGES:
-            note(_estimate(next(iter(splits.values())), left, crew.workers))
+            each = _seconds_for(next(iter(splits.values())), next(iter(tasks())))
+            seconds = STARTING + each * left / crew.workers
+            note(f"{left:,} images will take about {duration(seconds)} with {crew.workers} at work")
         on_progress(tally.done, tally.total)
         for notes in _made((task for task in tasks() if not task.finished.exists()), crew):
             tally.add(notes)
@@ -248,17 +271,22 @@ def _check_room(site: Site, needed: int, note: Callable[[str], None]) -> None:
     note(f"needs {needed / 1e9:,.2f} GB, of {free / 1e9:,.2f} GB free")
 
 
-def _estimate(references: Sequence[ImageReference], left: int, workers: int) -> str:
-    """How long it will take, from the time in which Pillow decodes a few images."""
-    places = np.linspace(0, len(references) - 1, SAMPLE, dtype=int).tolist()
-    began = time.perf_counter()
-    for place in places:
+def _seconds_for(references: Sequence[ImageReference], task: ShardTask) -> float:
+    """How long a worker takes for one of the images, from the time in which this process reads and decodes a few."""
+    seconds = 0.0
+    for place in np.linspace(0, len(references) - 1, SAMPLE, dtype=int).tolist():
         with suppress(OSError, UndecodableImage):
-            image = references[place].read()
-            if isinstance(image, bytes):
-                decode(image)
-    each = (time.perf_counter() - began) / SAMPLE / SPEED
-    return f"{left:,} images will take about {duration(each * left / workers)} with {workers} at work"
+            _decode(references[place])  # the first one to ask for an image may open a batch of many
+            began = time.perf_counter()
+            _decode(references[place])
+            seconds += time.perf_counter() - began
+    return seconds / SAMPLE * (1 + RESAMPLING) + task.size**2 * PER_PIXEL[task.encoding] + PER_IMAGE
+
+
+def _decode(reference: ImageReference) -> None:
+    image = reference.read()
+    if isinstance(image, bytes):
+        decode(image)
 
 
 def _assemble(

@@ -67,7 +67,7 @@ def _check_counts(store: Store) -> list[str]:
         counts = {
             "images in the manifest": store.manifest["splits"][name].get("images"),
             "images in shards": len(split),
-            "names": len(split.names),
+            "names": sum(1 for _ in split.iter_names()),
         }
         if len(set(counts.values())) > 1:
             problems.append(f"{name}: counts differ: {', '.join(f'{n} {what}' for what, n in counts.items())}")

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from conftest import picture, write_pictures
 
 import repro.prepare
 from repro.data.pixels import to_square
+from repro.data.shards import ShardTask
+from repro.data.sources.folder import folder
 from repro.data.store import Store, open_store
 from repro.errors import ReproError
-from repro.prepare import DATASETS, prepare
+from repro.prepare import DATASETS, _Listing, _seconds_for, prepare
 
 
 @pytest.fixture
@@ -74,6 +77,38 @@ def test_any_number_of_workers_makes_the_same_bytes(tmp_path: Path, monkeypatch:
     assert same_files(tmp_path / "1", tmp_path / "2")
     prepare("folder", tmp_path / "other", source=images, size=32, seed=1, workers=1)
     assert open_store(tmp_path / "other").fingerprint != open_store(tmp_path / "1").fingerprint
+
+
+def test_a_long_listing_is_heard_of(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repro.prepare, "LISTING_SECONDS", 0)
+    lines: list[str] = []
+    listing = _Listing(lines.append)
+    for _ in range(200):
+        folder(images, 0, listing.count)  # of 14 images
+    assert lines == ["listing the images: 1,000 files so far", "listing the images: 2,000 files so far"]
+
+
+def test_the_time_is_estimated_from_the_images(images: Path) -> None:
+    """More pixels to keep take longer, and compressing them longer still; rows of CIFAR-10 take hardly any time."""
+
+    class Row:
+        name, label = "row", 0
+        reads = 0
+
+        def read(self) -> np.ndarray:
+            Row.reads += 1
+            if Row.reads % 2:
+                time.sleep(0.02)  # a batch of rows is opened
+            return np.zeros((32, 32, 3), np.uint8)
+
+    def task(size: int, encoding: str = "raw") -> ShardTask:
+        return ShardTask("", "", "train", 0, (), size, encoding)
+
+    rows = 60_000 * _seconds_for([Row()] * 100, task(32))
+    assert 0.1 < rows < 60
+    photographs = folder(images, 0).splits["train"]
+    small, large, as_jpeg = (_seconds_for(photographs, task(*kind)) for kind in [(32,), (1024,), (1024, "jpeg")])
+    assert small + 0.004 < large < as_jpeg
 
 
 def test_limit_keeps_so_many_of_each_class_by_seed(images: Path, tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ LONGEST = 4  # times the shorter side: a longer picture is resampled piecewise, 
 MOST_SCANS = 100  # of a progressive JPEG: each costs a pass over all pixels, and ten are usual
 FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # Huffman-coded: baseline, extended, progressive
 TABLES = frozenset({0xC4, 0xC8, 0xCC})  # markers among the frames' that begin none
+RGB = 3  # torchvision's ImageReadMode
 BARE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
 _turn = threading.Lock()
 
@@ -121,21 +124,28 @@ def complaints() -> Iterator[Callable[[], str]]:
 def _torch() -> tuple[Callable[[bytes], Any], Any, Any]:
     """The decoder, the resampler and torch: here, because they take seconds to import."""
     import torch
-    import torchvision.io  # registers the operator
 
-    rgb = torchvision.io.ImageReadMode.RGB.value
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said once: the bytes cannot be written to. They are not
         torch.frombuffer(b"\0", dtype=torch.uint8)
 
     def decode(encoded: bytes) -> Any:
         # The operator itself: the function around it warns at every call that TorchCodec will follow it.
-        return torch.ops.image.decode_jpeg(torch.frombuffer(encoded, dtype=torch.uint8), rgb, False)
+        return torch.ops.image.decode_jpeg(torch.frombuffer(encoded, dtype=torch.uint8), RGB, False)
 
     def decode_with_pillow(encoded: bytes) -> Any:  # the same pixels, and a sixth slower
         with Image.open(io.BytesIO(encoded), formats=("JPEG",)) as picture:
             return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
 
-    if not hasattr(torch.ops.image, "decode_jpeg"):
-        decode = decode_with_pillow
-    return decode, torch.ops.aten._upsample_bilinear2d_aa, torch
+    decoder = decode if _load_decoder(torch) else decode_with_pillow
+    return decoder, torch.ops.aten._upsample_bilinear2d_aa, torch
+
+
+def _load_decoder(torch: Any) -> bool:
+    """Is torchvision's decoder there? Its library is loaded alone, because all of torchvision takes a second more."""
+    found = find_spec("torchvision")
+    for folder in (found and found.submodule_search_locations) or ():
+        for library in Path(folder).glob("image*.so"):
+            with suppress(OSError):
+                torch.ops.load_library(library)
+    return hasattr(torch.ops.image, "decode_jpeg")

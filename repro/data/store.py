@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -96,9 +96,14 @@ class Split:
     @cached_property
     def names(self) -> list[str]:
         """What the source calls each image; a list of N."""
+        return list(self.iter_names())
+
+    def iter_names(self) -> Iterator[str]:
+        """The names one by one: together, those of 15 million images fill gigabytes."""
         try:
-            lines = (self._root / self._names.file).read_text(encoding="ascii").splitlines()
-            return [json.loads(line) for line in lines]
+            with (self._root / self._names.file).open(encoding="ascii") as lines:
+                for line in lines:
+                    yield json.loads(line)
         except (OSError, ValueError) as error:
             raise ReproError(_damaged(self._root / self._names.file, error)) from error
 

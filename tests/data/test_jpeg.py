@@ -3,6 +3,8 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from conftest import picture
 from PIL import Image
 from torchvision.transforms import v2
 
-from repro.data.jpeg import complaints, is_quick, to_square_quickly
+from repro.data.jpeg import _torch, complaints, is_quick, to_square_quickly
 from repro.data.pixels import UndecodableImage, decode, to_square
 
 LIMIT = 89_000_000
@@ -61,6 +63,35 @@ def test_photographs_lie_a_quarter_of_a_grey_level_from_floats(real_images: Call
     assert np.max(apart) < 0.5
 
 
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"grey": True}])
+def test_without_torchvisions_decoder_the_pixels_are_the_same(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = Image.open(io.BytesIO(picture(5, 90, 70, "PNG"))).convert("L" if options.pop("grey", False) else "RGB")
+    encoded = jpeg(image, **options)
+    expected = to_square_quickly(encoded, 40)
+    monkeypatch.setattr("repro.data.jpeg._load_decoder", lambda torch: False)
+    _torch.cache_clear()
+    try:
+        assert _torch()[0].__name__ == "decode_with_pillow"
+        np.testing.assert_array_equal(to_square_quickly(encoded, 40), expected)
+    finally:
+        _torch.cache_clear()
+
+
+def test_the_decoder_comes_without_the_rest_of_torchvision() -> None:
+    """Which takes each worker a second to import."""
+    code = (
+        "import sys; from repro.data.jpeg import _torch; decode = _torch()[0]; "
+        "sys.exit(f'{decode.__name__} {sys.modules.keys() & {\"torchvision\"}}')"
+    )
+    root = str(Path(__file__).parents[2])
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": root}
+    )
+    assert found.stderr.strip() == "decode set()"
+
+
 def with_size(encoded: bytes, height: int, width: int) -> bytes:
     """A JPEG that claims another size."""
     place = encoded.index(b"\xff\xc0") + 5
@@ -85,17 +116,26 @@ def test_what_is_not_plain_is_left_to_pillow() -> None:
 
 @pytest.mark.parametrize("mode", ["CMYK", "YCCK"])
 def test_cmyk_and_ycck(mode: str) -> None:
-    """Four channels as Photoshop writes them, inverted; YCCK says so in its Adobe marker."""
-    encoded = jpeg(Image.new("CMYK", (16, 16), (255, 0, 0, 0)))
+    """Four inks as Photoshop writes them, inverted, against the arithmetic of inks.
+
+    YCCK says so in its Adobe marker: it holds the luminance and chrominance of the inks, and the inverted black.
+    """
+    across, down = np.meshgrid(np.arange(64), np.arange(64))
+    inks = np.stack([3 * across, 3 * down, 200 - across - down, across + down], axis=-1).astype(np.uint8)
+    written = inks.copy()
+    if mode == "YCCK":  # Pillow writes the complement of each channel
+        written[..., :3] = 255 - np.asarray(Image.fromarray(np.ascontiguousarray(inks[..., :3])).convert("YCbCr"))
+    encoded = jpeg(Image.frombytes("CMYK", (64, 64), written.tobytes()), quality=100, subsampling=0)
     marker = encoded.index(b"Adobe")
     assert encoded[marker + 11] == 0
     if mode == "YCCK":
         encoded = encoded[: marker + 11] + b"\x02" + encoded[marker + 12 :]
-    pixels = to_square(encoded, 16)
-    assert pixels.shape == (16, 16, 3)
-    if mode == "CMYK":
-        assert pixels[8, 8, 0] < 10
-        assert pixels[8, 8, 1:].min() > 245
+    light = 255 - inks.astype(float)
+    expected = light[..., :3] * light[..., 3:] / 255
+    assert expected.std() > 30
+    apart = np.abs(to_square(encoded, 64) - expected)
+    assert apart.mean() < 1
+    assert apart.max() < 6
 
 
 @pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1), (3, 30_000)])

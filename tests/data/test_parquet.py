@@ -14,7 +14,7 @@ from repro.prepare import prepare
 IDS = ["n01440764", "n02012849", "n03126707"]
 
 
-def write_hub(root: Path) -> Path:
+def write_hub(root: Path, train_name: str = "{id}_{k}_{id}.JPEG") -> Path:
     """Shards as the hub serves imagenet-1k: groups of rows, names of the classes in the schema."""
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")
@@ -25,7 +25,7 @@ def write_hub(root: Path) -> Path:
     random = np.random.default_rng(0)
     (root / "data").mkdir(parents=True)
     for split, shards, name in [
-        ("train", 2, "{id}_{k}_{id}.JPEG"),
+        ("train", 2, train_name),
         ("validation", 1, "ILSVRC2012_val_{k:08}_{id}.JPEG"),
     ]:
         for shard in range(shards):
@@ -67,6 +67,12 @@ def test_a_missing_or_damaged_shard_is_named(tmp_path: Path) -> None:
         shard.write_bytes(content)
         with pytest.raises(ReproError, match=r"train-00001-of-00002\.parquet' is not a parquet file"):
             ilsvrc2012(root, 0)
+
+
+def test_a_name_that_repeats_is_refused_as_in_an_archive(tmp_path: Path) -> None:
+    root = write_hub(tmp_path / "hub", "{id}.JPEG")
+    with pytest.raises(ReproError, match=r"train-0000\d-of-00002\.parquet' has a second image 'train/n\d+/n\d+\.JPEG'"):
+        ilsvrc2012(root, 0)
 
 
 def test_without_pyarrow_the_mend_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

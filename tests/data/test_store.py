@@ -1,6 +1,8 @@
 import json
 import pickle
 import shutil
+import tracemalloc
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ from conftest import write_pictures
 
 import repro.prepare
 from repro.data.pixels import to_square
-from repro.data.store import Store, open_store
+from repro.data.store import Store, open_store, write_names
 from repro.errors import ReproError
 from repro.prepare import prepare
 from repro.verify import verify_store
@@ -128,6 +130,22 @@ def test_verify_finds_nothing_in_a_sound_store(store: Store) -> None:
     seen: list[tuple[int, int]] = []
     assert verify_store(store.path, lambda done, total: seen.append((done, total))) == []
     assert seen[-1][0] == seen[-1][1] > 0
+
+
+def test_verify_counts_names_one_by_one(copy: Path) -> None:
+    """Those of 15 million images would fill gigabytes."""
+    record = write_names(copy, "train/names.jsonl", (f"train/n00000000/{number}" for number in range(300_000)))
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["splits"]["train"]["names"] = asdict(record)
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    tracemalloc.start()
+    try:
+        problems = verify_store(copy)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert any("300000 names" in problem for problem in problems)
+    assert peak < 10e6
 
 
 @pytest.mark.parametrize(

@@ -62,12 +62,14 @@ def test_members_are_where_tarfile_finds_them(tmp_path: Path, format: int) -> No
 def test_tars_in_a_tar_are_read_in_place(tmp_path: Path) -> None:
     path = tmp_path / "outer.tar"
     path.write_bytes(tar(class_tars(2)))
-    outer = Archive.file(path)
+    heard: list[None] = []
+    outer = Archive.file(path, lambda: heard.append(None))
     blocks = Blocks(
         Block.of(outer.within(m), label, f"train/{m.name[:9]}", outer.within(m).members())
         for label, m in enumerate(outer.members())
     )
     assert len(blocks) == 8
+    assert len(heard) == len(class_tars(2)) + 8  # of every file, in the outer archive and in the inner ones
     assert blocks[3].name == "train/n02012849/n02012849_7.JPEG"
     assert blocks[3].label == 1
     assert blocks[-1] == list(blocks)[-1] == blocks[7:][0]

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repro.data.sources.folder import list_images
-from repro.data.sources.source import ImageReference, Source
+from repro.data.sources.source import ImageReference, OnFile, Source, unheard
 from repro.data.store import ClassInfo
 from repro.errors import ReproError
 
@@ -41,7 +41,7 @@ class CifarReference:
         return np.ascontiguousarray(planes.transpose(1, 2, 0))
 
 
-def cifar10(path: Path | None, seed: int) -> Source:
+def cifar10(path: Path | None, seed: int, on_file: OnFile = unheard) -> Source:
     """List CIFAR-10 in its canonical batches or as `train/` and `test/` folders of classes.
 
     Without a path it is downloaded through torchvision into the user's cache, once. Raises ReproError.
@@ -51,7 +51,7 @@ def cifar10(path: Path | None, seed: int) -> Source:
         raise ReproError(f"no such folder: '{path}'")
     batches = path / FOLDER if (path / FOLDER).is_dir() else path
     if not (batches / "batches.meta").exists() and (path / "train").is_dir():
-        return list_images(path)
+        return list_images(path, on_file=on_file)
 
     classes = tuple(ClassInfo(name, name) for name in _class_names(batches / "batches.meta"))
     splits: dict[str, list[ImageReference]] = {split: [] for split in BATCHES}

@@ -11,7 +11,7 @@ from repro.data.sources.fall import fall2009, fall2011
 from repro.data.sources.folder import folder
 from repro.data.sources.ilsvrc import ilsvrc2010, ilsvrc2012
 from repro.data.sources.imagenette import imagenette
-from repro.data.sources.source import Source
+from repro.data.sources.source import OnFile, Source
 from repro.data.sources.synthetic import synthetic
 
 
@@ -25,7 +25,7 @@ class Dataset:
     layout: str  # what --source expects
     used_for: str  # what the paper used it for
     size: int  # default side of the prepared images, pixels
-    open: Callable[[Path | None, int], Source]  # lists the images, given --source and --seed
+    open: Callable[[Path | None, int, OnFile], Source]  # lists the images, given --source and --seed
 
 
 DATASETS: dict[str, Dataset] = {

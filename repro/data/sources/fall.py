@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from repro.data.sources.ilsvrc import WNID, class_archives
-from repro.data.sources.source import Source, choose
+from repro.data.sources.source import OnFile, Source, choose, unheard
 from repro.data.sources.tar import Archive, Block, Blocks
 from repro.data.store import ClassInfo
 from repro.errors import ReproError
@@ -27,21 +27,21 @@ CATEGORIES_2009 = 10_184  # Sec. 6
 CATEGORIES_2011 = 21_841
 
 
-def fall2009(path: Path | None, seed: int) -> Source:
+def fall2009(path: Path | None, seed: int, on_file: OnFile = unheard) -> Source:
     """List Fall 2009: train, val and test. Raises ReproError for what cannot be read."""
-    return _fall(path, "fall2009", seed, CATEGORIES_2009, test=True)
+    return _fall(path, "fall2009", seed, CATEGORIES_2009, on_file, test=True)
 
 
-def fall2011(path: Path | None, seed: int) -> Source:
+def fall2011(path: Path | None, seed: int, on_file: OnFile = unheard) -> Source:
     """List Fall 2011: train and val. Raises ReproError for what cannot be read."""
-    return _fall(path, "fall2011", seed, CATEGORIES_2011, test=False)
+    return _fall(path, "fall2011", seed, CATEGORIES_2011, on_file, test=False)
 
 
-def _fall(path: Path | None, dataset: str, seed: int, categories: int, test: bool) -> Source:
+def _fall(path: Path | None, dataset: str, seed: int, categories: int, on_file: OnFile, test: bool) -> Source:
     if path is None:
         raise ReproError(f"data set '{dataset}' cannot be downloaded: name its archives with --source PATH")
     folder = path if path.is_dir() else path.parent
-    tars = _class_tars(path)
+    tars = _class_tars(path, on_file)
     ids = _synsets(folder / "synsets.txt") or sorted(tars)
     names = _words(folder / "words.txt")
     notes = [f"{len(tars):,} synsets in '{path}'"]
@@ -73,13 +73,13 @@ def _fall(path: Path | None, dataset: str, seed: int, categories: int, test: boo
     return Source(tuple(ClassInfo(id, names.get(id, id)) for id in ids), splits, tuple(problems), tuple(notes))
 
 
-def _class_tars(path: Path) -> dict[str, Archive]:
+def _class_tars(path: Path, on_file: OnFile) -> dict[str, Archive]:
     if not path.exists():
         raise ReproError(f"no such file or folder: '{path}'")
     files = sorted(path.glob("*.tar")) if path.is_dir() else [path]
     found: dict[str, Archive] = {}
     for file in files:
-        archive = Archive.file(file)
+        archive = Archive.file(file, on_file)
         for id, tar in ({file.stem: archive} if WNID.fullmatch(file.stem) else class_archives(archive)).items():
             if id in found:
                 raise ReproError(f"there are two tars of class {id}, in '{found[id].path}' and in '{file}': remove one")

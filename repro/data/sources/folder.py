@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro.data.sources.source import ImageReference, Source, by_class, choose
+from repro.data.sources.source import ImageReference, OnFile, Source, by_class, choose, unheard
 from repro.data.store import SPLITS, ClassInfo
 from repro.errors import ReproError
 
@@ -47,17 +47,17 @@ class FileReference:
             return file.read()
 
 
-def folder(path: Path | None, seed: int) -> Source:
+def folder(path: Path | None, seed: int, on_file: OnFile = unheard) -> Source:
     """List the images below `path`; nothing is decoded. Raises ReproError if the layout does not fit."""
     if path is None:
         raise ReproError("data set 'folder' needs a folder of images: give it with --source PATH")
-    source = list_images(path)
+    source = list_images(path, on_file=on_file)
     if "val" in source.splits:
         return source
     return Source(source.classes, _hold_out(source, seed))
 
 
-def list_images(path: Path, splits: Sequence[str] = SPLITS) -> Source:
+def list_images(path: Path, splits: Sequence[str] = SPLITS, on_file: OnFile = unheard) -> Source:
     """List the images below `path` in those of the splits that are there, or all of it as train.
 
     The order is that of class and then name. Raises ReproError if the layout does not fit.
@@ -81,7 +81,8 @@ def list_images(path: Path, splits: Sequence[str] = SPLITS) -> Source:
         for class_id in _class_folders(root):
             if class_id not in labels:
                 raise ReproError(f"class '{class_id}' is in {split} but not in train: '{root / class_id}'")
-            names = sorted(file.relative_to(path).as_posix() for file in _image_files(root / class_id))
+            below = (root / class_id).relative_to(path).as_posix()
+            names = sorted(f"{below}/{name}" for name in _image_files(root / class_id, on_file))
             if not names:
                 raise ReproError(f"class '{class_id}' holds no image files: '{root / class_id}'")
             references += [FileReference(str(path), name, labels[class_id]) for name in names]
@@ -109,12 +110,14 @@ def _class_folders(root: Path) -> list[str]:
     return sorted(entry.name for entry in _entries(root) if entry.is_dir())
 
 
-def _image_files(folder: Path) -> Iterator[Path]:
+def _image_files(folder: Path, on_file: OnFile) -> Iterator[str]:
+    """Their paths below the folder."""
     for entry in _entries(folder):
         if entry.is_dir(follow_symlinks=False):  # a link may lead back up
-            yield from _image_files(folder / entry.name)
+            yield from (f"{entry.name}/{name}" for name in _image_files(folder / entry.name, on_file))
         elif entry.name.lower().endswith(EXTENSIONS) and entry.is_file():
-            yield folder / entry.name
+            on_file()
+            yield entry.name
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

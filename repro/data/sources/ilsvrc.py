@@ -29,7 +29,7 @@ import numpy as np
 
 from repro.data.sources.folder import list_images
 from repro.data.sources.parquet import parquet_images
-from repro.data.sources.source import Source
+from repro.data.sources.source import OnFile, Source, unheard
 from repro.data.sources.tar import Archive, Block, Blocks, Member
 from repro.data.store import ClassInfo
 from repro.errors import ReproError
@@ -89,18 +89,18 @@ class Kit:
     validation: list[int]
 
 
-def ilsvrc2012(path: Path | None, seed: int) -> Source:
+def ilsvrc2012(path: Path | None, seed: int, on_file: OnFile = unheard) -> Source:
     """List ILSVRC-2012. Raises ReproError for what cannot be read; what is missing is among the problems."""
     path, year = _folder(path, "ilsvrc2012"), YEARS[2012]
     if (path / year.archives["train"]).exists():
-        return _checked(_from_archives(path, year), year)
+        return _checked(_from_archives(path, year, on_file), year)
     for kaggle in (path / "ILSVRC" / "Data" / "CLS-LOC", path / "Data" / "CLS-LOC"):
         if (kaggle / "train").is_dir():
-            return _checked(_from_kaggle(path, kaggle), year)
+            return _checked(_from_kaggle(path, kaggle, on_file), year)
     if (path / "train").is_dir():
-        source = list_images(path, ("train", "val"))  # the images of test/ have no public labels
+        source = list_images(path, ("train", "val"), on_file)  # the images of test/ have no public labels
         return _checked(replace(source, classes=_with_names(source.classes, _known_names(path, year))), year)
-    if hub := parquet_images(path):
+    if hub := parquet_images(path, on_file):
         return _checked(hub, year)
     raise ReproError(
         f"'{path}' holds neither {year.archives['train']} nor ILSVRC/Data/CLS-LOC, train/WNID or train-*.parquet: "
@@ -108,13 +108,14 @@ def ilsvrc2012(path: Path | None, seed: int) -> Source:
     )
 
 
-def ilsvrc2010(path: Path | None, seed: int) -> Source:
+def ilsvrc2010(path: Path | None, seed: int, on_file: OnFile = unheard) -> Source:
     """List ILSVRC-2010. Raises ReproError for what cannot be read; what is missing is among the problems."""
     path, year = _folder(path, "ilsvrc2010"), YEARS[2010]
     if (path / year.archives["train"]).exists():
-        return _checked(_from_archives(path, year), year)
+        return _checked(_from_archives(path, year, on_file), year)
     if (path / "train").is_dir():
-        return _checked(_in_the_kits_order(list_images(path), read_kit(path / year.kit, year)), year)
+        source = list_images(path, on_file=on_file)
+        return _checked(_in_the_kits_order(source, read_kit(path / year.kit, year)), year)
     raise ReproError(
         f"'{path}' holds neither {year.archives['train']} nor train/WNID: name the folder that does with --source"
     )
@@ -208,8 +209,8 @@ def _check_ids(ids: Sequence[str]) -> None:
             raise ValueError(f"'{id}' is no WordNet id")
 
 
-def _from_archives(path: Path, year: Year) -> Source:
-    train = Archive.file(path / year.archives["train"])
+def _from_archives(path: Path, year: Year, on_file: OnFile) -> Source:
+    train = Archive.file(path / year.archives["train"], on_file)
     problems = [
         f"'{path / name}' has {(path / name).stat().st_size:,} bytes, the official file {size:,}"
         for name, size in year.bytes.items()
@@ -253,7 +254,7 @@ def _from_archives(path: Path, year: Year) -> Source:
             except OSError as error:
                 problems.append(f"cannot read '{where}', the classes of the test images ({error.strerror})")
                 continue
-        archive = Archive.file(path / name)
+        archive = Archive.file(path / name, on_file)
         by_class: dict[int, list[Member]] = {}
         for number, member in _numbered(archive, truth, where):
             by_class.setdefault(labels[kit.classes[number].id], []).append(member)
@@ -314,8 +315,8 @@ class _Patches:
         return blocks
 
 
-def _from_kaggle(path: Path, images: Path) -> Source:
-    source = list_images(images, ("train",))
+def _from_kaggle(path: Path, images: Path, on_file: OnFile) -> Source:
+    source = list_images(images, ("train",), on_file)
     labels = {info.id: label for label, info in enumerate(source.classes)}
     solution = path / "LOC_val_solution.csv"
     try:

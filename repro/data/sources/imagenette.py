@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from repro.data.sources.folder import WNID_NAMES, list_images
-from repro.data.sources.source import Source
+from repro.data.sources.source import OnFile, Source, unheard
 from repro.data.sources.tar import Archive, Block, Blocks, Member
 from repro.data.store import ClassInfo
 from repro.errors import ReproError
@@ -16,14 +16,14 @@ IMAGES = {"train": 9_469, "val": 3_925}
 FOLDERS = ("imagenette2", "imagenette2-320", "imagenette2-160")
 
 
-def imagenette(path: Path | None, seed: int) -> Source:
+def imagenette(path: Path | None, seed: int, on_file: OnFile = unheard) -> Source:
     """List Imagenette in its folder or its archive; without a path it is downloaded, once. Raises ReproError."""
     path = download() if path is None else path
     if path.is_file():
-        source = _from_archive(path)
+        source = _from_archive(path, on_file)
     else:
         inner = next((path / name for name in FOLDERS if (path / name).is_dir()), path)
-        source = list_images(inner, ("train", "val"))
+        source = list_images(inner, ("train", "val"), on_file)
     problems = [
         f"{split} has {len(source.splits.get(split, ())):,} images, the official set {official:,}"
         for split, official in IMAGES.items()
@@ -49,10 +49,10 @@ def download() -> Path:
     return cache
 
 
-def _from_archive(path: Path) -> Source:
+def _from_archive(path: Path, on_file: OnFile) -> Source:
     if path.suffix in (".tgz", ".gz"):
         raise ReproError(f"'{path}' is compressed, and its images could be read in one order only: gunzip it first")
-    archive = Archive.file(path)
+    archive = Archive.file(path, on_file)
     found: dict[str, dict[str, list[Member]]] = {split: {id: [] for id in WNID_NAMES} for split in IMAGES}
     for member in archive.members():
         split, id = member.name.split("/")[-3:-1] if member.name.count("/") >= 2 else ("", "")

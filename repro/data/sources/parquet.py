@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from repro.data.sources.source import ImageReference, Source
+from repro.data.sources.source import ImageReference, OnFile, Source, unheard
 from repro.data.store import ClassInfo
 from repro.errors import ReproError
 
@@ -38,7 +38,7 @@ class ParquetReference:
         return content
 
 
-def parquet_images(path: Path) -> Source | None:
+def parquet_images(path: Path, on_file: OnFile = unheard) -> Source | None:
     """List the images in the parquet shards in `path` or its folder `data`; None if there are none.
 
     Classes are told by the WordNet ids at the ends of the images' names. Raises ReproError.
@@ -59,13 +59,19 @@ def parquet_images(path: Path) -> Source | None:
         if expected and int(expected[1]) != len(files):
             problems.append(f"'{folder}' has {len(files)} of the {int(expected[1])} files {pattern}")
         splits[split] = []
+        seen: set[str] = set()
         for file in files:
             rows, names = _list_file(file)
             for group, row, name, label in rows:
                 id = _id(name, label)
                 if ids.setdefault(label, id) != id:
                     raise ReproError(f"'{file}' gives '{name}' the label {label}, which is that of {ids[label]}")
-                splits[split].append(ParquetReference(str(file), group, row, f"{split}/{id}/{name}", label))
+                reference = ParquetReference(str(file), group, row, f"{split}/{id}/{name}", label)
+                if reference.name in seen:
+                    raise ReproError(f"'{file}' has a second image '{reference.name}': fetch the files again")
+                seen.add(reference.name)
+                splits[split].append(reference)
+                on_file()
     if sorted(ids) != list(range(len(ids))) or len(set(ids.values())) < len(ids):
         raise ReproError(
             f"the labels in '{folder}' are not 0 to {len(ids) - 1}, one for each class: fetch the files again"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from repro.data.store import ClassInfo
 
 Chosen = TypeVar("Chosen")
+OnFile = Callable[[], None]  # called for each file that a listing finds: of millions, somebody wants to hear
 
 
 class ImageReference(Protocol):
@@ -43,6 +44,10 @@ class Source:
     problems: tuple[str, ...] = ()  # what an official data set lacks or has too much of: an error unless allowed
     notes: tuple[str, ...] = ()  # what was found, for people
     md5: Mapping[Path, str] = field(default_factory=dict)  # files with a published checksum, yet to be held against it
+
+
+def unheard() -> None:
+    """The `OnFile` of those who do not care."""
 
 
 def choose(named: Iterable[tuple[str, Chosen]], count: int, seed: int) -> list[Chosen]:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from repro.data.sources.source import Source
+from repro.data.sources.source import OnFile, Source, unheard
 from repro.data.store import SPLITS, ClassInfo
 from repro.errors import ReproError
 
@@ -74,7 +74,7 @@ class SyntheticReference:
         return encoded.getvalue()
 
 
-def synthetic(path: Path | None, seed: int) -> Source:
+def synthetic(path: Path | None, seed: int, on_file: OnFile = unheard) -> Source:
     """List the images to draw: 300 of each class to train on, 60 each for validation and test."""
     if path is not None:
         raise ReproError(f"data set 'synthetic' is generated: leave out --source {path}")

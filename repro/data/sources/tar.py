@@ -18,6 +18,7 @@ from typing import BinaryIO, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from repro.data.sources.source import OnFile, unheard
 from repro.errors import ReproError
 
 BLOCK = tarfile.BLOCKSIZE  # 512: headers and members begin at multiples of it
@@ -41,18 +42,19 @@ class Archive:
     start: int
     end: int
     inside: str = ""  # the member's name, for messages
+    on_file: OnFile = unheard
 
     @classmethod
-    def file(cls, path: Path) -> Archive:
+    def file(cls, path: Path, on_file: OnFile = unheard) -> Archive:
         """The archive that is the whole of a file. Raises ReproError if it cannot be read."""
         try:
-            return cls(path, 0, path.stat().st_size)
+            return cls(path, 0, path.stat().st_size, on_file=on_file)
         except OSError as error:
             raise ReproError(f"cannot read the archive '{path}': {error.strerror}") from error
 
     def within(self, member: Member) -> Archive:
         """The archive that is a member of this one."""
-        return Archive(self.path, member.offset, member.offset + member.size, member.name)
+        return Archive(self.path, member.offset, member.offset + member.size, member.name, self.on_file)
 
     def members(self) -> Iterator[Member]:
         """The regular files, in the order of the archive: its headers are read, its files are skipped.
@@ -105,6 +107,7 @@ class Archive:
                     raise self._error(at, f"member '{_shown(name)}' is there twice")
                 seen.add(name)
                 extended = {}
+                self.on_file()
                 yield Member(name, data, size)
             else:
                 kind = KINDS.get(info.type, f"of unknown kind {info.type!r}")
