@@ -32,8 +32,10 @@ def cut(
     numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
     places = (draws.top, draws.left, draws.mirror)
     # A row of pixels is one row of numbers, of which a vector instruction takes many at a time.
-    rows, means = images.reshape(*images.shape[:2], -1), mean.numpy().reshape(len(mean), -1)
-    _cut(rows, *places, means, mean_of_patch, shift, np.float32(divide_by), out.numpy().reshape(len(out), crop, -1))
+    size = len(mean)
+    rows, means = images.reshape(len(images), size, 3 * size), mean.numpy().reshape(size, 3 * size)
+    into = out.numpy().reshape(len(images), crop, 3 * crop)
+    _cut(rows, *places, means, mean_of_patch, shift, np.float32(divide_by), into)
     return out
 
 

@@ -90,6 +90,11 @@ def test_on_another_device_the_training_views_are_the_same_to_the_bit(recipe: Re
     assert torch.equal(maker.training(IMAGES, draws), expected)
 
 
+def test_a_rank_without_images_gets_an_empty_batch() -> None:
+    draws = draw_epoch(0, 1, 10, SIZE - CROP, AUTHORS.augmentation)[:0]
+    assert views(AUTHORS.augmentation).training(IMAGES[:0], draws).shape == (0, 3, CROP, CROP)
+
+
 def test_inputs_are_divided_in_training_and_in_testing_alike() -> None:
     plain, scaled = views(Augmentation()), views(Augmentation(inputs_divided_by=50.0))
     draws = draw_epoch(0, 1, 10, SIZE - CROP, Augmentation())
