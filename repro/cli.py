@@ -5,6 +5,7 @@ Libraries are imported inside the commands, because `repro --help` must answer a
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -50,6 +51,10 @@ def main() -> None:
 def _fail(message: str, code: int) -> None:
     if message:  # of several ranks, those that have nothing to add to the first one's message are silent
         print(f"repro: {message}", file=sys.stderr)
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # a rank: the process group's threads can abort its interpreter's end
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 
