@@ -14,7 +14,9 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
 from repro.data.sampling import draw_epoch
 from repro.data.store import open_store
@@ -28,7 +30,17 @@ COUNTS = (1_000, 10_000, 100_000)
 
 
 def _prepare(store: Path, count: int) -> None:
-    prepare("synthetic", store, size=32, limit_per_class=count // 10)
+    """From a folder of so many pictures, a hundred different ones under many names."""
+    with tempfile.TemporaryDirectory(dir=store.parent) as folder:
+        for number in range(count):
+            path = Path(folder) / "train" / str(number % 10) / f"{number}.jpg"
+            if number < 100:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                colours = np.random.default_rng(number).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+                Image.fromarray(colours).resize((40, 32), Image.Resampling.BICUBIC).save(path)
+            else:
+                path.hardlink_to(Path(folder) / "train" / str(number % 10) / f"{number % 100}.jpg")
+        prepare("folder", store, source=Path(folder), size=32)
 
 
 def _batches(store: Path, count: int) -> None:

@@ -14,8 +14,8 @@ def keep_freed_memory() -> None:
     """Have this process's allocator reuse the memory of freed tensors; does nothing but with glibc.
 
     By default glibc gets every large tensor's memory anew from the system, page by page, and each page is filled
-    with zeros at its first touch. Kept, a training step of the small net takes 0.85 of the time, one of the
-    CIFAR-10 nets 0.70 (benchmarks/README.md); results are the same to the bit.
+    with zeros at its first touch. Kept, a training step of the small net takes 0.9 of the time, one of the
+    CIFAR-10 nets 0.8 (benchmarks/README.md); results are the same to the bit.
     """
     if not sys.platform.startswith("linux"):
         return
