@@ -96,8 +96,10 @@ def _speed_picture(name: str, context: Context, nets: Mapping[str, Grid]) -> Pic
             axes.plot(reached, [until] * len(reached), "o", color=colour, markersize=5, zorder=4, clip_on=False)
             mean = math.exp(_mean([math.log(epoch) for epoch in reached]))
             axes.plot([mean, mean], [0, until], color=colour, linewidth=0.9, linestyle=":")
-            axes.annotate(f"{label}: epoch {mean:.1f}", (mean, 0), xytext=(4, 4), textcoords="offset points",
-                          fontsize=8.5, color=INK)  # fmt: skip
+            late = mean > 0.75 * last  # then there is no room on the right
+            axes.annotate(f"{label}: epoch {mean:.1f}", (mean, 0), xytext=(-4 if late else 4, 4),
+                          textcoords="offset points", ha="right" if late else "left", fontsize=8.5,
+                          color=INK)  # fmt: skip
         words.append(_words(label, each, reached))
     if any(len(each.rates) > 1 for each in nets.values()):
         handles.append(Line2D([], [], color=INK, alpha=0.45, linewidth=0.8, label="the other rates"))
