@@ -87,7 +87,7 @@ def prepare(
     `allow_partial`. Stopped, killed or failed, the same call goes on with the first shard that is not finished.
     Raises ReproError for what the user must mend.
 
-    Workers are spawned: a script that calls this needs `if __name__ == "__main__":`.
+    Workers are processes of their own: a script that calls this needs `if __name__ == "__main__":`.
     """
     if dataset not in DATASETS:
         raise unknown("data set", dataset, DATASETS)
@@ -370,6 +370,6 @@ def _limited(references: Sequence[ImageReference], limit: int | None, seed: int)
 def _versions() -> dict[str, str]:
     """What the pixels depend on."""
     return {
-        **{name: version(name) for name in ("numpy", "pillow", "torch", "torchvision")},
+        **{name: version(name) for name in ("numpy", "pillow", "torch", "simplejpeg")},
         "libjpeg_turbo": PIL.features.version("libjpeg_turbo") or "none",
     }

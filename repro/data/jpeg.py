@@ -1,34 +1,20 @@
 """JPEG photographs, which are nearly all there is to prepare, in two thirds of the time that Pillow takes.
 
-torchvision's libjpeg-turbo decodes and torch resamples bytes with vector instructions. The decoded pixels are
+simplejpeg's libjpeg-turbo decodes and torch resamples bytes with vector instructions. The decoded pixels are
 Pillow's to the bit wherever both carry the same libjpeg; resampled, they lie as far from floats as Pillow's do.
 """
 
 from __future__ import annotations
 
-import io
-import os
-import tempfile
-import threading
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
-
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image
 
 LONGEST = 4  # times the shorter side: a longer picture is resampled piecewise, by Pillow
 MOST_SCANS = 100  # of a progressive JPEG: each costs a pass over all pixels, and ten are usual
 FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # Huffman-coded: baseline, extended, progressive
 TABLES = frozenset({0xC4, 0xC8, 0xCC})  # markers among the frames' that begin none
-RGB = 3  # torchvision's ImageReadMode
 BARE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
-_turn = threading.Lock()
 
 
 def is_quick(encoded: bytes, most_pixels: int) -> bool:
@@ -70,82 +56,25 @@ def is_quick(encoded: bytes, most_pixels: int) -> bool:
 def to_square_quickly(encoded: bytes, size: int) -> NDArray[np.uint8]:
     """The central square of a plain JPEG, its shorter side rescaled to `size`: uint8 [size, size, 3], RGB.
 
-    The pixels are those of resizing the whole (bilinear, antialiased) and cropping then. Raises RuntimeError for
-    what libjpeg cannot decode or finds incomplete.
+    The pixels are those of resizing the whole (bilinear, antialiased) and cropping then. Raises ValueError with
+    libjpeg's complaint for what it cannot decode, finds incomplete or decodes only as well as it can.
     """
-    decode, resample, torch = _torch()
+    import torch  # it takes seconds, and not all who ask for a square have a photograph
+
+    pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(encoded, strict=True)  # [H, W, 3], RGB
+    height, width = pixels.shape[:2]
+    if (height, width) == (size, size):
+        return pixels
+    shorter = min(height, width)
+    tall, wide = size * height // shorter, size * width // shorter
+    top, left = round((tall - size) / 2), round((wide - size) / 2)
+    # What lies right of the square or below it is not computed; what lies left of it must be, because places
+    # are counted from the picture's edge. The scales are those of the whole picture.
+    rows = min(height, -(-(top + size + 2) * height // tall))
     with torch.inference_mode():
-        pixels = decode(encoded).permute(1, 2, 0)  # [H, W, 3] as it lies in memory
-        height, width = pixels.shape[:2]
-        if (height, width) == (size, size):
-            return np.asarray(pixels)
-        shorter = min(height, width)
-        tall, wide = size * height // shorter, size * width // shorter
-        top, left = round((tall - size) / 2), round((wide - size) / 2)
-        # What lies right of the square or below it is not computed; what lies left of it must be, because places
-        # are counted from the picture's edge. The scales are those of the whole picture.
-        rows = min(height, -(-(top + size + 2) * height // tall))
-        seen = pixels[None, :rows].permute(0, 3, 1, 2)
-        resized = resample(seen, [top + size, left + size], False, tall / height, wide / width)
+        # Cut by torch: by NumPy the new axis has a stride that hides from torch that the channels lie last.
+        seen = torch.from_numpy(pixels)[None, :rows].permute(0, 3, 1, 2)
+        resized = torch.ops.aten._upsample_bilinear2d_aa(
+            seen, [top + size, left + size], False, tall / height, wide / width
+        )
         return np.asarray(resized[0].permute(1, 2, 0)[top:, left:])
-
-
-@contextmanager
-def complaints() -> Iterator[Callable[[], str]]:
-    """Within it, libjpeg's warnings are caught; the function it gives answers with those since it was last asked.
-
-    libjpeg decodes damaged data as well as it can and says so on the process's standard error, and only there. So
-    file descriptor 2 leads to a file for so long; what nobody asked for is written to the true one at the end. There
-    is one such descriptor in a process, so threads take turns.
-    """
-    with _turn, tempfile.TemporaryFile() as file:
-        standard_error = os.dup(2)
-        os.dup2(file.fileno(), 2)
-        seen = 0
-
-        def news() -> str:
-            nonlocal seen
-            if os.lseek(2, 0, os.SEEK_END) == seen:
-                return ""
-            content = os.pread(2, 1000, seen)
-            seen = os.lseek(2, 0, os.SEEK_END)
-            return " ".join(content.decode(errors="replace").split())
-
-        try:
-            yield news
-        finally:
-            os.dup2(standard_error, 2)
-            os.close(standard_error)
-            if unheard := os.pread(file.fileno(), 100_000, seen):
-                os.write(2, unheard)
-
-
-@cache
-def _torch() -> tuple[Callable[[bytes], Any], Any, Any]:
-    """The decoder, the resampler and torch: here, because they take seconds to import."""
-    import torch
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # said once: the bytes cannot be written to. They are not
-        torch.frombuffer(b"\0", dtype=torch.uint8)
-
-    def decode(encoded: bytes) -> Any:
-        # The operator itself: the function around it warns at every call that TorchCodec will follow it.
-        return torch.ops.image.decode_jpeg(torch.frombuffer(encoded, dtype=torch.uint8), RGB, False)
-
-    def decode_with_pillow(encoded: bytes) -> Any:  # the same pixels, and a sixth slower
-        with Image.open(io.BytesIO(encoded), formats=("JPEG",)) as picture:
-            return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
-
-    decoder = decode if _load_decoder(torch) else decode_with_pillow
-    return decoder, torch.ops.aten._upsample_bilinear2d_aa, torch
-
-
-def _load_decoder(torch: Any) -> bool:
-    """Is torchvision's decoder there? Its library is loaded alone, because all of torchvision takes a second more."""
-    found = find_spec("torchvision")
-    for folder in (found and found.submodule_search_locations) or ():
-        for library in Path(folder).glob("image*.so"):
-            with suppress(OSError):
-                torch.ops.load_library(library)
-    return hasattr(torch.ops.image, "decode_jpeg")

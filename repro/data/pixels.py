@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,18 +34,24 @@ class UndecodableImage(Exception):
     """The bytes are not an image that can be used; the message is the reason, for the list of rejects."""
 
 
-def to_square(image: bytes | NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+def to_square(
+    image: bytes | NDArray[np.uint8], size: int, on_complaint: Callable[[str], None] | None = None
+) -> NDArray[np.uint8]:
     """Bring an image to uint8 [size, size, 3] (RGB, 0–255).
 
     `image` is an encoded image, or RGB pixels as uint8 [H, W, 3]. The shorter side is rescaled to `size` and
     the central square cut out. Raises `UndecodableImage` for anything that Pillow cannot decode in full.
+    `on_complaint` is told what libjpeg finds wrong with a JPEG that is decoded all the same.
     """
+    complaint = ""
     if isinstance(image, bytes) and is_quick(image, Image.MAX_IMAGE_PIXELS or 0):
         try:
             return to_square_quickly(image, size)
-        except RuntimeError:  # Pillow finds the same, with a reason for people, or knows better
-            pass
+        except ValueError as error:  # Pillow finds the same, with a reason for people, or decodes what there is
+            complaint = " ".join(str(error).split())
     picture = decode(image) if isinstance(image, bytes) else Image.fromarray(image)
+    if complaint and on_complaint:
+        on_complaint(complaint)
     # Only the square is resampled: the same pixels as resizing first and cropping then, but a picture of
     # 1×60,000 needs no 256×15,360,000 in between.
     left, right = _central_span(picture.width, picture.height, size)

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from repro import atomic
-from repro.data.jpeg import complaints
 from repro.data.pixels import UndecodableImage, to_square
 from repro.data.sources.source import ImageReference
 from repro.data.statistics import PixelStatistics
@@ -97,30 +96,29 @@ def make_shard(task: ShardTask) -> None:
     statistics = PixelStatistics(task.size)
     Writer = JpegShardWriter if task.encoding == "jpeg" else RawShardWriter
     batch = np.empty((BATCH, task.size, task.size, 3), np.uint8)
-    with task.partial.open("w+b") as target, complaints() as news:
+    with task.partial.open("w+b") as target:
         writer = Writer(target, len(task.references), task.size)
         for start in range(0, len(task.references), BATCH):
             filled = 0
             for reference in task.references[start : start + BATCH]:
                 digest.update(f"{reference.label} {reference.name}\n".encode(errors="surrogateescape"))
                 reason = ""
+                complaints: list[str] = []
                 try:
                     image = reference.read()
                     digest.update(hashlib.sha256(image if isinstance(image, bytes) else image.data).digest())
-                    batch[filled] = to_square(image, task.size)
+                    batch[filled] = to_square(image, task.size, complaints.append)
                 except OSError as error:
                     reason = f"cannot be read: {error.strerror or error}"
                 except UndecodableImage as error:
                     reason = str(error)
-                complaint = news()
                 if reason:
                     rejected.append((reference.label, reference.name, reason))
                     continue
                 filled += 1
                 labels.append(reference.label)
                 names.append(reference.name)
-                if complaint:
-                    damaged.append((reference.name, complaint))
+                damaged += [(reference.name, complaint) for complaint in complaints]
             pixels = writer.write(batch[:filled])
             if task.split == "train":  # Sec. 2 and 4.1: over the training set
                 statistics.add(pixels)

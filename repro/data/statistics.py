@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-EXACT_SUMMANDS = 256  # × 255 < 2**16, and × 255² < 2**24: so many values or products add up without rounding
-
 
 class PixelStatistics:
     """Integer sums over uint8 images [N, S, S, 3], from which mean and covariance follow.
@@ -22,25 +20,12 @@ class PixelStatistics:
 
     def add(self, images: NDArray[np.uint8]) -> None:
         """Count in uint8 images [N, S, S, 3]."""
+        from repro.data.sums import add_up  # Numba takes half a second to import
+
         self.images += len(images)
-        for start in range(0, len(images), EXACT_SUMMANDS):
-            # Bytes add up in 16 bits four times as fast as in 64.
-            self.sums += images[start : start + EXACT_SUMMANDS].sum(axis=0, dtype=np.uint16)
-        row = 3 * self.sums.shape[1]
-        totals = np.zeros((3, row), np.float64)
-        values = np.zeros(self.sums.size + 2, np.float32)
-        for image in images:
-            # R, G and B lie in turns, so a value's own product and those with its next two neighbours hold all
-            # six pairs of colours. In float32 for the speed of SIMD, and still exact: see EXACT_SUMMANDS.
-            values[:-2] = image.ravel()
-            for start in range(0, len(values) - 2, EXACT_SUMMANDS * row):
-                length = min(EXACT_SUMMANDS * row, len(values) - 2 - start)
-                block = values[start : start + length].reshape(-1, row)
-                for distance in range(3):
-                    neighbours = values[start + distance : start + distance + length].reshape(-1, row)
-                    totals[distance] += np.einsum("ij,ij->j", block, neighbours)
-        by_colour = totals.reshape(3, -1, 3).sum(axis=1).astype(np.int64).tolist()  # [distance][first colour]
-        (rr, gg, bb), (rg, gb, _), (rb, _, _) = by_colour
+        by_colour = np.zeros((3, 3), np.int64)
+        add_up(images.reshape(len(images), self.sums.size), self.sums.reshape(-1), by_colour)
+        (rr, gg, bb), (rg, gb, _), (rb, _, _) = by_colour.tolist()
         self.products += np.array([[rr, rg, rb], [rg, gg, gb], [rb, gb, bb]], np.int64)
 
     def merge(self, other: PixelStatistics) -> None:

@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repro.data.statistics import PixelStatistics
+from repro.data.sums import MOST_BLOCKS
 
 
+@settings(deadline=None)  # the first call loads the compiled loop
 @given(st.integers(0, 2**32), st.integers(1, 9), st.lists(st.integers(0, 9), max_size=3))
 def test_equal_numpy_on_all_pixels_however_the_images_are_cut(seed: int, count: int, cuts: list[int]) -> None:
     images = np.random.default_rng(seed).integers(0, 256, (count, 6, 6, 3), dtype=np.uint8)
@@ -32,3 +34,22 @@ def test_covariance_does_not_cancel_in_bright_images_that_hardly_vary() -> None:
     statistics.add(images)
     share = 1 / (200 * 64 * 64)
     assert statistics.covariance()[0, 1] == pytest.approx(share * (1 - share), rel=1e-12)
+
+
+def test_sums_do_not_overflow_in_more_bright_images_than_are_added_at_once() -> None:
+    images = np.full((MOST_BLOCKS + 3, 2, 2, 3), 255, np.uint8)  # a block each
+    images[:, 0, 0, 1] = 0
+    statistics = PixelStatistics(2)
+    statistics.add(images)
+    pixels = images.reshape(-1, 3).astype(np.int64)
+    np.testing.assert_array_equal(statistics.products, pixels.T @ pixels)
+    np.testing.assert_array_equal(statistics.sums, images.sum(axis=0, dtype=np.int64))
+
+
+def test_images_of_any_size_and_any_layout_in_memory() -> None:
+    for size in (8, 16, 17, 40, 1024):  # one block, just one, and several with a rest
+        images = np.random.default_rng(size).integers(0, 256, (5, size, size, 3), dtype=np.uint8)[:, ::-1]
+        statistics = PixelStatistics(size)
+        statistics.add(images)
+        pixels = images.reshape(-1, 3).astype(np.int64)
+        np.testing.assert_array_equal(statistics.products, pixels.T @ pixels)
