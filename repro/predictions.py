@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from repro.data.store import Split
 from repro.data.views import Views
+from repro.models.ten_views import shares_conv1, ten_views_of_conv1
 
 BATCH = 128
 EVERY = slice(None)
@@ -93,9 +94,9 @@ def member_softmaxes(
         model.eval()
     for start in range(0, len(split), BATCH)[share]:
         rows = np.arange(start, min(start + BATCH, len(split)))
-        outputs = list(_softmaxes(models, views.testing(split.images(rows), view_count), bf16))
-        by_view = torch.stack(outputs).view(-1, len(models), *outputs[0].shape)
-        yield torch.from_numpy(split.labels[rows]), by_view.mean(0).cpu()
+        images = split.images(rows)
+        outputs = [_mean_softmax(model, views, images, view_count, bf16) for model in models]
+        yield torch.from_numpy(split.labels[rows]), torch.stack(outputs).cpu()
 
 
 def _answers(labels: Tensor, probabilities: Tensor) -> Predictions:
@@ -104,8 +105,11 @@ def _answers(labels: Tensor, probabilities: Tensor) -> Predictions:
     return Predictions(*(column.numpy() for column in columns))
 
 
-def _softmaxes(models: Sequence[nn.Module], views: Iterator[Tensor], bf16: bool) -> Iterator[Tensor]:
-    for view in views:
-        with torch.autocast(view.device.type, torch.bfloat16, enabled=bf16):
-            for model in models:
-                yield model(view).float().softmax(dim=1)
+def _mean_softmax(model: nn.Module, views: Views, images: np.ndarray, view_count: int, bf16: bool) -> Tensor:
+    """The softmax outputs of uint8 [B, S, S, 3], averaged over views, [B, classes]."""
+    with torch.autocast(views.device.type, torch.bfloat16, enabled=bf16):
+        if view_count == 10 and not bf16 and shares_conv1(model, views):  # bfloat16 would round the sums once more
+            outputs = map(model.forward_above_first, ten_views_of_conv1(model, views, images))
+        else:
+            outputs = map(model, views.testing(images, view_count))
+        return torch.stack([logits.float().softmax(dim=1) for logits in outputs]).mean(0)

@@ -35,7 +35,7 @@ class Views:
         self.mean_of_patch = augmentation.mean_of_patch
         self.inputs_divided_by = augmentation.inputs_divided_by
         self.mean = torch.from_numpy(mean).to(device)
-        self.centre_mean = self._patch(self.mean, self.margin // 2, self.margin // 2)
+        self.centre_mean = self.patch(self.mean, self.margin // 2, self.margin // 2)
         self.colour = augmentation.colour
         if self.colour:
             self.colour_basis = colour_basis(covariance, self.colour).numpy()
@@ -51,20 +51,26 @@ class Views:
     def testing(self, images: np.ndarray, views: int) -> Iterator[Tensor]:
         """The centre view, or with `views` 10 the corners and the centre and their mirror images, one by one."""
         batch = torch.from_numpy(images).to(self.device)
-        middle, end = self.margin // 2, self.margin
-        places = [(middle, middle)]
-        if views == 10:
-            places += [(0, 0), (0, end), (end, 0), (end, end)]
-        for top, left in places:
-            patch = self._patch(batch, top, left).float()
-            mean = self._patch(self.mean, top, left) if self.mean_of_patch else self.centre_mean
-            yield ((patch - mean) / self.inputs_divided_by).permute(0, 3, 1, 2)
-            if views == 10:
-                mirrored_mean = mean.flip(1) if self.mean_of_patch else mean
-                yield ((patch.flip(2) - mirrored_mean) / self.inputs_divided_by).permute(0, 3, 1, 2)
+        for place in self.places(views):
+            patch = self.patch(batch, *place).float() - self.mean_at(*place)
+            yield (patch / self.inputs_divided_by).permute(0, 3, 1, 2)
 
-    def _patch(self, image: Tensor, top: int, left: int) -> Tensor:
-        return image[..., top : top + self.crop, left : left + self.crop, :]
+    def places(self, views: int) -> list[tuple[int, int, bool]]:
+        """The test views: top, left, and whether the patch there is mirrored."""
+        middle, end = self.margin // 2, self.margin
+        if views == 1:
+            return [(middle, middle, False)]
+        corners = [(0, 0), (0, end), (end, 0), (end, end)]
+        return [(*corner, mirrored) for corner in ((middle, middle), *corners) for mirrored in (False, True)]
+
+    def patch(self, image: Tensor, top: int, left: int, mirrored: bool = False) -> Tensor:
+        """The patch of [..., S, S, 3] at a place, [..., crop, crop, 3]."""
+        patch = image[..., top : top + self.crop, left : left + self.crop, :]
+        return patch.flip(-2) if mirrored else patch
+
+    def mean_at(self, top: int, left: int, mirrored: bool) -> Tensor:
+        """What is taken off the patch at a place, [crop, crop, 3]."""
+        return self.patch(self.mean, top, left, mirrored) if self.mean_of_patch else self.centre_mean
 
 
 def colour_basis(covariance: np.ndarray, colour: Colour) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -47,15 +49,20 @@ class AlexNet(nn.Module):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """[N, 3, S, S] to what the last layer sees: fc7's activations, [N, 4096] at full width (Sec. 6.1)."""
-        x = images
-        for module in list(self.children())[:-1]:
-            x = module(x.flatten(1) if isinstance(module, nn.Linear) else x)
-        return x.flatten(1)
+        return self._through(images, list(self.children())[:-1])
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, 3, S, S] to logits [N, classes]."""
-        logits: Tensor = self.get_classifier()(self.forward_features(images))
-        return logits
+        return self._through(images, list(self.children()))
+
+    def forward_above_first(self, maps: Tensor) -> Tensor:
+        """What the first layer answers, [N, kernels, H, W], to logits [N, classes]."""
+        return self._through(maps, list(self.children())[1:])
+
+    def _through(self, x: Tensor, modules: Sequence[nn.Module]) -> Tensor:
+        for module in modules:
+            x = module(x.flatten(1) if isinstance(module, nn.Linear) else x)
+        return x.flatten(1)
 
     @torch.no_grad()
     def initialise(self, initialisation: Initialisation, generator: torch.Generator | None = None) -> AlexNet:

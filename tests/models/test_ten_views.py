@@ -1,0 +1,50 @@
+"""conv1 shared among the ten test views: the same maps and answers as view by view."""
+
+import numpy as np
+import pytest
+import torch
+
+from repro.data.views import Views
+from repro.models.network import AlexNet
+from repro.models.ten_views import shares_conv1, ten_views_of_conv1
+from repro.models.towers import place
+from repro.paper.variants import VARIANTS, configure
+
+
+def made(variant: str, recipe: str, scale: str) -> tuple[AlexNet, Views, np.ndarray]:
+    configuration = configure(variant, recipe, scale, 10)
+    generator = torch.Generator().manual_seed(1)
+    model = AlexNet(configuration.network).initialise(configuration.recipe.initialisation, generator)
+    size = configuration.scale.image_size
+    random = np.random.default_rng(2)
+    mean = random.uniform(0, 255, (size, size, 3)).astype(np.float32)  # another at every place: a wrong one shows
+    augmentation = configuration.recipe.augmentation
+    views = Views(mean, np.eye(3), configuration.scale.crop_size, augmentation, torch.device("cpu"))
+    return model.eval(), views, random.integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("recipe", ["authors", "paper"])
+@pytest.mark.parametrize("scale", ["smoke", "small", "paper"])
+@torch.inference_mode()
+def test_maps_and_answers_are_those_of_the_views_one_by_one(recipe: str, scale: str) -> None:
+    model, views, images = made("alexnet", recipe, scale)
+    assert shares_conv1(model, views)
+    count = 0
+    for maps, view in zip(ten_views_of_conv1(model, views, images), views.testing(images, 10), strict=True):
+        count += 1
+        expected = next(model.children())(view)
+        torch.testing.assert_close(maps, expected, rtol=0, atol=4e-6 * expected.abs().max().item())
+        softmax = model.forward_above_first(maps).softmax(1)
+        torch.testing.assert_close(softmax, model(view).softmax(1), rtol=1e-4, atol=1e-6)
+    assert count == 10
+
+
+def test_which_nets_share() -> None:
+    for name, variant in VARIANTS.items():
+        recipe = next(iter(variant.family.recipes))
+        model, views, _ = made(name, recipe, "smoke")
+        assert shares_conv1(model, views) == (not name.startswith("cifar")), name
+    model, views, _ = made("alexnet", "authors", "smoke")
+    assert not shares_conv1(place(model, (torch.device("cpu"), torch.device("cpu"))), views)
+    views.margin = 10
+    assert not shares_conv1(model, views)
