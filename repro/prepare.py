@@ -21,7 +21,7 @@ import numpy as np
 import PIL.features
 from numpy.typing import NDArray
 
-from repro.construction import Site, construction
+from repro.construction import Site, construction, delivered
 from repro.data.pixels import UndecodableImage, decode
 from repro.data.shards import ShardNotes, ShardTask, finish, make_shard, read_notes, read_sums
 from repro.data.sources.datasets import DATASETS
@@ -113,7 +113,10 @@ def prepare(
         "limit_per_class": limit_per_class,
         "versions": _versions(),
     }
-    with construction(out, {**settings, "shard_images": SHARD_IMAGES}) as site:
+    plan = {**settings, "shard_images": SHARD_IMAGES}
+    if delivered(out, plan):
+        return open_store(out)
+    with construction(out, plan) as site:
         _check_sums(images, site, allow_partial, note)
         tasks = partial(_tasks, site, splits, size, encoding)
         _make(tasks, splits, site, workers, scheduler, allow_partial, on_progress or (lambda done, total: None), note)
