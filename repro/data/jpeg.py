@@ -90,6 +90,13 @@ def to_square_quickly(encoded: bytes, size: int) -> NDArray[np.uint8]:
         return np.asarray(resized[0].permute(1, 2, 0)[top:, left:])
 
 
+def have_checked(encoded: bytes) -> None:
+    """Have libjpeg say on standard error what is wrong with a JPEG that was decoded by Pillow, which keeps it quiet."""
+    decode, _, torch = _torch()
+    with torch.inference_mode(), suppress(RuntimeError):  # of a kind that torchvision's decoder does not know
+        decode(encoded)
+
+
 @contextmanager
 def complaints() -> Iterator[Callable[[], str]]:
     """Within it, libjpeg's warnings are caught; the function it gives answers with those since it was last asked.

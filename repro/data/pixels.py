@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from repro.data.jpeg import is_quick, to_square_quickly
+from repro.data.jpeg import have_checked, is_quick, to_square_quickly
 
 # The content decides, not the file's extension. A closed list: some of Pillow's other readers run programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -45,6 +45,8 @@ def to_square(image: bytes | NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
         except RuntimeError:  # Pillow finds the same, with a reason for people, or knows better
             pass
     picture = decode(image) if isinstance(image, bytes) else Image.fromarray(image)
+    if isinstance(image, bytes) and image.startswith(b"\xff\xd8"):
+        have_checked(image)
     # Only the square is resampled: the same pixels as resizing first and cropping then, but a picture of
     # 1×60,000 needs no 256×15,360,000 in between.
     left, right = _central_span(picture.width, picture.height, size)
