@@ -29,7 +29,7 @@ import numpy as np
 
 from repro.data.sources.folder import list_images
 from repro.data.sources.parquet import parquet_images
-from repro.data.sources.source import OnFile, Source, unheard
+from repro.data.sources.source import OnFile, Source, counted, unheard
 from repro.data.sources.tar import Archive, Block, Blocks, Member
 from repro.data.store import ClassInfo
 from repro.errors import ReproError
@@ -131,16 +131,10 @@ def _folder(path: Path | None, dataset: str) -> Path:
 
 def _checked(source: Source, year: Year) -> Source:
     """The source with whatever differs from the official numbers among its problems."""
-    notes, problems = [], list(source.problems)
     if len(source.classes) != year.classes:
-        problems.append(f"{len(source.classes):,} classes of {year.classes:,} are there")
-    for split, official in year.images.items():
-        found = len(source.splits.get(split, ()))
-        if found == official:
-            notes.append(f"{split}: {found:,} images, as published")
-        else:
-            problems.append(f"{split} has {found:,} images, the official set {official:,}")
-    return replace(source, problems=tuple(problems), notes=(*source.notes, *notes))
+        problem = f"{len(source.classes):,} classes of {year.classes:,} are there"
+        source = replace(source, problems=(*source.problems, problem))
+    return counted(source, year.images)
 
 
 def read_kit(path: Path, year: Year) -> Kit:
