@@ -257,6 +257,20 @@ def test_two_at_one_target(images: Path, tmp_path: Path) -> None:
     assert not (tmp_path / ".store.partial").exists()
 
 
+def test_two_processes_at_one_target(images: Path, tmp_path: Path) -> None:
+    first = begin(images, tmp_path / "store", 1)
+    assert first.stdout
+    assert first.stdout.readline()
+    first.send_signal(signal.SIGSTOP)  # it is at work for as long as this takes
+    with pytest.raises(ReproError, match="another `repro prepare` is at work on"):
+        prepare("folder", tmp_path / "store", source=images, size=32)
+    first.send_signal(signal.SIGCONT)
+    first.communicate()
+    assert first.returncode == 0
+    whole = prepare("folder", tmp_path / "whole", source=images, size=32)
+    assert same_files(whole.path, tmp_path / "store")
+
+
 def test_a_lock_whose_file_was_taken_away_is_no_lock(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
