@@ -192,6 +192,23 @@ def test_dozens_of_kills_at_any_moment(images: Path, tmp_path: Path) -> None:
     print(f"{KILLS} kills on the way to {stores} stores, with {sorted(found)} shards finished")
 
 
+def test_a_worker_that_is_killed_is_one_line_and_the_rest_is_kept(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repro.prepare, "POOL_IMAGES", 1)
+
+    def kill_one(done: int, total: int) -> None:
+        if 30 < done < 40:
+            worker = multiprocessing.active_children()[0]
+            worker.kill()
+            worker.join()
+
+    with pytest.raises(ReproError, match=r"a worker was killed.*try --workers 1; \d+ shards are kept"):
+        prepare("folder", tmp_path / "store", source=images, size=16, workers=2, on_progress=kill_one)
+    store = prepare("folder", tmp_path / "store", source=images, size=16, workers=1)
+    assert same_files(store.path, prepare("folder", tmp_path / "whole", source=images, size=16).path)
+
+
 def test_a_signal_says_that_the_work_is_kept(images: Path, tmp_path: Path) -> None:
     def stop(done: int, total: int) -> None:
         if done > 30:

@@ -1,8 +1,10 @@
 import io
+import os
 import shutil
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -242,6 +244,38 @@ def test_official_numbers_and_sums_are_checked_and_reported(as_published: Path, 
         with pytest.raises(ReproError, match=rf"{FILES[1]}' has the MD5 \w+, the official file 0000.*--allow-partial"):
             prepare("ilsvrc2012", tmp_path / "other", source=as_published, size=16)
         prepare("ilsvrc2012", tmp_path / "other", source=as_published, size=16, allow_partial=True)
+
+
+def test_sums_are_made_once_a_file_and_judged_every_time(
+    as_published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was allowed in one call is not in the next, and a file that was fetched again is summed up again."""
+    monkeypatch.setattr(repro.prepare, "SHARD_IMAGES", 4)
+    official = YEARS[2012].md5[FILES[0]]
+    monkeypatch.setitem(YEARS[2012].md5, FILES[0], "0" * 32)  # type: ignore[arg-type]
+    checked: list[str] = []
+
+    def note(line: str) -> None:
+        if line.startswith("checking"):
+            checked.append(line.split()[1])
+
+    def stop(done: int, total: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    def again(**options: Any) -> None:
+        prepare("ilsvrc2012", tmp_path / "store", source=as_published, size=16, on_note=note, **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        again(allow_partial=True, on_progress=stop)
+    assert checked == list(FILES)
+    with pytest.raises(ReproError, match="the official file 0000"):
+        again()
+    assert len(checked) == 3
+    monkeypatch.setitem(YEARS[2012].md5, FILES[0], official)  # type: ignore[arg-type]
+    os.utime(as_published / FILES[0])
+    again()
+    assert checked[3:] == [FILES[0]]
 
 
 @pytest.mark.parametrize("wrong", ["bytes", "images", "md5"])
