@@ -107,6 +107,10 @@ def prepare(
     splits = {
         split: _limited(images.splits[split], limit_per_class, seed) for split in SPLITS if split in images.splits
     }
+    if not splits.get("train"):
+        raise ReproError(
+            f"no training images of '{dataset}' in '{source}': name the folder that has them with --source"
+        )
     settings = {
         "dataset": dataset,
         "size": size,

@@ -327,6 +327,13 @@ def test_archives_that_contradict_each_other(archives: Path) -> None:
     assert "class n02012849 has no training images" in ilsvrc2012(archives, 0).problems
 
 
+def test_no_training_images_make_no_store(archives: Path, tmp_path: Path) -> None:
+    (archives / FILES[0]).write_bytes(tar({name: tar({}) for name in class_tars()}))
+    with pytest.raises(ReproError, match="no training images of 'ilsvrc2012'"):
+        prepare("ilsvrc2012", tmp_path / "store", source=archives, size=16, allow_partial=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["2012"]
+
+
 def test_folders_without_any_of_it(tmp_path: Path) -> None:
     refused("ILSVRC2012_img_train.tar", tmp_path)
     refused("ILSVRC2010_images_train.tar", tmp_path, ilsvrc2010)
