@@ -11,7 +11,8 @@ What the paper leaves open is decided here, once, for every data set:
 - Transparent pixels are laid on white, as a browser shows them; the colour hidden beneath is arbitrary.
 - Greyscale becomes three equal channels, 16 bits keep their upper 8, CMYK is converted by Pillow's formula,
   and of an animation the first frame counts.
-- More than about 89 million pixels (Pillow's limit against decompression bombs) are refused.
+- More than about 89 million pixels (Pillow's limit against decompression bombs) are refused, and JPEGs of so many
+  scans that they would take minutes.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from repro.data.jpeg import have_checked, is_quick, to_square_quickly
 
 # The content decides, not the file's extension. A closed list: some of Pillow's other readers run programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+MOST_PASSES = 10**10  # pixels × scans of a JPEG: some seven seconds; a small file could ask for many minutes
 
 
 class UndecodableImage(Exception):
@@ -63,6 +65,8 @@ def decode(encoded: bytes) -> Image.Image:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(io.BytesIO(encoded), formats=FORMATS) as picture:
+                if picture.format in ("JPEG", "MPO"):
+                    _check_passes(picture, encoded.count(b"\xff\xda"))
                 picture.load()
                 return _to_rgb(picture)
         except UnidentifiedImageError:
@@ -71,6 +75,11 @@ def decode(encoded: bytes) -> Image.Image:
         except Exception as error:  # damaged files make Pillow's readers raise almost any type
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UndecodableImage(reason) from error
+
+
+def _check_passes(picture: Image.Image, scans: int) -> None:
+    if scans * picture.width * picture.height > MOST_PASSES:
+        raise UndecodableImage(f"{scans} scans of {picture.width}×{picture.height} pixels: a decompression bomb")
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

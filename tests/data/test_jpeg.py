@@ -116,6 +116,19 @@ def test_what_is_not_plain_is_left_to_pillow() -> None:
     assert not is_quick(scans[:last] + 100 * scans[last:-2] + b"\xff\xd9", LIMIT)
 
 
+def test_many_scans_are_a_bomb_of_time() -> None:
+    """Each is a pass over all pixels, in a few bytes."""
+    scans = jpeg(Image.new("RGB", (3000, 3000)), progressive=True)
+    last = scans.rindex(b"\xff\xda")
+    began = time.process_time()
+    with pytest.raises(UndecodableImage, match=r"1\d\d\d scans of 3000×3000 pixels: a decompression bomb"):
+        to_square(scans[:last] + 1200 * scans[last:-2] + b"\xff\xd9", 32)
+    assert time.process_time() - began < 2
+    few = jpeg(Image.new("RGB", (30, 30), (9, 9, 9)), progressive=True)
+    last = few.rindex(b"\xff\xda")
+    assert (to_square(few[:last] + 300 * few[last:-2] + b"\xff\xd9", 32) == 9).all()  # small: no matter
+
+
 @pytest.mark.parametrize("mode", ["CMYK", "YCCK"])
 def test_cmyk_and_ycck(mode: str) -> None:
     """Four inks as Photoshop writes them, inverted, against the arithmetic of inks.
