@@ -28,6 +28,16 @@ class Site:
 
     path: Path
 
+    @classmethod
+    def of(cls, out: Path) -> Site:
+        """The site of the store that is to be at `out`."""
+        return cls(out.with_name(f".{out.name}.partial"))
+
+    @property
+    def plan(self) -> Path:
+        """The plan's file: it is written after the folders below were made, and taken away last."""
+        return self.path / "plan.json"
+
     @property
     def store(self) -> Path:
         """The store to be."""
@@ -51,21 +61,21 @@ def construction(out: Path, plan: dict[str, Any]) -> Iterator[Site]:
     Raises ReproError if `out` is not vacant or cannot be written, if another process is building it, or if another
     plan was begun there.
     """
-    site = Site(out.with_name(f".{out.name}.partial"))
+    site = Site.of(out)
     made = [parent for parent in site.path.parents if not parent.exists()]
     try:
         site.path.mkdir(parents=True, exist_ok=True)
         with _locked(site.path / "lock", out):
             try:
                 _check_vacant(out)
-                _check_plan(site, plan, out)
                 site.store.mkdir(exist_ok=True)
                 site.notes.mkdir(exist_ok=True)
+                _check_plan(site, plan, out)
                 with _told_what_is_kept(site):
                     yield site
                 site.store.rename(out)
                 atomic.sync_folder(out.parent)
-                shutil.rmtree(site.path)
+                _clear(site)
             except BaseException:
                 if not site.finished():
                     shutil.rmtree(site.path, ignore_errors=True)
@@ -77,6 +87,29 @@ def construction(out: Path, plan: dict[str, Any]) -> Iterator[Site]:
         if isinstance(error, OSError):
             raise ReproError(f"cannot write the store '{out}': {error.strerror or error}") from error
         raise
+
+
+def delivered(out: Path, plan: dict[str, Any]) -> bool:
+    """Has the store of this plan taken its place at `out`, and its site was left behind? The site is cleared then.
+
+    That is how a process leaves it that is killed at the very end. Raises ReproError if one is still at work there.
+    """
+    site = Site.of(out)
+    if _begun(site) != plan or site.store.exists() or not (out / "manifest.json").exists():
+        return False
+    with _locked(site.path / "lock", out):
+        _clear(site)
+    return True
+
+
+def _clear(site: Site) -> None:
+    """Take away what is left of a site when its store is in place; the plan last, because `delivered` asks for it."""
+    for path in sorted(site.path.iterdir(), key=lambda path: path == site.plan):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    site.path.rmdir()
 
 
 @contextmanager
@@ -114,11 +147,7 @@ def _check_vacant(out: Path) -> None:
 
 
 def _check_plan(site: Site, plan: dict[str, Any], out: Path) -> None:
-    path = site.path / "plan.json"
-    try:
-        begun = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
-        begun = None
+    begun = _begun(site)
     if begun is not None and site.finished():
         differing = [key for key in {**begun, **plan} if begun.get(key) != plan.get(key)]
         if differing:
@@ -126,4 +155,13 @@ def _check_plan(site: Site, plan: dict[str, Any], out: Path) -> None:
             raise ReproError(
                 f"'{out}' was begun as another store ({changes}): go on as it was begun, or remove '{site.path}'"
             )
-    atomic.write_json(path, plan)
+    atomic.write_json(site.plan, plan)
+
+
+def _begun(site: Site) -> dict[str, Any] | None:
+    """The plan that was begun; None if none was."""
+    try:
+        begun: dict[str, Any] = json.loads(site.plan.read_bytes())
+        return begun
+    except (OSError, ValueError):
+        return None

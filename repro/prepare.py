@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import time
@@ -21,7 +22,8 @@ import numpy as np
 import PIL.features
 from numpy.typing import NDArray
 
-from repro.construction import Site, construction
+from repro import atomic
+from repro.construction import Site, construction, delivered
 from repro.data.pixels import UndecodableImage, decode
 from repro.data.shards import ShardNotes, ShardTask, finish, make_shard, read_notes, read_sums
 from repro.data.sources.datasets import DATASETS
@@ -105,6 +107,10 @@ def prepare(
     splits = {
         split: _limited(images.splits[split], limit_per_class, seed) for split in SPLITS if split in images.splits
     }
+    if not splits.get("train"):
+        raise ReproError(
+            f"no training images of '{dataset}' in '{source}': name the folder that has them with --source"
+        )
     settings = {
         "dataset": dataset,
         "size": size,
@@ -113,7 +119,10 @@ def prepare(
         "limit_per_class": limit_per_class,
         "versions": _versions(),
     }
-    with construction(out, {**settings, "shard_images": SHARD_IMAGES}) as site:
+    plan = {**settings, "shard_images": SHARD_IMAGES}
+    if delivered(out, plan):
+        return open_store(out)
+    with construction(out, plan) as site:
         _check_sums(images, site, allow_partial, note)
         tasks = partial(_tasks, site, splits, size, encoding)
         _make(tasks, splits, site, workers, scheduler, allow_partial, on_progress or (lambda done, total: None), note)
@@ -139,22 +148,24 @@ def _report(images: Source, allow_partial: bool, note: Callable[[str], None]) ->
 
 
 def _check_sums(images: Source, site: Site, allow_partial: bool, note: Callable[[str], None]) -> None:
-    """Hold the source's files against the published checksums: once, for it takes minutes."""
-    checked = site.path / "checked"
-    if checked.exists():
-        return
+    """Hold the source's files against the published checksums. A file is summed up once, for it takes minutes."""
+    record = site.path / "sums.json"
+    sums: dict[str, str] = json.loads(record.read_bytes()) if record.exists() else {}
     for path, expected in images.md5.items():
-        note(f"checking {path.name} ({path.stat().st_size / 1e9:,.1f} GB) against its published MD5")
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        problem = f"'{path}' has the MD5 {found}, the official file {expected}"
-        if found == expected:
+        state = path.stat()
+        file = f"{path.resolve()}, {state.st_size} bytes of {state.st_mtime_ns}"  # fetched again, it is another
+        if file not in sums:
+            note(f"checking {path.name} ({state.st_size / 1e9:,.1f} GB) against its published MD5")
+            with path.open("rb") as content:
+                sums[file] = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+            atomic.write_json(record, sums)
+        problem = f"'{path}' has the MD5 {sums[file]}, the official file {expected}"
+        if sums[file] == expected:
             note(f"{path.name} is the official file")
         elif allow_partial:
             note(f"{problem}; going on with it")
         else:
             raise ReproError(f"{problem}: fetch it again, or take it as it is with --allow-partial")
-    checked.touch()
 
 
 def _tasks(site: Site, splits: dict[str, Sequence[ImageReference]], size: int, encoding: str) -> Iterator[ShardTask]:

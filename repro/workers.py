@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,10 +56,10 @@ def dask_crew(scheduler: str) -> Iterator[Crew]:
     """The workers of the Dask cluster whose scheduler is at an address such as tcp://10.0.0.1:8786.
 
     They must have this package, and see source and store under the same paths. Raises ReproError if Dask is not
-    installed, or nobody answers.
+    installed, if nobody answers, or if the scheduler is lost or the same work kills worker after worker.
     """
     try:
-        from dask.distributed import Client
+        from dask.distributed import Client, KilledWorker
     except ImportError as error:
         raise ReproError("--scheduler needs Dask: install it with pip install 'repro[dask]'") from error
     try:
@@ -73,7 +73,11 @@ def dask_crew(scheduler: str) -> Iterator[Crew]:
         workers = len(client.nthreads())
         if not workers:
             raise ReproError(f"the Dask scheduler at '{scheduler}' has no workers: start some")
-        yield Crew(client.get_executor(), workers, workers * AHEAD)
+        try:
+            yield Crew(client.get_executor(), workers, workers * AHEAD)
+        except (CancelledError, KilledWorker) as error:
+            reason = " ".join(str(error).split()) or "the connection was lost"
+            raise ReproError(f"the Dask cluster at '{scheduler}' has failed ({reason}): start it again") from error
 
 
 class _AtOnce(Executor):

@@ -80,6 +80,18 @@ def test_list(what: str) -> None:
     assert not re.search(r"\w…", done.stdout)  # nothing is cut short
 
 
+def test_each_data_set_says_what_to_get_from_where_how_large_it_is_and_what_for() -> None:
+    from repro.data.sources.datasets import DATASETS
+
+    listed = " ".join(repro("list", "datasets").stdout.split())
+    for name, dataset in DATASETS.items():
+        assert name in listed
+        assert re.search(r"https://|download|generated|yours", dataset.get)
+        assert re.search(r"\d GB|\d MB|\d TB|197 kB", dataset.download)
+        assert dataset.layout
+        assert re.search(r"Sec\.|Table|Figure|not in the paper", dataset.used_for)
+
+
 def test_the_variants_are_listed_with_the_recipes_that_they_have() -> None:
     from repro.listing import variants
     from repro.paper.variants import configure

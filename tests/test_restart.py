@@ -3,7 +3,10 @@
 import contextlib
 import fcntl
 import filecmp
+import multiprocessing
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +24,8 @@ from repro.data.shards import make_shard
 from repro.data.store import open_store
 from repro.errors import ReproError, Stopped
 from repro.prepare import prepare
+
+KILLS = 20
 
 SCRIPT = """
 import sys, time
@@ -117,6 +122,93 @@ def test_stopped_at_the_end_it_goes_on(
         assert same_files(prepare("folder", out, source=images, size=16).path, whole.path)
 
 
+@pytest.mark.parametrize("left", ["everything", "the plan"])
+def test_killed_when_the_store_is_in_its_place_only_clearing_up_is_left(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    whole = prepare("folder", tmp_path / "whole", source=images, size=16)
+    out, site = tmp_path / "killed", tmp_path / ".killed.partial"
+
+    def stop(site: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(repro.construction, "_clear", stop)
+        with pytest.raises(KeyboardInterrupt):
+            prepare("folder", out, source=images, size=16)
+    with pytest.raises(ReproError, match="is not empty"):
+        prepare("folder", out, source=images, size=24)  # another store
+    if left == "the plan":
+        shutil.rmtree(site / "notes")
+        (site / "lock").unlink()
+    monkeypatch.setattr(repro.prepare, "make_shard", None)
+    assert same_files(prepare("folder", out, source=images, size=16).path, whole.path)
+    assert not site.exists()
+    with pytest.raises(ReproError, match="is not empty"):
+        prepare("folder", out, source=images, size=16)
+
+
+def prepare_by_eights(images: Path, out: Path) -> None:
+    repro.prepare.SHARD_IMAGES = 8
+    prepare("folder", out, source=images, size=32, workers=1)
+
+
+def test_dozens_of_kills_at_any_moment(images: Path, tmp_path: Path) -> None:
+    # A server that has the program loaded and forks: each life begins within milliseconds.
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["repro.prepare"])
+    whole, out, site = tmp_path / "whole", tmp_path / "killed", tmp_path / ".killed.partial"
+
+    def live(out: Path, seconds: float | None = None) -> float:
+        """Prepare in a process, killed after so many seconds; returns those that it lived."""
+        began = time.monotonic()
+        process = processes.Process(target=prepare_by_eights, args=(images, out))
+        process.start()
+        process.join(seconds)
+        process.kill()
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
+        deaths.append(process.exitcode)
+        return time.monotonic() - began
+
+    deaths: list[int | None] = []
+    live(tmp_path / "first")  # it starts the server
+    seconds = live(whole)
+    moments, found, stores = random.Random(0), set(), 0
+    while deaths.count(-signal.SIGKILL) < KILLS or not out.exists():
+        if out.exists():
+            shutil.rmtree(out)
+        before = inodes(site)
+        live(out, moments.uniform(0, 0.6 * seconds))
+        if out.exists():
+            if site.exists():  # killed while it cleared up
+                prepare_by_eights(images, out)
+            assert same_files(whole, out)
+            stores += 1
+        else:
+            assert before.items() <= inodes(site).items()  # finished shards are not made again
+            found.add(len(inodes(site)))
+    assert len(found) >= 5
+    print(f"{KILLS} kills on the way to {stores} stores, with {sorted(found)} shards finished")
+
+
+def test_a_worker_that_is_killed_is_one_line_and_the_rest_is_kept(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repro.prepare, "POOL_IMAGES", 1)
+
+    def kill_one(done: int, total: int) -> None:
+        if 30 < done < 40:
+            worker = multiprocessing.active_children()[0]
+            worker.kill()
+            worker.join()
+
+    with pytest.raises(ReproError, match=r"a worker was killed.*try --workers 1; \d+ shards are kept"):
+        prepare("folder", tmp_path / "store", source=images, size=16, workers=2, on_progress=kill_one)
+    store = prepare("folder", tmp_path / "store", source=images, size=16, workers=1)
+    assert same_files(store.path, prepare("folder", tmp_path / "whole", source=images, size=16).path)
+
+
 def test_a_signal_says_that_the_work_is_kept(images: Path, tmp_path: Path) -> None:
     def stop(done: int, total: int) -> None:
         if done > 30:
@@ -180,6 +272,20 @@ def test_two_at_one_target(images: Path, tmp_path: Path) -> None:
     with pytest.raises(ReproError, match="is not empty"):
         prepare("folder", out, source=images, size=16)
     assert not (tmp_path / ".store.partial").exists()
+
+
+def test_two_processes_at_one_target(images: Path, tmp_path: Path) -> None:
+    first = begin(images, tmp_path / "store", 1)
+    assert first.stdout
+    assert first.stdout.readline()
+    first.send_signal(signal.SIGSTOP)  # it is at work for as long as this takes
+    with pytest.raises(ReproError, match="another `repro prepare` is at work on"):
+        prepare("folder", tmp_path / "store", source=images, size=32)
+    first.send_signal(signal.SIGCONT)
+    first.communicate()
+    assert first.returncode == 0
+    whole = prepare("folder", tmp_path / "whole", source=images, size=32)
+    assert same_files(whole.path, tmp_path / "store")
 
 
 def test_a_lock_whose_file_was_taken_away_is_no_lock(

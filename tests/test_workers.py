@@ -1,7 +1,11 @@
+import contextlib
 import os
 import subprocess
 import sys
+from concurrent.futures import CancelledError, Executor, Future
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from conftest import write_pictures
@@ -64,3 +68,43 @@ def test_a_scheduler_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.Mo
     images = write_pictures(tmp_path / "images", {"a": 3, "b": 3})
     with pytest.raises(ReproError, match=r"no Dask scheduler answers at 'tcp://127\.0\.0\.1:9' \(Timed out"):
         prepare("folder", tmp_path / "store", source=images, scheduler="tcp://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("loss", ["scheduler", "workers"])
+def test_a_cluster_that_fails_leaves_what_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str
+) -> None:
+    distributed = pytest.importorskip("dask.distributed")
+    error = (
+        CancelledError()
+        if loss == "scheduler"
+        else distributed.KilledWorker("make_shard", SimpleNamespace(address="tcp://worker"), 3)
+    )
+
+    class Failing(Executor):
+        def submit(self, function: Any, /, *arguments: Any, **named: Any) -> Future[Any]:
+            future: Future[Any] = Future()
+            if arguments[0].number < 3:
+                future.set_result(function(*arguments))
+            else:
+                future.set_exception(error)
+            return future
+
+    class Client(contextlib.nullcontext[None]):
+        def __enter__(self) -> Any:
+            return self
+
+        def nthreads(self) -> dict[str, int]:
+            return {"tcp://worker": 1}
+
+        def get_executor(self) -> Executor:
+            return Failing()
+
+    monkeypatch.setattr(distributed, "Client", lambda address, timeout: Client())
+    monkeypatch.setattr(repro.prepare, "SHARD_IMAGES", 8)
+    images = write_pictures(tmp_path / "images", {"a": 30, "b": 30}, "PNG")
+    match = r"the Dask cluster at 'tcp://127\.0\.0\.1:9' has failed \(.+\): start it again; 3 shards are kept"
+    with pytest.raises(ReproError, match=match) as raised:
+        prepare("folder", tmp_path / "store", source=images, size=16, scheduler="tcp://127.0.0.1:9")
+    assert "\n" not in str(raised.value)
+    assert len(prepare("folder", tmp_path / "store", source=images, size=16).splits["train"]) == 54

@@ -78,3 +78,13 @@ def to_square_quickly(encoded: bytes, size: int) -> NDArray[np.uint8]:
             seen, [top + size, left + size], False, tall / height, wide / width
         )
         return np.asarray(resized[0].permute(1, 2, 0)[top:, left:])
+
+
+def complaint_about(encoded: bytes) -> str:
+    """What libjpeg finds wrong with a JPEG; empty for nothing. Pillow, which decodes rarer kinds, is quiet about it."""
+    try:
+        _, _, colours, _ = simplejpeg.decode_jpeg_header(encoded)
+        simplejpeg.decode_jpeg(encoded, "CMYK" if colours in ("CMYK", "YCCK") else "RGB", strict=True)
+    except ValueError as error:
+        return " ".join(str(error).split())
+    return ""

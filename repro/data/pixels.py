@@ -11,7 +11,8 @@ What the paper leaves open is decided here, once, for every data set:
 - Transparent pixels are laid on white, as a browser shows them; the colour hidden beneath is arbitrary.
 - Greyscale becomes three equal channels, 16 bits keep their upper 8, CMYK is converted by Pillow's formula,
   and of an animation the first frame counts.
-- More than about 89 million pixels (Pillow's limit against decompression bombs) are refused.
+- More than about 89 million pixels (Pillow's limit against decompression bombs) are refused, and JPEGs of so many
+  scans that they would take minutes.
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from repro.data.jpeg import is_quick, to_square_quickly
+from repro.data.jpeg import complaint_about, is_quick, to_square_quickly
 
 # The content decides, not the file's extension. A closed list: some of Pillow's other readers run programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+MOST_PASSES = 10**10  # pixels × scans of a JPEG: some seven seconds; a small file could ask for many minutes
 
 
 class UndecodableImage(Exception):
@@ -43,15 +46,14 @@ def to_square(
     the central square cut out. Raises `UndecodableImage` for anything that Pillow cannot decode in full.
     `on_complaint` is told what libjpeg finds wrong with a JPEG that is decoded all the same.
     """
-    complaint = ""
     if isinstance(image, bytes) and is_quick(image, Image.MAX_IMAGE_PIXELS or 0):
-        try:
+        with suppress(ValueError):  # Pillow finds the same, with a reason for people, or decodes what there is
             return to_square_quickly(image, size)
-        except ValueError as error:  # Pillow finds the same, with a reason for people, or decodes what there is
-            complaint = " ".join(str(error).split())
     picture = decode(image) if isinstance(image, bytes) else Image.fromarray(image)
-    if complaint and on_complaint:
-        on_complaint(complaint)
+    if on_complaint and isinstance(image, bytes) and image.startswith(b"\xff\xd8"):
+        complaint = complaint_about(image)
+        if complaint:
+            on_complaint(complaint)
     # Only the square is resampled: the same pixels as resizing first and cropping then, but a picture of
     # 1×60,000 needs no 256×15,360,000 in between.
     left, right = _central_span(picture.width, picture.height, size)
@@ -68,6 +70,8 @@ def decode(encoded: bytes) -> Image.Image:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(io.BytesIO(encoded), formats=FORMATS) as picture:
+                if picture.format in ("JPEG", "MPO"):
+                    _check_passes(picture, encoded.count(b"\xff\xda"))
                 picture.load()
                 return _to_rgb(picture)
         except UnidentifiedImageError:
@@ -76,6 +80,11 @@ def decode(encoded: bytes) -> Image.Image:
         except Exception as error:  # damaged files make Pillow's readers raise almost any type
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UndecodableImage(reason) from error
+
+
+def _check_passes(picture: Image.Image, scans: int) -> None:
+    if scans * picture.width * picture.height > MOST_PASSES:
+        raise UndecodableImage(f"{scans} scans of {picture.width}×{picture.height} pixels: a decompression bomb")
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

@@ -42,12 +42,12 @@ def class_tars(images: int = 3) -> dict[str, bytes]:
     }
 
 
-def meta(year: int) -> bytes:
-    """meta.mat of a development kit."""
+def meta(year: int, classes: dict[int, tuple[str, str]] = CLASSES) -> bytes:
+    """meta.mat of a development kit, of these classes by their numbers."""
     key = f"ILSVRC{year}_ID"
     fields = [key, "WNID", "words", "gloss", "num_children", "children", "wordnet_height", "num_train_images"]
-    synsets = np.zeros((len(CLASSES) + len(ABOVE), 1), [(field, object) for field in fields])
-    for row, (number, (id, words)) in enumerate({**CLASSES, **ABOVE}.items()):
+    synsets = np.zeros((len(classes) + len(ABOVE), 1), [(field, object) for field in fields])
+    for row, (number, (id, words)) in enumerate([*classes.items(), *ABOVE.items()]):
         children = [1.0, 2.0, 3.0, 4.0] if number in ABOVE else []
         synsets[row, 0] = (float(number), id, words, "a gloss", float(len(children)), children, 1.0, 3.0)
     content = io.BytesIO()
@@ -55,16 +55,16 @@ def meta(year: int) -> bytes:
     return content.getvalue()
 
 
-def kit(year: int, validation: list[int]) -> bytes:
-    """A development kit, gzipped."""
+def kit(year: int, validation: list[int], **changes: bytes) -> bytes:
+    """A development kit, gzipped; `meta` or `truth` may be other bytes."""
     root = {2012: "ILSVRC2012_devkit_t12", 2010: "devkit-1.0"}[year]
     truth = "".join(f"{number}\n" for number in validation).encode()
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w:gz") as archive:
         for name, data in {
             "readme.txt": b"This is the documentation",
-            "data/meta.mat": meta(year),
-            f"data/ILSVRC{year}_validation_ground_truth.txt": truth,
+            "data/meta.mat": changes.get("meta", meta(year)),
+            f"data/ILSVRC{year}_validation_ground_truth.txt": changes.get("truth", truth),
         }.items():
             info = tarfile.TarInfo(f"{root}/{name}")
             info.size = len(data)

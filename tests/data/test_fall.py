@@ -69,6 +69,13 @@ def test_a_list_of_synsets_says_classes_and_order(whole: Path, tmp_path: Path) -
     assert set(store.splits["train"].labels) == {0, 1}
 
 
+def test_a_list_of_synsets_that_none_of_the_tars_is_of(whole: Path, tmp_path: Path) -> None:
+    (tmp_path / "synsets.txt").write_text("n00000001\nn00000002\n")
+    with pytest.raises(ReproError, match=r"no training images of 'fall2011' in '.*whole\.tar'"):
+        prepare("fall2011", tmp_path / "store", source=whole, size=16, allow_partial=True)
+    assert not list(tmp_path.glob("*store*"))
+
+
 @pytest.mark.parametrize(
     ("content", "match"),
     [

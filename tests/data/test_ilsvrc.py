@@ -1,13 +1,18 @@
+import io
+import os
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torchvision.datasets.imagenet as official_parser
-from official import CLASSES, TEST, VALIDATION, class_tars, kit, md5, tar, write_ilsvrc2010, write_ilsvrc2012
+from official import CLASSES, TEST, VALIDATION, class_tars, kit, md5, meta, tar, write_ilsvrc2010, write_ilsvrc2012
 
 import repro.data.sources.ilsvrc as ilsvrc
+import repro.prepare
 from repro.data.pixels import to_square
 from repro.data.sources.ilsvrc import YEARS, ilsvrc2010, ilsvrc2012
 from repro.data.sources.source import Source
@@ -100,6 +105,101 @@ def test_2010_patches_replace_images(tmp_path: Path) -> None:
     assert contents["n01440764_0.JPEG"] not in (b"patched", b"too")
 
 
+def test_2010_in_class_folders_makes_the_same_store(tmp_path: Path) -> None:
+    archives, folders = write_ilsvrc2010(tmp_path / "2010"), tmp_path / "folders"
+    source = ilsvrc2010(archives, 0)
+    for split in ("train", "val", "test"):
+        for reference in source.splits[split]:
+            (folders / reference.name).parent.mkdir(parents=True, exist_ok=True)
+            (folders / reference.name).write_bytes(reference.read())
+    refused("cannot read the development kit", folders, ilsvrc2010)
+    shutil.copy(archives / YEARS[2010].kit, folders)
+    stores = [
+        prepare("ilsvrc2010", tmp_path / f"store{number}", source=path, size=16, allow_partial=True)
+        for number, path in enumerate((archives, folders))
+    ]
+    assert stores[0].fingerprint == stores[1].fingerprint
+    assert [info.id for info in stores[1].classes] == [id for id, _ in CLASSES.values()]
+    (folders / "train/n00000001").mkdir()
+    shutil.copy(folders / source.splits["train"][0].name, folders / "train/n00000001")
+    refused("class 'n00000001' is not in the development kit", folders, ilsvrc2010)
+
+
+def test_2010_test_truth_that_is_short_or_missing(tmp_path: Path) -> None:
+    truth = write_ilsvrc2010(tmp_path) / "ILSVRC2010_test_ground_truth.txt"
+    truth.write_text("".join(f"{number}\n" for number in TEST[:3]))
+    refused(
+        r"ILSVRC2010_test_ground_truth\.txt' ends at line 3, before 'test/ILSVRC2010_test_0000000", tmp_path, ilsvrc2010
+    )
+    truth.write_text("1\ntwo\n")
+    refused("has a line that is no number", tmp_path, ilsvrc2010)
+    truth.unlink()
+    source = ilsvrc2010(tmp_path, 0)
+    assert any("cannot read" in problem and truth.name in problem for problem in source.problems)
+    assert "test has 0 images, the official set 150,000" in source.problems
+
+
+def test_2012_without_its_kit_has_train_alone(archives: Path) -> None:
+    (archives / FILES[2]).unlink()
+    source = ilsvrc2012(archives, 0)
+    assert list(source.splits) == ["train"]
+    assert [info.id for info in source.classes] == sorted(id for id, _ in CLASSES.values())
+    assert any(f"{FILES[2]}' is missing" in problem for problem in source.problems)
+
+
+def test_kits_that_cannot_be_used(archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    twice = {**CLASSES, 4: (CLASSES[1][0], "a second kit fox")}
+    for changes, match in [
+        ({"meta": meta(2012, twice)}, f"two classes with the id '{CLASSES[1][0]}'"),
+        ({"meta": meta(2012, {**CLASSES, 4: ("../../x", "no id")})}, r"'\.\./\.\./x' is no WordNet id"),
+        ({"meta": meta(2012, {1: CLASSES[1], 3: CLASSES[3]})}, "not numbered from 1 without a gap"),
+        ({"meta": b"MATLAB 5.0 MAT-file" + bytes(200)}, r"cannot read meta\.mat"),
+        ({"meta": b""}, r"has no data/meta\.mat"),
+        ({"truth": b"1\n2\nx\n"}, "has a line that is no number"),
+    ]:
+        (archives / FILES[2]).write_bytes(kit(2012, VALIDATION, **changes))
+        refused(match, archives)
+    monkeypatch.setattr(ilsvrc, "KIT_BYTES", 100)
+    (archives / FILES[2]).write_bytes(kit(2012, VALIDATION))
+    refused("inflates to more than a development kit holds", archives)
+
+
+def test_a_kit_s_links_and_climbing_names_are_neither_followed_nor_written(archives: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("1\n" * len(VALIDATION))
+    with tarfile.open(archives / FILES[2], "w:gz") as archive:
+        for name, kind in [
+            ("ILSVRC2012_devkit_t12/data/meta.mat", tarfile.REGTYPE),
+            ("ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt", tarfile.SYMTYPE),
+            ("../../escaped", tarfile.REGTYPE),
+        ]:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname, content = kind, str(tmp_path / "secret"), meta(2012)
+            info.size = len(content) if kind == tarfile.REGTYPE else 0
+            archive.addfile(info, io.BytesIO(content))
+    before = sorted(tmp_path.rglob("*"))
+    refused("has no data/ILSVRC2012_validation_ground_truth.txt", archives)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_kaggle_s_solution_that_is_short_or_missing(archives: Path, tmp_path: Path) -> None:
+    images, solution = tmp_path / "Data/CLS-LOC", tmp_path / "LOC_val_solution.csv"  # one folder less is fine too
+    source = ilsvrc2012(archives, 0)
+    for split in ("train", "val"):
+        for reference in source.splits[split]:
+            path = images / (reference.name if split == "train" else f"val/{Path(reference.name).name}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(reference.read())
+    assert any("LOC_val_solution.csv" in problem for problem in ilsvrc2012(tmp_path, 0).problems)
+    assert list(ilsvrc2012(tmp_path, 0).splits) == ["train"]
+    rows = [f"{Path(r.name).stem},{source.classes[r.label].id} 1 2 3 4 " for r in source.splits["val"]]
+    solution.write_text("\n".join(["ImageId,PredictionString", *rows]))
+    assert listing(ilsvrc2012(tmp_path, 0), "val") == listing(source, "val")
+    solution.write_text("\n".join(["ImageId,PredictionString", *rows[1:]]))
+    refused(f"has no line for '{Path(source.splits['val'][0].name).name}'", tmp_path)
+    solution.write_text("\n".join([*rows[1:], f"{rows[0].split(',')[0]},n00000001 1 2 3 4"]))
+    refused("the class 'n00000001', which is not in train", tmp_path)
+
+
 def test_every_layout_of_2012_makes_the_same_store(archives: Path, tmp_path: Path) -> None:
     source = ilsvrc2012(archives, 0)
     folders = tmp_path / "folders"
@@ -146,6 +246,50 @@ def test_official_numbers_and_sums_are_checked_and_reported(as_published: Path, 
         prepare("ilsvrc2012", tmp_path / "other", source=as_published, size=16, allow_partial=True)
 
 
+def test_sums_are_made_once_a_file_and_judged_every_time(
+    as_published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was allowed in one call is not in the next, and a file that was fetched again is summed up again."""
+    monkeypatch.setattr(repro.prepare, "SHARD_IMAGES", 4)
+    official = YEARS[2012].md5[FILES[0]]
+    monkeypatch.setitem(YEARS[2012].md5, FILES[0], "0" * 32)  # type: ignore[arg-type]
+    checked: list[str] = []
+
+    def note(line: str) -> None:
+        if line.startswith("checking"):
+            checked.append(line.split()[1])
+
+    def stop(done: int, total: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    def again(**options: Any) -> None:
+        prepare("ilsvrc2012", tmp_path / "store", source=as_published, size=16, on_note=note, **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        again(allow_partial=True, on_progress=stop)
+    assert checked == list(FILES)
+    with pytest.raises(ReproError, match="the official file 0000"):
+        again()
+    assert len(checked) == 3
+    monkeypatch.setitem(YEARS[2012].md5, FILES[0], official)  # type: ignore[arg-type]
+    os.utime(as_published / FILES[0])
+    again()
+    assert checked[3:] == [FILES[0]]
+
+
+@pytest.mark.parametrize("wrong", ["bytes", "images", "md5"])
+def test_what_is_known_is_checked_before_the_work(
+    as_published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    numbers = {"bytes": {FILES[1]: 5}, "images": {"train": 13, "val": 8}, "md5": {FILES[0]: "0" * 32}}
+    monkeypatch.setitem(YEARS, 2012, replace(YEARS[2012], **{wrong: numbers[wrong]}))
+    monkeypatch.setattr(repro.prepare, "make_shard", None)  # it is not come to
+    with pytest.raises(ReproError, match=r"official.*--allow-partial"):
+        prepare("ilsvrc2012", tmp_path / "store", source=as_published, size=16)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2012"]
+
+
 def test_what_is_missing_is_named_and_left_out_only_if_allowed(as_published: Path, tmp_path: Path) -> None:
     (as_published / FILES[1]).unlink()
     with pytest.raises(
@@ -181,6 +325,13 @@ def test_archives_that_contradict_each_other(archives: Path) -> None:
     tars["n02012849.tar"] = tar({})
     (archives / FILES[0]).write_bytes(tar(tars))
     assert "class n02012849 has no training images" in ilsvrc2012(archives, 0).problems
+
+
+def test_no_training_images_make_no_store(archives: Path, tmp_path: Path) -> None:
+    (archives / FILES[0]).write_bytes(tar({name: tar({}) for name in class_tars()}))
+    with pytest.raises(ReproError, match="no training images of 'ilsvrc2012'"):
+        prepare("ilsvrc2012", tmp_path / "store", source=archives, size=16, allow_partial=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["2012"]
 
 
 def test_folders_without_any_of_it(tmp_path: Path) -> None:

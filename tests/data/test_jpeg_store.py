@@ -89,7 +89,7 @@ def test_photographs_as_jpeg(real_images: Callable[[str], Path], tmp_path: Path)
 
 
 def test_a_store_of_fifteen_million_images_opens_in_a_second(tmp_path: Path) -> None:
-    """Shards without contents: what is read at opening is the manifest, and the length of each file."""
+    """Sparse shards: what is read at opening is the manifest and the length of each file, and then an image's bytes."""
     images, size, per_shard = 15_000_000, 256, 512
     record = {"bytes": 128 + per_shard * size * size * 3, "sha256": "0" * 64}
     (tmp_path / "train").mkdir()
@@ -119,6 +119,10 @@ def test_a_store_of_fifteen_million_images_opens_in_a_second(tmp_path: Path) -> 
             "mean": {"file": "mean.npy", "bytes": (tmp_path / "mean.npy").stat().st_size, "sha256": ""},
             "mean_rgb": [0, 0, 0], "covariance": [[0] * 3] * 3,
         },
+        "rejected": [
+            {"split": "train", "name": f"train/n{number:08}/n{number:08}_{number}.JPEG", "reason": "empty file"}
+            for number in range(images // 1000)
+        ],
     }  # fmt: skip
     (tmp_path / "manifest.json").write_text(json.dumps(manifest, indent=1))
     times = []
@@ -126,6 +130,15 @@ def test_a_store_of_fifteen_million_images_opens_in_a_second(tmp_path: Path) -> 
         began = time.process_time()
         store = open_store(tmp_path)
         times.append(time.process_time() - began)
-    assert len(store.splits["train"]) > 14_999_000
-    assert store.splits["train"].images(np.array([14_000_000])).max() == 0
     assert min(times) < 1
+    train = store.splits["train"]
+    assert len(train) == count > 14_999_000
+    for place in (0, 511, 512, 14_000_000, count - 1):
+        with (tmp_path / shards[place // per_shard]["file"]).open("r+b") as target:
+            target.seek(128 + place % per_shard * size * size * 3)
+            target.write(np.full(size * size * 3, 9, np.uint8).data)
+        began = time.process_time()
+        (image,) = train.images(np.array([place]))
+        assert time.process_time() - began < 0.1
+        assert (image == 9).all()
+    assert len(train._maps) == 4  # of 29,296 shards, those that were asked for

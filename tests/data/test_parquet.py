@@ -1,5 +1,6 @@
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from repro.prepare import prepare
 IDS = ["n01440764", "n02012849", "n03126707"]
 
 
-def write_hub(root: Path, train_name: str = "{id}_{k}_{id}.JPEG") -> Path:
+def write_hub(root: Path, train_name: str = "{id}_{k}_{id}.JPEG", labels: Sequence[int] = (0, 1, 2)) -> Path:
     """Shards as the hub serves imagenet-1k: groups of rows, names of the classes in the schema."""
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")
@@ -29,12 +30,12 @@ def write_hub(root: Path, train_name: str = "{id}_{k}_{id}.JPEG") -> Path:
         ("validation", 1, "ILSVRC2012_val_{k:08}_{id}.JPEG"),
     ]:
         for shard in range(shards):
-            labels = random.integers(0, 3, 10).tolist()
+            drawn = random.choice(labels, 10).tolist()
             images = [
                 {"bytes": picture(100 * shard + k), "path": name.format(id=IDS[label], k=100 * shard + k)}
-                for k, label in enumerate(labels)
+                for k, label in enumerate(drawn)
             ]
-            table = pa.Table.from_pydict({"image": images, "label": labels}, schema)
+            table = pa.Table.from_pydict({"image": images, "label": drawn}, schema)
             pq.write_table(table, root / f"data/{split}-{shard:05}-of-{shards:05}.parquet", row_group_size=4)
     test = pa.Table.from_pydict({"image": [{"bytes": b"", "path": ""}], "label": [-1]}, schema)
     pq.write_table(test, root / "data/test-00000-of-00001.parquet")
@@ -67,6 +68,19 @@ def test_a_missing_or_damaged_shard_is_named(tmp_path: Path) -> None:
         shard.write_bytes(content)
         with pytest.raises(ReproError, match=r"train-00001-of-00002\.parquet' is not a parquet file"):
             ilsvrc2012(root, 0)
+
+
+def test_labels_and_splits_that_do_not_fit_together(tmp_path: Path) -> None:
+    root = write_hub(tmp_path / "hub", "{k}_n01440764.JPEG")  # every label has one name
+    with pytest.raises(ReproError, match=r"gives '.*n0\d+\.JPEG' the label \d, which is that of"):
+        ilsvrc2012(root, 0)
+    root = write_hub(tmp_path / "other")
+    for path in (root / "data").glob("validation-*"):
+        path.unlink()
+    assert any("has no validation-*.parquet" in problem for problem in ilsvrc2012(root, 0).problems)
+    one_class = write_hub(tmp_path / "one", labels=[2])
+    with pytest.raises(ReproError, match="are not 0 to 0, one for each class"):
+        ilsvrc2012(one_class, 0)
 
 
 def test_a_name_that_repeats_is_refused_as_in_an_archive(tmp_path: Path) -> None:

@@ -122,6 +122,9 @@ def test_cifar10_batches(tmp_path: Path, protocol: int) -> None:
     for path in (tmp_path, batches):
         source = cifar10(path, 0)
         assert {split: len(references) for split, references in source.splits.items()} == {"train": 15, "test": 3}
+        assert source.problems == (
+            "train has 15 images, the official set 50,000", "test has 3 images, the official set 10,000"
+        )  # fmt: skip
         assert source.classes[9].name == "class9"
         assert len({reference.name for reference in source.splits["train"]}) == 15
         reference = source.splits["train"][4]
@@ -271,6 +274,7 @@ def test_real_cifar10(real_images: Callable[[str], Path]) -> None:
     assert np.bincount([reference.label for reference in source.splits["train"]]).tolist() == [5000] * 10
     assert np.bincount([reference.label for reference in source.splits["test"]]).tolist() == [1000] * 10
     assert source.classes[0].name == "airplane"
+    assert (source.problems, source.notes[0]) == ((), "train: 50,000 images, as published")
 
 
 def test_nothing_is_read_while_listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 import tracemalloc
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +13,7 @@ from conftest import write_pictures
 
 import repro.prepare
 from repro.data.pixels import to_square
-from repro.data.store import Store, open_store, write_names
+from repro.data.store import Store, fingerprint, open_store, write_array, write_names
 from repro.errors import ReproError
 from repro.prepare import prepare
 from repro.verify import verify_store
@@ -158,6 +160,31 @@ def test_verify_traces_a_flipped_bit_to_its_file(copy: Path, file: str) -> None:
     problems = verify_store(copy)
     assert len(problems) == 1
     assert file in problems[0]
+
+
+def test_verify_as_typed(store: Store, copy: Path) -> None:
+    def verify() -> tuple[int, str]:
+        """Exit code and last line."""
+        done = subprocess.run([sys.executable, "-m", "repro", "verify", copy], capture_output=True, text=True)
+        return done.returncode, (done.stdout if done.returncode == 0 else done.stderr).splitlines()[-1]
+
+    assert verify() == (0, f"{copy}: nothing is damaged")
+    flipped = bytearray((copy / "train/00003.npy").read_bytes())
+    flipped[len(flipped) // 2] ^= 4
+    (copy / "train/00003.npy").write_bytes(flipped)
+    code, line = verify()
+    assert code == 3
+    assert line.startswith(f"repro: '{copy}' is damaged: shard train/00003.npy: its SHA-256 is ")
+
+
+def test_verify_finds_a_label_that_no_class_has(copy: Path) -> None:
+    """Labels that were hashed as they are: the hash is right, the number is not."""
+    manifest = json.loads((copy / "manifest.json").read_text())
+    labels = np.load(copy / "train/labels.npy")
+    labels[3] = 2
+    manifest["splits"]["train"]["labels"] = asdict(write_array(copy, "train/labels.npy", labels))
+    (copy / "manifest.json").write_text(json.dumps({**manifest, "fingerprint": fingerprint(manifest)}))
+    assert verify_store(copy) == ["train: a label is outside 0…1"]
 
 
 def test_verify_recomputes_what_the_manifest_states(copy: Path) -> None:

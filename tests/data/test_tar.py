@@ -13,6 +13,8 @@ from official import class_tars, tar
 from repro.data.sources.tar import Archive, Block, Blocks, Member
 from repro.errors import ReproError
 
+MUTATED = 500  # archives: two seconds
+
 
 def members(path: Path) -> list[Member]:
     return list(Archive.file(path).members())
@@ -85,11 +87,17 @@ def test_an_outer_or_inner_tar_cut_anywhere_is_named_with_its_byte(tmp_path: Pat
     whole = tar({"a.bin": b"x" * 2000, "b.bin": b"y" * 100})
     end = len(whole.rstrip(b"\0"))
     for length in [*range(0, end, 97), end, 3584 + 512]:
-        refused(r"byte [\d,]+: ", path, whole[:length])
+        named = "" if length < 512 else r".*member '[ab]\.bin'"
+        refused(rf"byte [\d,]+: {named}.*cut short", path, whole[:length])
     refused(r"byte 0: member 'a.bin' has 2000 bytes, 488 are left", path, whole[:1000])
     inner = tar({"n01440764_0.JPEG": b"x" * 2000})
     for length in range(0, 2400, 101):
-        refused(r"in its member 'n01440764.tar', byte [\d,]+: ", path, tar({"n01440764.tar": inner[:length]}))
+        named = "" if length < 512 else ".*member 'n01440764_0.JPEG'"
+        refused(
+            rf"in its member 'n01440764.tar', byte [\d,]+: {named}.*cut short",
+            path,
+            tar({"n01440764.tar": inner[:length]}),
+        )
 
 
 @pytest.mark.parametrize(
@@ -172,8 +180,7 @@ def mutated(random: np.random.Generator, whole: bytes) -> bytes:
     return bytes(content[: int(random.integers(1, len(content) + 1))] if random.random() < 0.1 else content)
 
 
-@pytest.mark.parametrize("count", [60, pytest.param(600, marks=pytest.mark.fuzz)])
-def test_mutated_tars_are_refused_or_hold_what_they_held(tmp_path: Path, count: int) -> None:
+def test_mutated_tars_are_refused_or_hold_what_they_held(tmp_path: Path) -> None:
     """Seeded. Headers carry a checksum, so a change is found, or it lies in the bytes of an image or in padding."""
     whole = tar(class_tars(2))
     path = tmp_path / "mutated.tar"
@@ -188,7 +195,7 @@ def test_mutated_tars_are_refused_or_hold_what_they_held(tmp_path: Path, count: 
 
     intact = {(name, size): whole[offset : offset + size] for name, offset, size in read(whole)}
     refusals = 0
-    for seed in range(count):
+    for seed in range(MUTATED):
         content = mutated(np.random.default_rng(seed), whole)
         found = None
         with contextlib.suppress(ReproError):
@@ -199,7 +206,7 @@ def test_mutated_tars_are_refused_or_hold_what_they_held(tmp_path: Path, count: 
         assert {(name, size) for name, _, size in found} <= intact.keys()
         if len(content) == len(whole):  # nothing moved: no image is lost, and none is another's
             assert len(found) == len(intact)
-    assert refusals > count / 2
+    assert refusals > MUTATED / 2
     assert os.listdir(tmp_path) == ["mutated.tar"]
 
 

@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repro.data.sources.folder import list_images
-from repro.data.sources.source import ImageReference, OnFile, Source, unheard
+from repro.data.sources.source import ImageReference, OnFile, Source, counted, unheard
 from repro.data.store import ClassInfo
 from repro.errors import ReproError
 
+IMAGES = {"train": 50_000, "test": 10_000}
 FOLDER = "cifar-10-batches-py"
 BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
 
@@ -44,14 +45,15 @@ class CifarReference:
 def cifar10(path: Path | None, seed: int, on_file: OnFile = unheard) -> Source:
     """List CIFAR-10 in its canonical batches or as `train/` and `test/` folders of classes.
 
-    Without a path it is downloaded through torchvision into the user's cache, once. Raises ReproError.
+    Without a path it is downloaded through torchvision into the user's cache, once. Raises ReproError; if there are
+    more or fewer images than there should be, that is among the problems.
     """
     path = download() if path is None else path
     if not path.is_dir():
         raise ReproError(f"no such folder: '{path}'")
     batches = path / FOLDER if (path / FOLDER).is_dir() else path
     if not (batches / "batches.meta").exists() and (path / "train").is_dir():
-        return list_images(path, on_file=on_file)
+        return counted(list_images(path, on_file=on_file), IMAGES)
 
     classes = tuple(ClassInfo(name, name) for name in _class_names(batches / "batches.meta"))
     splits: dict[str, list[ImageReference]] = {split: [] for split in BATCHES}
@@ -64,7 +66,7 @@ def cifar10(path: Path | None, seed: int, on_file: OnFile = unheard) -> Source:
                 CifarReference(str(batches / file), row, f"{file}/{row:05}-{name}", label)
                 for row, (label, name) in enumerate(zip(batch["labels"], batch["filenames"], strict=True))
             ]
-    return Source(classes, {**splits})
+    return counted(Source(classes, {**splits}), IMAGES)
 
 
 def download() -> Path:

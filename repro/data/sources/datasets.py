@@ -32,7 +32,8 @@ DATASETS: dict[str, Dataset] = {
     "ilsvrc2010": Dataset(
         description="ILSVRC-2010: 1,261,406 training, 50,000 val and 150,000 test images in 1000 classes",
         get="https://image-net.org/challenges/LSVRC/2010/, after registration",
-        download="three archives of images; prepared raw, 287 GB",
+        # 115 kB an image, as in 2012: the archives' own sizes could not be confirmed.
+        download="about 170 GB, if its images are as large as those of 2012; prepared raw, 287 GB",
         layout="ILSVRC2010_images_{train,val,test}.tar, ILSVRC2010_devkit-1.0.tar.gz, "
         "ILSVRC2010_test_ground_truth.txt, and patch_images.tar if you have it; or train/WNID, val/WNID, test/WNID "
         "and the kit",

@@ -29,7 +29,7 @@ import numpy as np
 
 from repro.data.sources.folder import list_images
 from repro.data.sources.parquet import parquet_images
-from repro.data.sources.source import OnFile, Source, unheard
+from repro.data.sources.source import OnFile, Source, counted, unheard
 from repro.data.sources.tar import Archive, Block, Blocks, Member
 from repro.data.store import ClassInfo
 from repro.errors import ReproError
@@ -61,6 +61,7 @@ YEARS = {
             "test": "ILSVRC2010_images_test.tar",
         },
         images={"train": 1_261_406, "val": 50_000, "test": 150_000},
+        # No two public places were found that state the archives' sizes or sums.
         bytes={},
         md5={},
     ),
@@ -69,6 +70,8 @@ YEARS = {
         kit="ILSVRC2012_devkit_t12.tar.gz",
         archives={"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"},
         images={"train": 1_281_167, "val": 50_000},
+        # MD5: the download page of image-net.org, as many quote it, and torchvision.datasets.imagenet.ARCHIVE_META.
+        # Sizes: what the site's server announces, and listings of downloads, as in jkjung-avt's keras_imagenet.
         bytes={"ILSVRC2012_img_train.tar": 147_897_477_120, "ILSVRC2012_img_val.tar": 6_744_924_160},
         md5={
             "ILSVRC2012_img_train.tar": "1d675b47d978889d74fa0da5fadfb00e",
@@ -131,16 +134,10 @@ def _folder(path: Path | None, dataset: str) -> Path:
 
 def _checked(source: Source, year: Year) -> Source:
     """The source with whatever differs from the official numbers among its problems."""
-    notes, problems = [], list(source.problems)
     if len(source.classes) != year.classes:
-        problems.append(f"{len(source.classes):,} classes of {year.classes:,} are there")
-    for split, official in year.images.items():
-        found = len(source.splits.get(split, ()))
-        if found == official:
-            notes.append(f"{split}: {found:,} images, as published")
-        else:
-            problems.append(f"{split} has {found:,} images, the official set {official:,}")
-    return replace(source, problems=tuple(problems), notes=(*source.notes, *notes))
+        problem = f"{len(source.classes):,} classes of {year.classes:,} are there"
+        source = replace(source, problems=(*source.problems, problem))
+    return counted(source, year.images)
 
 
 def read_kit(path: Path, year: Year) -> Kit:
@@ -330,7 +327,8 @@ def _from_kaggle(path: Path, images: Path, on_file: OnFile) -> Source:
     for name in names:
         id = truth.get(name.removesuffix(".JPEG"), "")
         if id not in labels:
-            raise ReproError(f"'{solution}' gives '{name}' the class '{id}', which is not in train: fetch it again")
+            said = f"gives '{name}' the class '{id}', which is not in train" if id else f"has no line for '{name}'"
+            raise ReproError(f"'{solution}' {said}: fetch it again")
         val.append(RenamedReference(str(images / "val" / name), f"val/{id}/{name}", labels[id]))
     val.sort(key=lambda reference: (reference.label, reference.name))
     classes = _with_names(source.classes, _known_names(path, YEARS[2012]))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from repro.data.sources.folder import WNID_NAMES, list_images
-from repro.data.sources.source import OnFile, Source, unheard
+from repro.data.sources.source import OnFile, Source, counted, unheard
 from repro.data.sources.tar import Archive, Block, Blocks, Member
 from repro.data.store import ClassInfo
 from repro.errors import ReproError
@@ -24,14 +24,11 @@ def imagenette(path: Path | None, seed: int, on_file: OnFile = unheard) -> Sourc
     else:
         inner = next((path / name for name in FOLDERS if (path / name).is_dir()), path)
         source = list_images(inner, ("train", "val"), on_file)
-    problems = [
-        f"{split} has {len(source.splits.get(split, ())):,} images, the official set {official:,}"
-        for split, official in IMAGES.items()
-        if len(source.splits.get(split, ())) != official
-    ]
+    source = counted(source, IMAGES)
     if {info.id for info in source.classes} != WNID_NAMES.keys():
-        problems.append(f"its {len(source.classes)} classes are not the ten of Imagenette")
-    return replace(source, problems=tuple(problems))
+        problem = f"its {len(source.classes)} classes are not the ten of Imagenette"
+        source = replace(source, problems=(*source.problems, problem))
+    return source
 
 
 def download() -> Path:

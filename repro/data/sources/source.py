@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -48,6 +48,18 @@ class Source:
 
 def unheard() -> None:
     """The `OnFile` of those who do not care."""
+
+
+def counted(source: Source, official: Mapping[str, int]) -> Source:
+    """The source with its number of images in each split held against the `official` one: a note, or a problem."""
+    notes, problems = list(source.notes), list(source.problems)
+    for split, images in official.items():
+        found = len(source.splits.get(split, ()))
+        if found == images:
+            notes.append(f"{split}: {found:,} images, as published")
+        else:
+            problems.append(f"{split} has {found:,} images, the official set {images:,}")
+    return replace(source, problems=tuple(problems), notes=tuple(notes))
 
 
 def choose(named: Iterable[tuple[str, Chosen]], count: int, seed: int) -> list[Chosen]:

@@ -71,12 +71,13 @@ class Archive:
         at = self.start
         seen: set[str] = set()
         extended: dict[str, str] = {}  # what an extended header says of the next member
+        after = ""  # the member before, for messages
         while True:
-            block = self._read(file, at, BLOCK, "a header")
+            block = self._read(file, at, BLOCK, f"a header should follow{after}")
             if block == bytes(BLOCK):
                 if extended:
                     raise self._error(at, "the archive ends after an extended header")
-                self._check_end(file, at)
+                self._check_end(file, at, after)
                 return
             try:
                 info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
@@ -96,7 +97,7 @@ class Archive:
             if info.type in (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE):
                 if size > LONGEST_HEADER:
                     raise self._error(at, f"an extended header of {size} bytes")
-                extended = self._extended(at, info.type, self._read(file, data, size, "an extended header"))
+                extended = self._extended(at, info.type, self._read(file, data, size, "its contents should follow"))
             elif info.type == tarfile.DIRTYPE:
                 if name not in (".", "./"):
                     self._check_name(at, name)
@@ -112,7 +113,7 @@ class Archive:
             else:
                 kind = KINDS.get(info.type, f"of unknown kind {info.type!r}")
                 raise self._error(at, f"member '{_shown(name)}' is {kind}; only regular files are read")
-            at = following
+            at, after = following, f" member '{_shown(name)}'"
 
     def _extended(self, at: int, kind: bytes, content: bytes) -> dict[str, str]:
         try:
@@ -139,10 +140,10 @@ class Archive:
         if name.startswith("/") or any(part in ("", ".", "..") for part in parts) or not name.isprintable():
             raise self._error(at, f"member '{_shown(name)}' has an unsafe name")
 
-    def _check_end(self, file: BinaryIO, at: int) -> None:
+    def _check_end(self, file: BinaryIO, at: int, after: str) -> None:
         """An archive ends with two blocks of zeros, and zeros may follow to fill its last record."""
         if self.end - at < 2 * BLOCK:
-            raise self._error(at, "half of the end mark is missing: the archive is cut short")
+            raise self._error(at, f"half of the end mark should follow{after}, and the archive is cut short")
         file.seek(at)
         while at < self.end:
             content = file.read(min(self.end - at, 1 << 20))
@@ -154,7 +155,7 @@ class Archive:
 
     def _read(self, file: BinaryIO, at: int, size: int, what: str) -> bytes:
         if at + size > self.end:
-            raise self._error(at, f"{what} should follow, and the archive is cut short")
+            raise self._error(at, f"{what}, and the archive is cut short")
         file.seek(at)
         content = file.read(size)
         if len(content) < size:
