@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,7 +14,7 @@ from repro.errors import ReproError
 def write(path: Path, content: bytes) -> None:
     """Put `content` at `path` so that a crash at any moment leaves the old file or the new one, never a part.
 
-    Raises ReproError with the system's reason (no space left, no permission, …); the old file then stands.
+    Raises ReproError with the system's reason (no space left, no permission, …); what was there is then whole.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -23,8 +24,18 @@ def write(path: Path, content: bytes) -> None:
         os.replace(partial, path)
         sync_folder(path.parent)
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise ReproError(f"cannot write '{path}': {error.strerror}; what stood there before is untouched") from error
+        with suppress(OSError):  # it need not be there, and a disk that has become read-only keeps it
+            partial.unlink()
+        raise ReproError(f"cannot write '{path}': {error.strerror}; nothing there is half-written") from error
+
+
+def make_folder(path: Path) -> None:
+    """Have the folder `path` on the disk, and all that its parent lists. Raises ReproError with the system's reason."""
+    try:
+        path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise ReproError(f"cannot make the folder '{path}': {error.strerror}") from error
 
 
 def write_json(path: Path, value: Any) -> None:

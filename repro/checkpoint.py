@@ -37,32 +37,40 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
 
     Raises ReproError when it cannot be written; the checkpoints before it are then all still there.
     """
-    folder.mkdir(exist_ok=True)
+    atomic.make_folder(folder)
     path = folder / f"{step:010d}.json"
     content = safetensors.torch.save(tensors)
     atomic.write(path.with_suffix(".safetensors"), content)
     atomic.write_json(path, {"sha256": _digest(content), "state_sha256": _state_digest(state), "state": state})
-    for old in sorted(folder.glob("*.json"))[:-KEPT]:
-        old.unlink()
-        old.with_suffix(".safetensors").unlink(missing_ok=True)
+    kept = {newest.stem for newest in sorted(folder.glob("*.json"))[-KEPT:]}
+    for old in sorted(folder.iterdir()):  # a JSON file goes before its tensors
+        if old.stem not in kept:  # nor is anything left of a save that was killed
+            old.unlink()
     return path
 
 
 def load_newest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint in `folder` that is whole; None if there is none.
+    """The newest checkpoint in `folder` that is whole; None if `folder` has none at all.
 
-    A damaged one is passed over with a warning.
+    A damaged one is passed over with a warning. Raises ReproError if all are damaged.
     """
+    damaged = []
     for path in sorted(folder.glob("*.json"), reverse=True):
         try:
-            return load(path)
+            found = load(path)
         except ReproError as error:
-            warnings.warn(f"{error}; the checkpoint before it is used", RuntimeWarning, stacklevel=2)
+            damaged.append(str(error))
+            continue
+        for problem in damaged:
+            warnings.warn(f"{problem}; the checkpoint before it is used", RuntimeWarning, stacklevel=2)
+        return found
+    if damaged:
+        raise ReproError(f"{'; '.join(damaged)}; no other is there: remove '{folder}' to begin the run anew")
     return None
 
 
 def remove_newer(saved: Checkpoint) -> None:
-    """Remove the checkpoints beside `saved` that are newer, so that it is the newest."""
+    """Remove the checkpoints beside `saved` that are newer, so that it is the newest, and the next save keeps it."""
     for path in saved.path.parent.glob("*.json"):
         if path.stem > saved.path.stem:
             path.unlink()

@@ -313,9 +313,11 @@ def demo(out: Annotated[Path, typer.Option(help="Where everything goes.")] = Pat
 
 
 def _work_through(stages: Iterable[Stage]) -> None:
-    """Run each command that is not done, as if it were typed."""
+    """Run each command that is not done, as if it were typed; what is done must be whole."""
     command = typer.main.get_command(app)
     for stage in stages:
         console.print(f"\n[bold]$ {escape(str(stage))}[/bold]" + ("  (done)" if stage.done else ""), highlight=False)
-        if not stage.done:
+        if stage.done:
+            stage.check()
+        else:
             command(list(stage.words), standalone_mode=False)

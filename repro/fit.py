@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from repro.models.towers import Towers, parts, place, put, whole
 from repro.optim import PaperSGD, learning_rate, optimiser
 from repro.paper.recipes import Plateau, Recipe
 from repro.paper.variants import Configuration, configure
-from repro.predictions import count_wrong
+from repro.predictions import BATCH, count_wrong
 from repro.ranks import ALONE, Ranks
 from repro.schedule import Chance, ScheduleState, advance
 from repro.transfer import carry_over
@@ -140,6 +140,13 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Validating:
+    """A part of the val split has been answered; gone on with later, the epoch's validation begins anew."""
+
+    epoch: int
+
+
+@dataclass(frozen=True)
 class EpochRecord:
     """One epoch: a line of `log.jsonl`; None where the store has no val split.
 
@@ -196,8 +203,8 @@ def prepare_training(settings: Settings, store: Store, ranks: Ranks = ALONE) -> 
     )
 
 
-def fit(training: Training) -> Iterator[Step | EpochRecord]:
-    """Train to the end of the schedule, yielding after every update and every epoch.
+def fit(training: Training) -> Iterator[Step | Validating | EpochRecord]:
+    """Train to the end of the schedule, yielding after every update, every batch of validation and every epoch.
 
     Whenever it yields, `training` is whole: it can be saved then, and goes on from there to the same bits.
     """
@@ -225,7 +232,7 @@ def fit(training: Training) -> Iterator[Step | EpochRecord]:
             training.batch += 1
             training.step += 1
             yield _step(training)
-        yield _end_epoch(training, chance)
+        yield from _end_epoch(training, chance)
 
 
 def _update(training: Training, batch: Draws, rows: slice, colour: bool) -> None:
@@ -240,8 +247,9 @@ def _update(training: Training, batch: Draws, rows: slice, colour: bool) -> None
     value, wrong = training.ranks.total(loss.item(), int((logits.argmax(1) != labels).sum()))
     if not math.isfinite(value):
         raise ReproError(
-            f"the loss is {value} at step {training.step} (epoch {training.epoch}, images "
-            f"{', '.join(map(str, batch.index[:4]))}, …); nothing was updated: try --precision fp32 or another --seed"
+            f"the loss is {value} at step {training.step} (epoch {training.epoch}, rate {_rate(training):g}); nothing "
+            "was updated: try --precision fp32, a lower --lr or another --seed, or look at the images of the batch, by "
+            f"their places in the training split: {', '.join(map(str, batch.index))}"
         )
     training.optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
@@ -250,6 +258,11 @@ def _update(training: Training, batch: Draws, rows: slice, colour: bool) -> None
     training.tally.loss += value * len(batch)
     training.tally.wrong += int(wrong)
     training.tally.images += len(batch)
+
+
+def _rate(training: Training) -> float:
+    """The rate of the weights by the schedule, as the log has it."""
+    return training.configuration.recipe.lr * 0.1**training.schedule.drops
 
 
 def _step(training: Training) -> Step:
@@ -263,15 +276,15 @@ def _step(training: Training) -> Step:
     )
 
 
-def _end_epoch(training: Training, chance: Chance) -> EpochRecord:
-    """Validate, move the schedule on, and begin the next epoch."""
+def _end_epoch(training: Training, chance: Chance) -> Iterator[Validating | EpochRecord]:
+    """Validate, move the schedule on, and begin the next epoch; until the record comes, nothing is changed."""
     started = time.perf_counter()
-    val_top1, val_top5 = _validate(training)
+    val_top1, val_top5 = yield from _validate(training)
     recipe, tally = training.configuration.recipe, training.tally
     record = EpochRecord(
         epoch=training.epoch,
         step=training.step,
-        lr=recipe.lr * 0.1**training.schedule.drops,
+        lr=_rate(training),
         train_loss=tally.loss / tally.images,
         train_top1_error=100 * tally.wrong / tally.images,
         val_top1_error=val_top1,
@@ -286,17 +299,28 @@ def _end_epoch(training: Training, chance: Chance) -> EpochRecord:
     if training.until_train_error is not None and record.train_top1_error <= training.until_train_error:
         training.schedule = replace(training.schedule, stopped=True)
     training.epoch, training.batch, training.tally = training.epoch + 1, 0, Tally()
-    return record
+    yield record
 
 
-def _validate(training: Training) -> tuple[float | None, float | None]:
-    """Top-1 and top-5 error on the val split in percent, each rank answering for a part; None without the split."""
+def _validate(training: Training) -> Generator[Validating, None, tuple[float | None, float | None]]:
+    """Top-1 and top-5 error on the val split in percent, each rank answering for a part; None without the split.
+
+    It yields between batches, equally often on every rank, because a whole validation can take longer than somebody
+    who has asked the run to stop will wait.
+    """
     val, ranks = training.store.splits.get("val"), training.ranks
     if val is None:
         return None, None
     share = slice(ranks.rank, None, ranks.count)
-    top1, top5 = ranks.total(*count_wrong(training.model, training.views, val, training.bf16, share))
-    return 100 * top1 / len(val), 100 * top5 / len(val)
+    batches = count_wrong(training.model, training.views, val, training.bf16, share)
+    top1 = top5 = 0
+    for left in reversed(range(math.ceil(len(val) / (BATCH * ranks.count)))):
+        wrong1, wrong5 = next(batches, (0, 0))
+        top1, top5 = top1 + wrong1, top5 + wrong5
+        if left:
+            yield Validating(training.epoch)
+    errors = ranks.total(top1, top5)
+    return 100 * errors[0] / len(val), 100 * errors[1] / len(val)
 
 
 def _stall(loss: float, classes: int, recipe: Recipe) -> str | None:

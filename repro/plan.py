@@ -82,12 +82,13 @@ def _runs(need: Need) -> Iterator[_Run]:
         rates = need.rates or (None,)
         trainings = [(0, rate) for rate in rates] + [(seed, rates[0]) for seed in range(1, seeds)]
         for seed, rate in trainings:
-            name: str | None = variant
-            dataset = need.dataset
-            while name:
-                yield _Run(name, dataset, seed, rate)
-                name = find(name).begins_from
-                dataset = find(name).dataset if name else ""
+            yield _Run(variant, need.dataset, seed, rate)
+            if need.tuned_from:
+                yield _Run(variant, need.tuned_from, seed, None)
+            before = find(variant).begins_from
+            while before:
+                yield _Run(before, find(before).dataset, seed, None)
+                before = find(before).begins_from
 
 
 def operations_per_image(network: Network) -> float:

@@ -67,15 +67,15 @@ def predict(
 @torch.inference_mode()
 def count_wrong(
     model: nn.Module, views: Views, split: Split, bf16: bool = False, share: slice = EVERY
-) -> tuple[int, int]:
-    """The images of `split` that are wrong by the centre view's first answer, and by the first five.
+) -> Iterator[tuple[int, int]]:
+    """Batch by batch, how many images of `split` are wrong by the centre view's first answer, and by the first five.
 
     `share` picks batches of BATCH images, so that several ranks can count a part each: an image is always in
     the same batch. The model is left in evaluation mode.
     """
-    outputs = member_softmaxes([model], views, split, 1, bf16, share)
-    batches = [_answers(labels, softmaxes[0]) for labels, softmaxes in outputs]
-    return sum(batch.wrong(1) for batch in batches), sum(batch.wrong(5) for batch in batches)
+    for labels, softmaxes in member_softmaxes([model], views, split, 1, bf16, share):
+        answers = _answers(labels, softmaxes[0])
+        yield answers.wrong(1), answers.wrong(5)
 
 
 def member_softmaxes(

@@ -74,13 +74,15 @@ def run_name(
     return f"{variant}-{recipe}-{scale}{extras}-{label}{'+'.join(map(str, seeds))}"
 
 
+def is_new(path: Path) -> bool:
+    """Whether nothing has been written into the folder `path`: at most a beginning of `run.json`, by one killed."""
+    return all(each.name.startswith(".") for each in path.iterdir())
+
+
 def create(path: Path, record: dict[str, Any]) -> Run:
-    """Make a run's folder with its `run.json`. Raises ReproError if that is not possible."""
+    """Begin a run in the new folder `path` with its `run.json`. Raises ReproError if that is not possible."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ReproError(f"cannot make the run's folder '{path}': {error.strerror}; choose another --out") from error
-    try:
+        atomic.make_folder(path)
         atomic.write_json(path / "run.json", record)
     except ReproError:
         if not any(path.iterdir()):
@@ -103,14 +105,25 @@ def open_run(path: Path) -> Run:
 
 
 @contextmanager
-def claim(run: Run) -> Iterator[None]:
-    """Keep every other process from training in this folder. Raises ReproError if one does already."""
-    with open(run.path / "run.json", "rb") as held:
+def claim(path: Path) -> Iterator[None]:
+    """Make the folder `path` if need be, and keep every other process from training in it.
+
+    Raises ReproError if one does already, or if the folder cannot be made. The folder itself is locked, before
+    anything is in it: of two processes that begin the same run at the same moment, one is refused.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        held = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise ReproError(f"cannot make the run's folder '{path}': {error.strerror}; choose another --out") from error
+    try:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ReproError(f"another process is training in '{run.path}': wait for it, or stop it") from None
+            raise ReproError(f"another process is training in '{path}': wait for it, or stop it") from None
         yield
+    finally:
+        os.close(held)
 
 
 def append_log(run: Run, record: dict[str, Any]) -> None:

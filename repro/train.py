@@ -17,7 +17,7 @@ import safetensors.torch
 from repro import atomic, checkpoint, runs
 from repro.data.store import open_store
 from repro.errors import ReproError, Stopped
-from repro.fit import EpochRecord, Settings, Step, Training, fit, prepare_training
+from repro.fit import EpochRecord, Settings, Step, Training, Validating, fit, prepare_training
 from repro.memory import keep_freed_memory
 from repro.ranks import Ranks, join
 from repro.transfer import origin
@@ -35,7 +35,7 @@ class Started:
     batches: int
 
 
-Event = Started | Step | EpochRecord
+Event = Started | Step | Validating | EpochRecord
 
 
 def train(
@@ -53,8 +53,8 @@ def train(
     `resume_from` names one of the run's checkpoints to go on from instead, either of its files; a newest one that is
     damaged is passed over with a warning, a named one is an error.
     Checkpoints are saved after every epoch, and within one every `save_minutes`.
-    `stop_signal` is asked after every update; once it answers with a signal's number, the run is saved and
-    Stopped is raised. Raises ReproError for settings, data or files that the user must mend.
+    `stop_signal` is asked after every update and every batch of validation; once it answers with a signal's number,
+    the run is saved and Stopped is raised. Raises ReproError for settings, data or files that the user must mend.
     """
     keep_freed_memory()
     with join() as ranks, ExitStack() as held:
@@ -72,6 +72,8 @@ def train(
         # The first rank alone has to do with the run's folder.
         run = ranks.together(lambda: claimed() if ranks.first else None)
         if ranks.tell(run is not None and run.weights.exists()):
+            if run:
+                _remove_checkpoints(run)  # of a run that was killed right after it had its weights
             return
         saved = ranks.together(lambda: _saved(run, resume_from) if run else None)
         if saved:
@@ -90,7 +92,11 @@ def train(
             checksum = f"{hashlib.sha256(content).hexdigest()}  {run.weights.name}\n"
             atomic.write(run.weights_checksum, checksum.encode())
             atomic.write(run.weights, content)
-            shutil.rmtree(run.checkpoints)
+            _remove_checkpoints(run)
+
+
+def _remove_checkpoints(run: runs.Run) -> None:
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
 
 
 def _check_named(named: Path, path: Path) -> None:
@@ -104,19 +110,21 @@ def _check_named(named: Path, path: Path) -> None:
 def _saved(run: runs.Run, named: Path | None) -> checkpoint.Checkpoint | None:
     """The checkpoint to go on from: the one that was named, else the newest that is whole, None without any."""
     if named is None:
-        return checkpoint.load_newest(run.checkpoints)
-    try:
-        saved = checkpoint.load(named.with_suffix(".json"))
-    except ReproError as error:
-        raise ReproError(f"{error}: --resume alone goes on from the newest one that is whole") from error
-    # Before the log is cut, or whoever goes on after a crash would go on from one whose epochs are not in it.
-    checkpoint.remove_newer(saved)
+        saved = checkpoint.load_newest(run.checkpoints)
+    else:
+        try:
+            saved = checkpoint.load(named.with_suffix(".json"))
+        except ReproError as error:
+            raise ReproError(f"{error}: --resume alone goes on from the newest one that is whole") from error
+    if saved:
+        # Before the log is cut, or whoever goes on after a crash would go on from one whose epochs are not in it.
+        checkpoint.remove_newer(saved)
     return saved
 
 
 def _recorded(
     training: Training, run: runs.Run | None, stop_signal: Callable[[], int | None], save_minutes: float
-) -> Iterator[Step | EpochRecord]:
+) -> Iterator[Step | Validating | EpochRecord]:
     """`fit`, with every epoch in the log, and checkpoints, if there is a `run` to keep them in."""
     last_save = time.monotonic()
     for event in fit(training):
@@ -188,14 +196,13 @@ def _check_same_run(leader: dict[str, Any], record: dict[str, Any]) -> None:
 @contextmanager
 def _claimed_folder(path: Path, record: dict[str, Any], resume: bool) -> Iterator[runs.Run]:
     """The run's folder, kept from other processes."""
-    run = _open_folder(path, record, resume)
-    with runs.claim(run):
-        yield run
+    with runs.claim(path):
+        yield _open_folder(path, record, resume)
 
 
 def _open_folder(path: Path, record: dict[str, Any], resume: bool) -> runs.Run:
     """The run's folder, new or to be resumed."""
-    if not path.exists():
+    if runs.is_new(path):
         return runs.create(path, record)
     if not resume:
         raise ReproError(f"'{path}' already holds a run: add --resume to go on with it, or choose another --out")
@@ -208,23 +215,16 @@ def _open_folder(path: Path, record: dict[str, Any], resume: bool) -> runs.Run:
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Where two runs' records differ in what decides the result."""
-    keys = (
-        "variant",
-        "recipe",
-        "scale",
-        "seed",
-        "epochs",
-        "until_train_error",
-        "precision",
-        "init_from",
-        "network",
-        "settings",
-    )
+    keys = ("variant", "recipe", "scale", "seed", "epochs", "until_train_error", "precision", "init_from", "network")
     pairs = [(key, before.get(key), now[key]) for key in keys]
+    settings = before.get("settings", {})
+    pairs += [
+        (key, settings.get(key), now["settings"][key]) for key in now["settings"] if key not in ("name", "source")
+    ]
     pairs.append(("data fingerprint", before.get("data", {}).get("fingerprint"), now["data"]["fingerprint"]))
     # Through JSON and back, a tuple is a list.
     return [
-        f"its {key} is {old}, not {new}" if key not in ("network", "settings") else f"its {key} differs"
+        f"its {key} differs" if key == "network" else f"its {key} is {old}, not {new}"
         for key, old, new in pairs
         if _as_json(old) != _as_json(new)
     ]

@@ -27,6 +27,20 @@ class Stage:
         """Whether there is nothing left to do."""
         return self.result is not None and self.result.exists()
 
+    def check(self) -> None:
+        """Raise ReproError if a training or an evaluation that is done has been damaged since."""
+        from repro.verify_run import check_evaluations, verify_run  # and torch: a list of commands need not wait for it
+
+        if self.result is None or self.words[0] == "prepare":
+            return
+        folder = self.result.parent
+        problems = verify_run(folder) if (folder / "run.json").exists() else check_evaluations(folder)
+        if problems:
+            raise ReproError(
+                f"'{folder}' is done, but damaged: {'; '.join(problems)}; remove that evaluation, or the folder if it "
+                "is the log or the weights, and the same command makes it again"
+            )
+
     def __str__(self) -> str:
         return shlex.join(("repro", *self.words))
 

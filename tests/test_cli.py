@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from test_restart import small_disk
 
 from repro import checkpoint, cli
 from repro.data.store import Store
@@ -202,3 +203,26 @@ def test_killed_outright_it_resumes_to_the_same_bits(synthetic_store: Store, tmp
     assert repro(*words, "--out", tmp_path / "whole").returncode == 0
     whole = tmp_path / "whole" / run.name / "weights.safetensors"
     assert (run / "weights.safetensors").read_bytes() == whole.read_bytes()
+
+
+def test_a_disk_that_fills_up_costs_no_checkpoint(synthetic_store: Store, tmp_path: Path) -> None:
+    words = ("train", "--variant", "alexnet", "--data", synthetic_store.path, "--scale", "smoke", "--epochs", 4)
+    name = "alexnet-authors-smoke-seed0"
+    with small_disk(tmp_path / "disk", 100_000) as disk:  # two checkpoints of 41 MB, and a part of the third
+        full = repro(*words, "--out", disk)
+        assert full.returncode == 3
+        assert re.fullmatch(
+            r"repro: cannot write '.*/checkpoints/0000000003\.safetensors': No space left on device; "
+            r"nothing there is half-written\n",
+            full.stderr,
+        )
+        kept = sorted((disk / name / "checkpoints").iterdir())
+        assert [path.name for path in kept] == [
+            f"000000000{step}.{kind}" for step in (1, 2) for kind in ("json", "safetensors")
+        ]
+        assert [checkpoint.load(path).state["step"] for path in kept if path.suffix == ".json"] == [1, 2]
+        subprocess.run(["mount", "-o", "remount,size=400m", disk], check=True)
+        assert repro(*words, "--out", disk, "--resume").returncode == 0
+        assert repro(*words, "--out", tmp_path / "whole").returncode == 0
+        weights = [(out / name / "weights.safetensors").read_bytes() for out in (disk, tmp_path / "whole")]
+    assert weights[0] == weights[1]

@@ -36,6 +36,9 @@ def test_runs_are_counted_once_with_what_they_begin_from() -> None:
     assert plan("table2")[0].runs == 5 + 2 * 3
     # Two nets by two recipes, four rates, and two more seeds each.
     assert plan("figure1")[0].runs == 2 * 2 * (4 + 2)
+    # Three seeds from random weights, three fine-tuned, and the three nets that those begin from.
+    assert plan("catsdogs")[0].runs == 3 + 3 + 3
+    assert plan("catsdogs")[0].store_bytes == (1_281_167 + 50_000 + 20_000 + 5_000) * 256 * 256 * 3
 
 
 def test_an_unknown_experiment() -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,14 +15,16 @@ import safetensors.torch
 import torch
 from test_cli import repro
 
-from repro import checkpoint
+from repro import checkpoint, predictions, runs
 from repro import fit as fit_module
+from repro.data.sampling import draw_epoch
 from repro.data.store import Store
 from repro.data.views import Views
 from repro.errors import ReproError, Stopped
-from repro.fit import EpochRecord, Settings, Step, fit, prepare_training
+from repro.fit import EpochRecord, Settings, Step, Validating, fit, prepare_training
 from repro.models.towers import place
 from repro.prepare import prepare
+from repro.ranks import Ranks
 from repro.schedule import ScheduleState
 from repro.train import Started, train
 
@@ -87,7 +90,8 @@ def test_the_folder_says_how_to_repeat_the_run(store: Store, finished: Path) -> 
 def test_stopped_after_any_update_it_resumes_to_the_same_bits(store: Store, tmp_path: Path, recipe: str) -> None:
     settings = Settings("alexnet", recipe, "smoke", seed=1, epochs=3)
     whole = finish(store, tmp_path / "whole", settings)
-    for events in (1, 1, 2):  # after an update, at an epoch's end, and in the epoch after that
+    # After an update, before the validation, within it, at the epoch's end, and in the epoch after that.
+    for events in (1, 1, 1, 2, 2):
         signals = iter([None] * (events - 1) + [signal.SIGTERM])
         with pytest.raises(Stopped) as stopped:
             list(train(settings, store.path, tmp_path / "parts", True, signals.__next__))
@@ -124,8 +128,13 @@ def test_a_damaged_checkpoint_costs_an_epoch_not_the_run(store: Store, finished:
     events.close()
     newest = max((run / "checkpoints").glob("*.safetensors"))
     newest.write_bytes(newest.read_bytes()[:1000])
-    with pytest.warns(RuntimeWarning, match="is damaged"):
-        finish(store, tmp_path, resume=True)
+    resumed = train(SETTINGS, store.path, tmp_path, resume=True)
+    with pytest.warns(RuntimeWarning, match="is damaged .* the checkpoint before it is used"):
+        next(resumed)
+    resumed.close()
+    # Whoever goes on after another crash must not find it again: the log ends before it now.
+    assert not newest.exists()
+    finish(store, tmp_path, resume=True)
     assert weights(run) == weights(finished)
     assert log_without_times(run) == log_without_times(finished)
 
@@ -191,20 +200,64 @@ def test_a_folder_that_holds_a_run_is_refused(store: Store, finished: Path) -> N
         next(train(SETTINGS, store.path, finished.parent))
 
 
-def test_resuming_another_run_is_refused_with_the_differences(store: Store, finished: Path) -> None:
+def test_resuming_another_run_is_refused_with_the_differences(
+    store: Store, synthetic_store: Store, finished: Path, tmp_path: Path
+) -> None:
     changed = replace(SETTINGS, epochs=4, precision="bf16")
     message = "its epochs is 3, not 4; its precision is fp32, not bf16"
     with pytest.raises(ReproError, match=message):
         next(train(changed, store.path, finished.parent, resume=True))
+    data = rf"its data fingerprint is {store.fingerprint}, not {synthetic_store.fingerprint}; choose another --out"
+    with pytest.raises(ReproError, match=data):
+        next(train(SETTINGS, synthetic_store.path, finished.parent, resume=True))
+    # Under the name of another run, as somebody may have copied it.
+    shutil.copytree(finished, tmp_path / "no-lrn-paper-smoke-seed2")
+    other = Settings("no-lrn", "paper", "smoke", seed=2, epochs=3)
+    with pytest.raises(ReproError) as error:
+        next(train(other, store.path, tmp_path, resume=True))
+    start = "its variant is alexnet, not no-lrn; its recipe is authors, not paper; its seed is 1, not 2; its network "
+    start += "differs; its initialisation is {'std': 0.01, "
+    assert start in str(error.value)
+    assert "its bias_lr_ratio is 2.0, not 1.0; " in str(error.value)
 
 
 def test_two_trainers_in_one_folder(store: Store, tmp_path: Path) -> None:
     first = train(SETTINGS, store.path, tmp_path)
-    next(first)
-    with pytest.raises(ReproError, match="another process is training"):
-        next(train(SETTINGS, store.path, tmp_path, resume=True))
+    run = next(first).path
+    for resume in (True, False):
+        with pytest.raises(ReproError, match="another process is training"):
+            next(train(SETTINGS, store.path, tmp_path, resume))
     first.close()
-    assert next(train(SETTINGS, store.path, tmp_path, resume=True))
+    assert next(train(SETTINGS, store.path, tmp_path, resume=True)).path == run
+
+
+def test_two_trainers_at_the_same_moment(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second begins when the first has made the folder, and nothing is in it yet."""
+    seen = []
+
+    def create(path: Path, record: dict[str, Any]) -> runs.Run:
+        if not seen:
+            seen.append(path)
+            with pytest.raises(ReproError, match="another process is training"):
+                next(train(SETTINGS, store.path, tmp_path))
+        return real_create(path, record)
+
+    real_create = runs.create
+    monkeypatch.setattr(runs, "create", create)
+    assert next(train(SETTINGS, store.path, tmp_path)).path == seen[0]
+
+
+def test_killed_before_it_had_a_record_or_after_it_had_its_weights(
+    store: Store, finished: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / finished.name
+    run.mkdir()
+    (run / ".run.json.partial").write_text("{")
+    finish(store, tmp_path, resume=True)
+    assert weights(run) == weights(finished)
+    checkpoint.save(run / "checkpoints", 6, {}, {})
+    assert list(train(SETTINGS, store.path, tmp_path, resume=True)) == []
+    assert not (run / "checkpoints").exists()
 
 
 def test_a_loss_that_is_not_a_number_stops_before_the_update(store: Store) -> None:
@@ -212,9 +265,46 @@ def test_a_loss_that_is_not_a_number_stops_before_the_update(store: Store) -> No
     with torch.no_grad():
         training.model.get_parameter("fc8.bias").fill_(math.nan)
     before = training.model.get_parameter("conv1.weight").clone()
-    with pytest.raises(ReproError, match=r"the loss is nan at step 0 \(epoch 1, images \d+"):
+    with pytest.raises(ReproError, match=r"^the loss is nan at step 0 \(epoch 1, rate 0.01\); nothing was up") as error:
         next(fit(training))
+    named = [int(place) for place in str(error.value).rpartition(": ")[2].split(", ")]
+    order = draw_epoch(SETTINGS.seed, 1, len(store.splits["train"]), 0, training.configuration.recipe.augmentation)
+    assert named == order.index[:128].tolist()
     assert torch.equal(training.model.get_parameter("conv1.weight"), before)
+    assert training.state() == prepare_training(SETTINGS, store).state()
+
+
+def test_a_validation_can_be_left_and_ranks_pause_in_it_equally_often(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal need not wait for the end of 50,000 images; the ranks agree at each pause, so all must come to it."""
+
+    class Part(Ranks):
+        def total(self, *values: float) -> list[float]:
+            return [*values]
+
+    for module in (fit_module, predictions):
+        monkeypatch.setattr(module, "BATCH", 30)  # 200 images: seven batches
+    for count, pauses in ((1, 6), (2, 3), (3, 2), (7, 0), (8, 0)):
+        errors = [0.0, 0.0]
+        for rank in range(count):
+            training = prepare_training(SETTINGS, store)
+            training.ranks = Part(rank, count)
+            before = training.state()
+            validation = fit_module._validate(training)
+            paused = 0
+            while True:
+                try:
+                    assert next(validation) == Validating(1)
+                except StopIteration as end:
+                    errors = [sum(pair) for pair in zip(errors, end.value, strict=True)]
+                    break
+                paused += 1
+                assert training.state() == before
+            assert paused == pauses
+        if count == 1:
+            alone = errors
+        assert errors == pytest.approx(alone)
 
 
 def test_a_net_at_chance_is_reported_with_the_cause_and_keeps_its_rate(store: Store, tmp_path: Path) -> None:

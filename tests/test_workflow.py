@@ -104,6 +104,14 @@ def test_table1_at_smoke_scale_from_start_to_end_and_again(tmp_path: Path) -> No
     assert first.returncode == second.returncode == 0, first.stderr
     assert [line for line in first.stdout.splitlines() if line.startswith("$ ")] == [f"$ {line}" for line in listed]
     assert second.stdout.count("(done)") == 4
+    weights = tmp_path / "runs" / "synthetic-64" / "alexnet-authors-smoke-seed0" / "weights.safetensors"
+    with weights.open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"?")
+    third = repro(*words)
+    assert third.returncode == 3
+    assert third.stderr.startswith(f"repro: '{weights.parent}' is done, but damaged: weights.safetensors: its SHA-256 ")
+    assert len(third.stderr.splitlines()) == 1
 
 
 def test_everything_at_smoke_scale_from_start_to_end(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ VARIANTS = {
             "no-lrn", "3.3", "no normalisation layers", "+1.4/+1.2",
             lambda layer: None if isinstance(layer, LRN | SpatialNorm) else layer,
         ),
-        Variant("no-overlap", "3.4", "pooling windows side by side", "+0.4/+0.3", _no_overlap),
+        Variant("no-overlap", "3.4", "pooling windows side by side, less padding before", "+0.4/+0.3", _no_overlap),
         Variant("tanh", "3.1", "tanh for ReLU", "slower (Figure 1's claim, on the large net)", _tanh),
         Variant(
             "no-dropout", "4.2", "no dropout", "overfits substantially, converges in half the iterations",

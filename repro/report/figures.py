@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import matplotlib
@@ -20,13 +20,15 @@ from repro.paper.statistics import welch_interval
 from repro.report.architecture import net_pictures
 from repro.report.drawing import COLOURS, INK, STYLE, Picture, finish, slug
 from repro.report.kernels import Floats, colourfulness, oriented, towers
-from repro.report.measure import Context, context_of, precedence, run_scale, standing
+from repro.report.measure import Context, context_of, fine_tuned, precedence, run_scale, standing
 from repro.report.records import Data, Epoch, Records, Run
 from repro.report.retrieval import retrieval_pictures
 from repro.report.speed import speed_pictures
 
 STYLES: dict[str, Literal["-", "--"]] = {"authors": "-", "paper": "--"}
 MOST_LINES = 8  # more cannot be told apart
+
+Key = tuple[str, str, bool]  # of a line: variant, recipe, whether it is fine-tuned
 
 
 def draw_figures(records: Records) -> list[Picture]:
@@ -124,15 +126,20 @@ def _specialisation(first: Floats, second: Floats) -> str:
 
 @dataclass(frozen=True)
 class _Line:
-    """The runs of one variant under one recipe, drawn as one line: their mean."""
+    """The runs of one variant under one recipe, from random weights or fine-tuned, drawn as one line: their mean."""
 
     variant: str
     recipe: str
+    tuned: bool
     runs: tuple[Run, ...]
 
     @property
     def style(self) -> Literal["-", "--", "-."]:
         return STYLES.get(self.recipe, "-.")
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}, recipe {self.recipe}{', fine-tuned' if self.tuned else ''}"
 
     def curve(self, metric: str) -> tuple[list[int], list[float], list[float], list[float]]:
         """Epochs, mean over seeds, lowest, highest; epochs without a finite number are left out."""
@@ -147,10 +154,13 @@ class _Line:
 
 
 def _curve_pictures(records: Records) -> Iterable[Picture]:
-    grouped: dict[tuple[Data, str], dict[tuple[str, str], list[Run]]] = defaultdict(lambda: defaultdict(list))
+    grouped: dict[tuple[Data, str], dict[Key, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in sorted(records.runs, key=lambda run: precedence(context_of(run))):
         if run.log:
-            grouped[run.data, run_scale(run)][run.variant, run.recipe].append(run)
+            tuned = fine_tuned(run)
+            # Fine-tuned runs, which have a rate of their own, stand beside those from random weights.
+            as_from_random = replace(run, init_from=False, lr=math.nan) if tuned else run
+            grouped[run.data, run_scale(as_from_random)][run.variant, run.recipe, tuned].append(run)
     for index, ((data, scale), lines) in enumerate(grouped.items(), 1):
         ordered = [_Line(*key, tuple(standing(runs))) for key, runs in sorted(lines.items(), key=_alexnet_first)]
         base = [line for line in ordered if line.variant == "alexnet"]
@@ -162,9 +172,9 @@ def _curve_pictures(records: Records) -> Iterable[Picture]:
             yield _curve_picture(name, data.label, scale, len(data.classes), [*base, *chunk])
 
 
-def _alexnet_first(item: tuple[tuple[str, str], list[Run]]) -> tuple[bool, str, str]:
-    (variant, recipe), _ = item
-    return variant != "alexnet", variant, recipe
+def _alexnet_first(item: tuple[Key, list[Run]]) -> tuple[bool, Key]:
+    key, _ = item
+    return key[0] != "alexnet", key
 
 
 PANELS = (
@@ -197,11 +207,11 @@ def _curve_picture(name: str, data: str, scale: str, classes: int, lines: Sequen
     figure = Figure(figsize=(7.4, 5.6))
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(panels) // 2, 2, sharex=True, squeeze=False)
-    variants = list(dict.fromkeys(line.variant for line in lines))
-    colour = {variant: COLOURS[index % len(COLOURS)] for index, variant in enumerate(variants)}
+    nets = dict.fromkeys((line.variant, line.tuned) for line in lines)
+    colour = {net: COLOURS[index % len(COLOURS)] for index, net in enumerate(nets)}
     for axes, (metric, title, unit) in zip(grid.flat, panels, strict=True):
         for line in lines:
-            _plot(axes, line, metric, colour[line.variant])
+            _plot(axes, line, metric, colour[line.variant, line.tuned])
         chance = chance_level(metric, classes)
         if math.isfinite(chance):
             axes.axhline(chance, color=INK, linewidth=0.8, linestyle=":")
@@ -218,15 +228,15 @@ def _curve_picture(name: str, data: str, scale: str, classes: int, lines: Sequen
         points = [(epoch, mean) for epoch, mean in zip(epochs, means, strict=True) if epoch in still]
         if points:
             stalls = True
-            grid.flat[0].plot(*zip(*points, strict=True), "o", color=colour[line.variant], markersize=4,
+            grid.flat[0].plot(*zip(*points, strict=True), "o", color=colour[line.variant, line.tuned], markersize=4,
                               markerfacecolor="none")  # fmt: skip
     for axes in grid[-1]:
         axes.set_xlabel("epoch")
     handles: list[Line2D] = []
     for line in lines:
         seeds = f", {len(line.runs)} seeds" if len(line.runs) > 1 else ""
-        handles.append(Line2D([], [], color=colour[line.variant], linestyle=line.style,
-                              label=f"{line.variant}, recipe {line.recipe}{seeds}"))  # fmt: skip
+        handles.append(Line2D([], [], color=colour[line.variant, line.tuned], linestyle=line.style,
+                              label=f"{line.name}{seeds}"))  # fmt: skip
     if stalls:
         handles.append(Line2D([], [], color=INK, linestyle="", marker="o", markersize=4, markerfacecolor="none",
                               label="loss within 1% of chance"))  # fmt: skip
@@ -239,8 +249,10 @@ def _curve_picture(name: str, data: str, scale: str, classes: int, lines: Sequen
         f"Training on {data}, {classes} classes, {scale} scale. Colour tells the variant, the line's style the "
         f"recipe (authors solid, paper dashed); of several seeds the mean, with the range shaded."
     )
+    if any(line.tuned for line in lines):
+        caption += " Fine-tuned nets began with the weights of another run, the others with random ones."
     last = "; ".join(
-        f"{line.variant}, recipe {line.recipe}: validation top-1 error {means[-1]:.1f}% after epoch {epochs[-1]}"
+        f"{line.name}: validation top-1 error {means[-1]:.1f}% after epoch {epochs[-1]}"
         for line in lines
         for epochs, means, _, _ in [line.curve("val_top1_error")]
         if epochs

@@ -23,7 +23,7 @@ from repro.paper.experiments import CHOSEN_RATE, Need, crossing, fastest
 from repro.paper.scales import SCALES
 from repro.paper.statistics import Interval, error_interval, paired_interval, seed_interval, welch_interval
 from repro.paper.targets import Measurement, Scope, Target
-from repro.paper.variants import ENSEMBLES, Configuration, configure
+from repro.paper.variants import ENSEMBLES, VARIANTS, Configuration, configure
 from repro.report.kernels import colourfulness, oriented, towers
 from repro.report.records import Data, Epoch, Evaluation, Records, Retrieval, Run
 
@@ -97,6 +97,12 @@ def _meant(variant: str, recipe: str, scale: str) -> Configuration:
     return configure(variant, recipe, scale)
 
 
+def fine_tuned(run: Run) -> bool:
+    """Whether a run began with another's weights where the paper's did not."""
+    variant = VARIANTS.get(run.variant)
+    return run.init_from and variant is not None and variant.begins_from is None
+
+
 def run_scale(run: Run) -> str:
     """A run's scale; "10-epoch small" if its user chose another number of epochs than the scale's.
 
@@ -108,7 +114,7 @@ def run_scale(run: Run) -> str:
         meant = _meant(run.variant, run.recipe, run.scale)
     except ReproError:  # a run of another version
         return run.scale
-    if run.init_from and not meant.variant.begins_from:
+    if fine_tuned(run):
         return f"fine-tuned {run.scale}"
     if (run.variant, run.recipe) in CHOSEN_RATE:
         return run.scale

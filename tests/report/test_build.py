@@ -17,7 +17,7 @@ from repro.errors import ReproError
 from repro.paper.targets import find_target, load_targets
 from repro.paper.variants import VARIANTS
 from repro.report import build_report
-from repro.report.figures import chance_level, columns_for, kernel_grid, stalled
+from repro.report.figures import chance_level, columns_for, draw_figures, kernel_grid, stalled
 from repro.report.records import read_records
 from repro.report.story import commands
 from repro.report.tables import differences
@@ -69,6 +69,20 @@ def report(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report")
     build_report(runs, out)
     return out
+
+
+def test_with_and_without_pretraining_are_one_picture_of_curves(tmp_path: Path) -> None:
+    data = data_record("catsdogs", classes=["cat", "dog"])
+    for seed in range(3):
+        write_run(tmp_path, seed=seed, epochs=3, data=data, settings={"lr": 0.01})
+        tuned = {"settings": {"lr": 0.001}, "init_from": {"run": "alexnet"}}
+        write_run(tmp_path / "tuned", seed=seed, epochs=3, level=5, data=data, **tuned)
+    curves = [picture for picture in draw_figures(read_records(tmp_path)) if picture.name.startswith("curves-")]
+    assert len(curves) == 1
+    plain, tuned = re.findall(r"alexnet, recipe authors(|, fine-tuned): validation top-1 error", curves[0].alt)
+    assert (plain, tuned) == ("", ", fine-tuned")
+    assert b"alexnet, recipe authors, fine-tuned, 3 seeds" in curves[0].svg
+    assert "began with the weights of another run" in curves[0].caption
 
 
 def test_everything_is_written(report: Path) -> None:
