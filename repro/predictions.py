@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from repro.data.store import Split
 from repro.data.views import Views
-from repro.models.ten_views import shares_conv1, ten_views_of_conv1
+from repro.models.ten_views import shares_conv1, ten_view_logits
 
 BATCH = 128
 EVERY = slice(None)
@@ -109,7 +109,7 @@ def _mean_softmax(model: nn.Module, views: Views, images: np.ndarray, view_count
     """The softmax outputs of uint8 [B, S, S, 3], averaged over views, [B, classes]."""
     with torch.autocast(views.device.type, torch.bfloat16, enabled=bf16):
         if view_count == 10 and not bf16 and shares_conv1(model, views):  # bfloat16 would round the sums once more
-            outputs = map(model.forward_above_first, ten_views_of_conv1(model, views, images))
+            logits = ten_view_logits(model, views, images)
         else:
-            outputs = map(model, views.testing(images, view_count))
-        return torch.stack([logits.float().softmax(dim=1) for logits in outputs]).mean(0)
+            logits = torch.stack([model(view) for view in views.testing(images, view_count)])
+        return logits.float().softmax(dim=2).mean(0)

@@ -49,20 +49,11 @@ class AlexNet(nn.Module):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """[N, 3, S, S] to what the last layer sees: fc7's activations, [N, 4096] at full width (Sec. 6.1)."""
-        return self._through(images, list(self.children())[:-1])
+        return through(list(self.children())[:-1], images)
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, 3, S, S] to logits [N, classes]."""
-        return self._through(images, list(self.children()))
-
-    def forward_above_first(self, maps: Tensor) -> Tensor:
-        """What the first layer answers, [N, kernels, H, W], to logits [N, classes]."""
-        return self._through(maps, list(self.children())[1:])
-
-    def _through(self, x: Tensor, modules: Sequence[nn.Module]) -> Tensor:
-        for module in modules:
-            x = module(x.flatten(1) if isinstance(module, nn.Linear) else x)
-        return x.flatten(1)
+        return through(list(self.children()), images)
 
     @torch.no_grad()
     def initialise(self, initialisation: Initialisation, generator: torch.Generator | None = None) -> AlexNet:
@@ -75,6 +66,13 @@ class AlexNet(nn.Module):
                 assert module.bias is not None
                 module.bias.fill_(initialisation.bias(name))
         return self
+
+
+def through(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """What some of a net's layers, one after the other, make of [N, …]: [N, neurons]."""
+    for layer in layers:
+        x = layer(x.flatten(1) if isinstance(layer, nn.Linear) else x)
+    return x.flatten(1)
 
 
 def build_model(variant: str = "alexnet", recipe: str = "authors", num_classes: int = 1000) -> AlexNet:

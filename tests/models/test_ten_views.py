@@ -1,4 +1,4 @@
-"""conv1 shared among the ten test views: the same maps and answers as view by view."""
+"""The ten test views together: the same maps and answers as view by view."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 
 from repro.data.views import Views
 from repro.models.network import AlexNet
-from repro.models.ten_views import shares_conv1, ten_views_of_conv1
+from repro.models.ten_views import shares_conv1, ten_view_logits, ten_views_of_conv1
 from repro.models.towers import place
 from repro.paper.variants import VARIANTS, configure
 
@@ -29,14 +29,14 @@ def made(variant: str, recipe: str, scale: str) -> tuple[AlexNet, Views, np.ndar
 def test_maps_and_answers_are_those_of_the_views_one_by_one(recipe: str, scale: str) -> None:
     model, views, images = made("alexnet", recipe, scale)
     assert shares_conv1(model, views)
-    count = 0
-    for maps, view in zip(ten_views_of_conv1(model, views, images), views.testing(images, 10), strict=True):
-        count += 1
+    apart = list(views.testing(images, 10))
+    assert len(apart) == 10
+    for maps, view in zip(ten_views_of_conv1(model, views, images), apart, strict=True):
         expected = next(model.children())(view)
         torch.testing.assert_close(maps, expected, rtol=0, atol=4e-6 * expected.abs().max().item())
-        softmax = model.forward_above_first(maps).softmax(1)
-        torch.testing.assert_close(softmax, model(view).softmax(1), rtol=1e-4, atol=1e-6)
-    assert count == 10
+    logits = torch.stack([model(view) for view in apart])
+    together = ten_view_logits(model, views, images)
+    torch.testing.assert_close(together.softmax(2), logits.softmax(2), rtol=1e-4, atol=1e-6)
 
 
 def test_which_nets_share() -> None:
