@@ -86,7 +86,7 @@ def moment(run: Path) -> str:
     return "saving" if orphans or list(run.rglob(".*.partial")) else "computing"
 
 
-@pytest.mark.parametrize("start", [forked, pytest.param(typed, marks=pytest.mark.fuzz)])
+@pytest.mark.parametrize("start", [forked, pytest.param(typed, marks=pytest.mark.slow)])
 def test_dozens_of_kills(start: Start, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in ONE_THREAD.items():
         monkeypatch.setenv(name, value)
