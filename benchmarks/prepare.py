@@ -18,7 +18,6 @@ processes, at its peak; pages that they share are counted for each.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import resource
 import shutil
@@ -27,7 +26,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -80,7 +78,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", type=Path, help="a folder on the disk to write to [default: a temporary one]")
     options = parser.parse_args()
-    adopt_orphans()
     with tempfile.TemporaryDirectory(dir=options.work) as name:
         folders = {Path(name, str(copies)): copies for copies in (max(options.copies // 10, 4), options.copies)}
         counts = {folder: link(options.images, folder, copies) for folder, copies in folders.items()}
@@ -131,24 +128,11 @@ def measure(command: list[str | Path], images: int) -> Run:
             except subprocess.TimeoutExpired:
                 peak = max(peak, memory(program.pid))
     seconds = time.perf_counter() - began
-    with suppress(ChildProcessError):
-        while True:
-            os.wait()
     if program.returncode:
         sys.exit(f"{command} failed")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Run(images, seconds, processor, peak)
-
-
-def adopt_orphans() -> None:
-    """Have processes that outlive the one that started them become this one's, so that their time is counted (Linux).
-
-    The server from which the workers of `repro prepare` are forked is such a process.
-    """
-    PR_SET_CHILD_SUBREAPER = 36
-    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-        sys.exit(f"prctl: {os.strerror(ctypes.get_errno())}")
 
 
 def memory(pid: int) -> int:

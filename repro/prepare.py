@@ -89,7 +89,7 @@ def prepare(
     `allow_partial`. Stopped, killed or failed, the same call goes on with the first shard that is not finished.
     Raises ReproError for what the user must mend.
 
-    Workers are processes of their own: a script that calls this needs `if __name__ == "__main__":`.
+    Workers are spawned: a script that calls this needs `if __name__ == "__main__":`.
     """
     if dataset not in DATASETS:
         raise unknown("data set", dataset, DATASETS)

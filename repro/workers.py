@@ -38,11 +38,8 @@ def local_crew(workers: int) -> Iterator[Crew]:
     if workers == 1:
         yield Crew(_AtOnce(), 1, 1)
         return
-    # Forked, but not from here, where the caller may hold threads and locks: from a server that has imported what
-    # takes two seconds of a processor, once for all of them.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "repro.data.sums", "repro.data.shards"])
-    pool = ProcessPoolExecutor(workers, context, initializer=_follow)
+    # Spawned, not forked: the caller may hold threads and locks.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_follow)
     try:
         yield Crew(pool, workers, workers * AHEAD)
     except BrokenProcessPool as error:
