@@ -1,4 +1,6 @@
-"""Evaluation with ten views against one view, as images a second: the paper's net, float32.
+"""Evaluation with ten views against one view, as images a second: the paper's net by both recipes, float32.
+
+By the text's recipe the mean is taken off before a view is cut, which lets views share more; by the program's after.
 
 python benchmarks/ten_views.py
 """
@@ -24,14 +26,14 @@ from repro.prepare import prepare
 IMAGES = 512
 
 
-def views(count: int) -> Callable[[], float]:
-    """Images a second with so many views."""
+def views(recipe: str, count: int) -> Callable[[], float]:
+    """Images a second with so many views of a net by `recipe`."""
 
     def speed() -> float:
         keep_freed_memory()
         with tempfile.TemporaryDirectory() as work:
             store = open_store(prepare("synthetic", Path(work) / "store", size=256, limit_per_class=60).path)
-            configuration = configure("alexnet", "authors", "paper")
+            configuration = configure("alexnet", recipe, "paper")
             model = AlexNet(configuration.network).initialise(configuration.recipe.initialisation)
             model = model.to(memory_format=torch.channels_last)
             maker = Views(store.mean, store.covariance, 224, configuration.recipe.augmentation, torch.device("cpu"))
@@ -44,10 +46,13 @@ def views(count: int) -> Callable[[], float]:
     return speed
 
 
-CANDIDATES = {"one view": views(1), "ten views": views(10)}
+RECIPES = ("paper", "authors")
+CANDIDATES = {f"{recipe}, {count} views": views(recipe, count) for recipe in RECIPES for count in (1, 10)}
 
 if __name__ == "__main__":
     speed = take_turns(CANDIDATES)
     print("images/s:", ", ".join(f"{name} {value:.1f}" for name, value in speed.items()))
     print(HEAD)
-    print(Row("time of ten views", "one view", speed["one view"] / speed["ten views"], "≤ 8"))
+    for recipe, goal in zip(RECIPES, ("≤ 8", ""), strict=True):
+        ratio = speed[f"{recipe}, 1 views"] / speed[f"{recipe}, 10 views"]
+        print(Row(f"time of ten views, recipe {recipe}", "one view", ratio, goal))

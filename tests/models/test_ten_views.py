@@ -6,7 +6,7 @@ import torch
 
 from repro.data.views import Views
 from repro.models.network import AlexNet
-from repro.models.ten_views import shares_conv1, ten_view_logits, ten_views_of_conv1
+from repro.models.ten_views import beginning, share_conv1, share_conv2, shares_conv1, ten_view_logits
 from repro.models.towers import place
 from repro.paper.variants import VARIANTS, configure
 
@@ -23,20 +23,31 @@ def made(variant: str, recipe: str, scale: str) -> tuple[AlexNet, Views, np.ndar
     return model.eval(), views, random.integers(0, 256, (3, size, size, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("recipe", ["authors", "paper"])
-@pytest.mark.parametrize("scale", ["smoke", "small", "paper"])
+CASES = [
+    *(("alexnet", recipe, scale) for recipe in ("authors", "paper") for scale in ("smoke", "small", "paper")),
+    *((variant, "paper", "small") for variant in ("one-gpu", "no-lrn", "no-overlap", "tanh", "conv6")),
+]
+
+
+@pytest.mark.parametrize(("variant", "recipe", "scale"), CASES)
 @torch.inference_mode()
-def test_maps_and_answers_are_those_of_the_views_one_by_one(recipe: str, scale: str) -> None:
-    model, views, images = made("alexnet", recipe, scale)
+def test_maps_and_answers_are_those_of_the_views_one_by_one(variant: str, recipe: str, scale: str) -> None:
+    model, views, images = made(variant, recipe, scale)
     assert shares_conv1(model, views)
     apart = list(views.testing(images, 10))
     assert len(apart) == 10
-    for maps, view in zip(ten_views_of_conv1(model, views, images), apart, strict=True):
-        expected = next(model.children())(view)
-        torch.testing.assert_close(maps, expected, rtol=0, atol=4e-6 * expected.abs().max().item())
+    layers, shared = list(model.children()), beginning(model, views)
+    together = {1: share_conv1(layers[0], views, images)}
+    if shared:
+        together[len(shared)] = share_conv2(shared, views, images)
+    for depth, ten_maps in together.items():
+        for maps, view in zip(ten_maps, apart, strict=True):
+            expected = torch.nn.Sequential(*layers[:depth])(view)
+            torch.testing.assert_close(maps, expected, rtol=0, atol=4e-6 * expected.abs().max().item())
     logits = torch.stack([model(view) for view in apart])
-    together = ten_view_logits(model, views, images)
-    torch.testing.assert_close(together.softmax(2), logits.softmax(2), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        ten_view_logits(model, views, images).softmax(2), logits.softmax(2), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_which_nets_share() -> None:
@@ -48,3 +59,10 @@ def test_which_nets_share() -> None:
     assert not shares_conv1(place(model, (torch.device("cpu"), torch.device("cpu"))), views)
     views.margin = 10
     assert not shares_conv1(model, views)
+
+
+def test_which_share_conv2_too() -> None:
+    for scale, fits in {"smoke": False, "small": True, "paper": True}.items():  # smoke's views lie 4 pixels apart
+        shared = beginning(*made("alexnet", "paper", scale)[:2])
+        assert (len(shared) if shared else 0) == (7 if fits else 0), scale  # up to lrn2
+        assert not beginning(*made("alexnet", "authors", scale)[:2]), scale
