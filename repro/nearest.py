@@ -23,7 +23,7 @@ def nearest(queries: Tensor, stored: np.ndarray, wanted: int, device: torch.devi
     for low, high in blocks(len(queries), 4 * queries.shape[1]):
         asked = queries[low:high].to(device)
         for start, end in blocks(len(stored), max(queries.shape[1], high - low)):
-            block = torch.from_numpy(np.ascontiguousarray(stored[start:end])).to(device).float()
+            block = torch.from_numpy(np.array(stored[start:end])).to(device).float()
             found.offer(low, squared_distances(asked, block), start)
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -54,14 +54,19 @@ def predict(
     images in all. The models are left in evaluation mode.
     """
     shares = None if weights is None else torch.from_numpy(weights).float()
-    parts: list[Predictions] = []
+    columns: dict[str, np.ndarray] = {}
+    done = 0
     for labels, softmaxes in member_softmaxes(models, views, split, view_count, bf16):
         average = softmaxes.mean(0) if shares is None else torch.tensordot(shares, softmaxes, 1)
-        parts.append(_answers(labels, average))
+        answers = vars(_answers(labels, average))
+        if not columns:  # for all images: small arrays kept from every batch would hold freed memory apart
+            columns = {name: np.empty((len(split), *part.shape[1:]), part.dtype) for name, part in answers.items()}
+        for name, part in answers.items():
+            columns[name][done : done + len(part)] = part
+        done += len(labels)
         if on_progress:
-            on_progress(BATCH * (len(parts) - 1) + len(labels), len(split))
-    columns = (np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Predictions))
-    return Predictions(*columns)
+            on_progress(done, len(split))
+    return Predictions(**columns)
 
 
 @torch.inference_mode()

@@ -44,6 +44,15 @@ def nearest_by_hand(queries: np.ndarray, images: np.ndarray) -> np.ndarray:
     return np.sort(distances, axis=1)[:, :6]
 
 
+def test_nearest_in_a_file_that_cannot_be_written_to(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    stored, queries = draw.standard_normal((500, 16)).astype(np.float16), draw.standard_normal((40, 16))
+    np.save(tmp_path / "stored.npy", stored)
+    on_disk = np.load(tmp_path / "stored.npy", mmap_mode="r")
+    found = nearest.nearest(torch.from_numpy(queries).float(), on_disk, 6, torch.device("cpu"))
+    np.testing.assert_allclose(found.distances.sqrt(), nearest_by_hand(queries, stored.astype(float)), rtol=1e-4)
+
+
 @pytest.mark.parametrize("block_bytes", [2**28, 4 * 3 * 56**2 * 7])
 def test_neighbours_and_measures(
     run: Path, synthetic_store: Store, monkeypatch: pytest.MonkeyPatch, block_bytes: int
