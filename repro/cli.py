@@ -258,18 +258,19 @@ def run(
     stores: Annotated[Path, typer.Option(help="The folder of stores, each named as its data set.")] = Path("stores"),
     data: Annotated[Path | None, typer.Option(help="One store that stands in for every ImageNet set.")] = None,
     out: Annotated[Path, typer.Option(help="Where the runs go, in a folder per data set.")] = Path("outputs/runs"),
-    epochs: Annotated[int | None, typer.Option(min=1, help="Of every training [default: the scale's]")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Most of a training [default: the scale's]")] = None,
     devices: Annotated[str | None, typer.Option(help="Of every training [default: a GPU if there is one]")] = None,
     precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Of every training.")] = "fp32",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the commands, done ones too.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list the commands, done ones too; open rates as a grid's first.")
+    ] = False,
 ) -> None:
     """Everything that a table, figure or claim still lacks, in order; stopped at any time, it goes on."""
     from repro import workflow
 
     options = ["--precision", precision]
-    options += ["--epochs", str(epochs)] if epochs else []
     options += ["--devices", devices] if devices else []
-    workspace = workflow.Workspace(out, stores, scale, recipe, data, tuple(options))
+    workspace = workflow.Workspace(out, stores, scale, recipe, data, epochs, tuple(options))
     stages = workflow.experiment(experiment, workspace)
     if dry_run:
         for stage in stages:

@@ -17,10 +17,11 @@ from repro.runs import run_name
 
 @dataclass(frozen=True)
 class Stage:
-    """One command, as words after `repro`, and the file that exists once it is done."""
+    """One command, as words after `repro`."""
 
     words: tuple[str, ...]
-    result: Path | None = None
+    result: Path | None = None  # the file that exists once it is done
+    epochs: int | None = None  # of a training
 
     @property
     def done(self) -> bool:
@@ -28,7 +29,7 @@ class Stage:
         return self.result is not None and self.result.exists()
 
     def check(self) -> None:
-        """Raise ReproError if a training or an evaluation that is done has been damaged since."""
+        """Raise ReproError if a training or an evaluation that is done is damaged, or was shorter than asked for."""
         from repro.verify_run import check_evaluations, verify_run  # and torch: a list of commands need not wait for it
 
         if self.result is None or self.words[0] == "prepare":
@@ -39,6 +40,11 @@ class Stage:
             raise ReproError(
                 f"'{folder}' is done, but damaged: {'; '.join(problems)}; remove that evaluation, or the folder if it "
                 "is the log or the weights, and the same command makes it again"
+            )
+        if self.epochs and (fewer := _epochs_of(folder)) < self.epochs:
+            raise ReproError(
+                f"'{folder}' is done, but of {fewer} epochs, not {self.epochs}: ask for --epochs {fewer}, choose "
+                "another --out, or remove the folder, and the same command makes it again"
             )
 
     def __str__(self) -> str:
@@ -51,7 +57,7 @@ class Workspace:
 
     Stores are at `stores`/<data set>, or `data` stands in for all the ImageNet ones. At scale smoke generated
     images stand in for everything. Runs go to `out`/<store's name>, so that nets of one name on two data sets
-    keep apart.
+    keep apart. No training is longer than `epochs`.
     """
 
     out: Path
@@ -59,6 +65,7 @@ class Workspace:
     scale: str
     recipe: str = "authors"
     data: Path | None = None
+    epochs: int | None = None
     options: tuple[str, ...] = ()
 
     def store(self, dataset: str, size: int) -> Path:
@@ -154,7 +161,8 @@ def _training(
     words += ["--seed", str(seed), "--data", str(store), "--out", str(workspace.out / store.name)]
     words += ["--lr", str(lr)] if lr else []
     words += ["--until-train-error", f"{until:g}"] if until else []
-    words += ["--epochs", str(epochs)] if epochs else []
+    shorter = min(filter(None, (epochs, workspace.epochs)), default=None)
+    words += ["--epochs", str(shorter)] if shorter else []
     if tuned_from:
         before = yield from _training(variant, seed, tuned_from, workspace)
         words += ["--init-from", str(before)]
@@ -162,7 +170,8 @@ def _training(
         before = yield from _training(chosen.begins_from, seed, find(chosen.begins_from).dataset, workspace)
         words += ["--init-from", str(before)]
     folder = workspace.run(store, variant, [seed], lr, tuned_from is not None)
-    yield Stage((*words, *workspace.options, "--resume"), folder / "weights.safetensors")
+    length = shorter or configure(variant, workspace.recipe_of(chosen), workspace.scale).epochs
+    yield Stage((*words, *workspace.options, "--resume"), folder / "weights.safetensors", length)
     return folder
 
 
@@ -188,6 +197,14 @@ def _courses(need: Need, workspace: Workspace) -> dict[float, list[float]]:
         return [json.loads(line)["train_top1_error"] for line in lines]
 
     return {rate: errors(rate) for rate in need.rates}
+
+
+def _epochs_of(folder: Path) -> float:
+    """How long a run was to be; infinite if it came to the training error that was to end it."""
+    record, log = (folder / "run.json").read_bytes(), (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    wanted = json.loads(record)
+    reached = log and json.loads(log[-1])["train_top1_error"] <= (wanted["until_train_error"] or -1)
+    return math.inf if reached else wanted["epochs"]
 
 
 def _split(store: Path, wanted: str) -> str:

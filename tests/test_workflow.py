@@ -96,8 +96,8 @@ def test_an_unknown_experiment_and_a_missing_store(tmp_path: Path) -> None:
 
 
 def test_table1_at_smoke_scale_from_start_to_end_and_again(tmp_path: Path) -> None:
-    words = ("run", "table1", "--scale", "smoke", "--epochs", 1)
-    words += ("--out", tmp_path / "runs", "--stores", tmp_path / "stores")
+    places = ("--out", tmp_path / "runs", "--stores", tmp_path / "stores")
+    words = ("run", "table1", "--scale", "smoke", *places, "--epochs", 1)
     listed = repro(*words, "--dry-run").stdout.splitlines()
     assert not list(tmp_path.iterdir())
     assert [line.split()[1] for line in listed] == ["prepare", "train", "evaluate", "evaluate"]
@@ -106,6 +106,12 @@ def test_table1_at_smoke_scale_from_start_to_end_and_again(tmp_path: Path) -> No
     assert [line for line in first.stdout.splitlines() if line.startswith("$ ")] == [f"$ {line}" for line in listed]
     assert second.stdout.count("(done)") == 4
     weights = tmp_path / "runs" / "synthetic-64" / "alexnet-authors-smoke-seed0" / "weights.safetensors"
+    longer = repro(*words[:-1], 2)
+    assert longer.returncode == 3
+    assert longer.stderr.startswith(f"repro: '{weights.parent}' is done, but of 1 epochs, not 2: ask for --epochs 1, ")
+    record = json.loads((weights.parent / "run.json").read_text())
+    (weights.parent / "run.json").write_text(json.dumps({**record, "until_train_error": 100.0}))
+    Stage(("train",), weights, 2).check()  # it came to what was to end it
     with weights.open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"?")
