@@ -156,7 +156,10 @@ def _training(
         yield Stage(("prepare", "synthetic", "--out", str(store), *few), store / "manifest.json")
     elif not (store / "manifest.json").exists():
         size = configure(variant, workspace.recipe_of(chosen), workspace.scale).scale.image_size
-        raise ReproError(f"no store at '{store}': repro prepare {dataset} --out {store} --size {size} --source …")
+        from repro.data.sources.datasets import DATASETS  # and NumPy: only to say what helps
+
+        official = dataset if dataset in DATASETS else "folder"
+        raise ReproError(f"no store at '{store}': repro prepare {official} --out {store} --size {size} --source …")
     words = ["train", "--variant", variant, "--recipe", workspace.recipe_of(chosen), "--scale", workspace.scale]
     words += ["--seed", str(seed), "--data", str(store), "--out", str(workspace.out / store.name)]
     words += ["--lr", str(lr)] if lr else []

@@ -93,6 +93,8 @@ def test_an_unknown_experiment_and_a_missing_store(tmp_path: Path) -> None:
         next(experiment("tabel1", smoke(tmp_path)))
     with pytest.raises(ReproError, match=r"no store at '.*ilsvrc2010': repro prepare ilsvrc2010 --out .* --size 128"):
         next(experiment("table1", Workspace(tmp_path, tmp_path, "small")))
+    with pytest.raises(ReproError, match=r"no store at '.*catsdogs': repro prepare folder --out .*catsdogs --size 128"):
+        next(experiment("catsdogs", Workspace(tmp_path, tmp_path, "small")))  # anybody's pictures
 
 
 def test_table1_at_smoke_scale_from_start_to_end_and_again(tmp_path: Path) -> None:
