@@ -59,7 +59,7 @@ FALL2009 = Experiment(
 )  # fmt: skip
 # Each grid brackets the fastest rate of both nets. The likeliest rate comes first: those after it are trained only as
 # long as they could still be faster.
-GRIDS = {"authors": (0.004, 0.002, 0.008, 0.001, 0.016), "fan-in": (0.01, 0.02, 0.005, 0.04)}
+GRIDS = {"authors": (0.004, 0.008, 0.002, 0.001, 0.016), "fan-in": (0.02, 0.04, 0.01, 0.08, 0.005)}
 FIGURE1 = Experiment(
     "figure1", "3.1", "Figure 1: ReLU against tanh on CIFAR-10, each at the rate that is fastest for it",
     tuple(
