@@ -34,8 +34,8 @@ def test_table1_at_the_paper_s_scale_and_speed() -> None:
 def test_runs_are_counted_once_with_what_they_begin_from() -> None:
     # Five seeds of alexnet, and two chains of three stages on two of them.
     assert plan("table2")[0].runs == 5 + 2 * 3
-    # Two nets by two recipes, of five rates and of four, and two more seeds each.
-    assert plan("figure1")[0].runs == 2 * (5 + 2 + 4 + 2)
+    # Two nets by two recipes, each at five rates and from two more seeds at one.
+    assert plan("figure1")[0].runs == 2 * 2 * (5 + 2)
     # Three seeds from random weights, three fine-tuned, and the three nets that those begin from.
     assert plan("catsdogs")[0].runs == 3 + 3 + 3
     assert plan("catsdogs")[0].store_bytes == (1_281_167 + 50_000 + 20_000 + 5_000) * 256 * 256 * 3
