@@ -73,7 +73,7 @@ def _speed_picture(name: str, context: Context, nets: Mapping[str, Grid]) -> Pic
     until = next(iter(nets.values())).need.until
     last = max(len(run.log) for each in nets.values() for runs in each.rates.values() for run in runs)
     handles, words = [], []
-    for net, each in nets.items():
+    for number, (net, each) in enumerate(nets.items()):
         label, style, colour = LINES[net]
         for rate, runs in each.rates.items():
             if rate != each.fastest:
@@ -97,7 +97,8 @@ def _speed_picture(name: str, context: Context, nets: Mapping[str, Grid]) -> Pic
             mean = math.exp(_mean([math.log(epoch) for epoch in reached]))
             axes.plot([mean, mean], [0, until], color=colour, linewidth=0.9, linestyle=":")
             late = mean > 0.75 * last  # then there is no room on the right
-            axes.annotate(f"{label}: epoch {mean:.1f}", (mean, 0), xytext=(-4 if late else 4, 4),
+            axes.annotate(f"{label}: epoch {mean:.1f}", (mean, 0),
+                          xytext=(-4 if late else 4, 4 + 12 * number),  # one above the other, however near they are
                           textcoords="offset points", ha="right" if late else "left", fontsize=8.5,
                           color=INK)  # fmt: skip
         words.append(_words(label, each, reached))
