@@ -10,7 +10,7 @@ be added; after the first nonlinearity nothing is common. By the text the mean i
 all that follows up to conv2 and its normalisation; beyond, most of a map is too near an edge.
 
 The fully-connected layers, which are limited by reading their weights, see all ten views at once. At the paper's size
-in float32 all this saves an eighth of the time by the program's recipe and a quarter by the text's.
+in float32 all this saves an eighth of the time by the program's recipe and a fifth by the text's.
 """
 
 from __future__ import annotations
