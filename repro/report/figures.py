@@ -203,13 +203,16 @@ def stalled(log: Sequence[Epoch], classes: int) -> list[int]:
 
 def _curve_picture(name: str, data: str, scale: str, classes: int, lines: Sequence[_Line]) -> Picture:
     validated = any(line.curve("val_top1_error")[0] for line in lines)
-    panels = PANELS if validated else PANELS[:2]
+    # One of five answers is always right where there are no more classes.
+    panels = PANELS[:2] if not validated else PANELS[:3] if classes <= 5 else PANELS
     figure = Figure(figsize=(7.4, 5.6))
     FigureCanvasAgg(figure)
-    grid = figure.subplots(len(panels) // 2, 2, sharex=True, squeeze=False)
+    grid = figure.subplots(math.ceil(len(panels) / 2), 2, sharex=True, squeeze=False)
     nets = dict.fromkeys((line.variant, line.tuned) for line in lines)
     colour = {net: COLOURS[index % len(COLOURS)] for index, net in enumerate(nets)}
-    for axes, (metric, title, unit) in zip(grid.flat, panels, strict=True):
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (metric, title, unit) in zip(grid.flat, panels, strict=False):
         for line in lines:
             _plot(axes, line, metric, colour[line.variant, line.tuned])
         chance = chance_level(metric, classes)
@@ -230,8 +233,9 @@ def _curve_picture(name: str, data: str, scale: str, classes: int, lines: Sequen
             stalls = True
             grid.flat[0].plot(*zip(*points, strict=True), "o", color=colour[line.variant, line.tuned], markersize=4,
                               markerfacecolor="none")  # fmt: skip
-    for axes in grid[-1]:
+    for axes in grid.flat[len(panels) - 2 : len(panels)]:  # the lowest of both columns
         axes.set_xlabel("epoch")
+        axes.tick_params(labelbottom=True)
     handles: list[Line2D] = []
     for line in lines:
         seeds = f", {len(line.runs)} seeds" if len(line.runs) > 1 else ""

@@ -83,6 +83,7 @@ def test_with_and_without_pretraining_are_one_picture_of_curves(tmp_path: Path) 
     assert (plain, tuned) == ("", ", fine-tuned")
     assert b"alexnet, recipe authors, fine-tuned, 3 seeds" in curves[0].svg
     assert "began with the weights of another run" in curves[0].caption
+    assert curves[0].alt.startswith("3 panels")  # five answers among two classes are always right
 
 
 def test_everything_is_written(report: Path) -> None:
