@@ -206,7 +206,7 @@ def _epochs_of(folder: Path) -> float:
     """How long a run was to be; infinite if it came to the training error that was to end it."""
     record, log = (folder / "run.json").read_bytes(), (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
     wanted = json.loads(record)
-    reached = log and json.loads(log[-1])["train_top1_error"] <= (wanted["until_train_error"] or -1)
+    reached = log and json.loads(log[-1])["train_top1_error"] <= (wanted.get("until_train_error") or -1)
     return math.inf if reached else wanted["epochs"]
 
 

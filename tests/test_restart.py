@@ -25,7 +25,7 @@ from repro.data.store import open_store
 from repro.errors import ReproError, Stopped
 from repro.prepare import prepare
 
-KILLS = 20
+KILLS, PLACES, LIVES = 20, 5, 200
 
 SCRIPT = """
 import sys, time
@@ -175,7 +175,9 @@ def test_dozens_of_kills_at_any_moment(images: Path, tmp_path: Path) -> None:
     live(tmp_path / "first")  # it starts the server
     seconds = live(whole)
     moments, found, stores = random.Random(0), set(), 0
-    while deaths.count(-signal.SIGKILL) < KILLS or not out.exists():
+    # How far a life gets is the machine's mood: it goes on until kills have come at enough different places.
+    while deaths.count(-signal.SIGKILL) < KILLS or len(found) < PLACES or not out.exists():
+        assert len(deaths) < LIVES, found
         if out.exists():
             shutil.rmtree(out)
         before = inodes(site)
@@ -188,8 +190,7 @@ def test_dozens_of_kills_at_any_moment(images: Path, tmp_path: Path) -> None:
         else:
             assert before.items() <= inodes(site).items()  # finished shards are not made again
             found.add(len(inodes(site)))
-    assert len(found) >= 3  # more or fewer by the machine's mood, but not always the same
-    print(f"{KILLS} kills on the way to {stores} stores, with {sorted(found)} shards finished")
+    print(f"{deaths.count(-signal.SIGKILL)} kills on the way to {stores} stores, with {sorted(found)} shards finished")
 
 
 def test_a_worker_that_is_killed_is_one_line_and_the_rest_is_kept(

@@ -349,6 +349,7 @@ def test_the_state_between_steps_is_whole(store: Store, tmp_path: Path) -> None:
             "holds images of 64 pixels, scale 'small' needs 128: prepare one with --size",
         ),
         (replace(SETTINGS, devices="cuda:7"), "no device 'cuda:7' on this machine"),
+        (replace(SETTINGS, devices="xla"), "no device 'xla' on this machine"),
         (replace(SETTINGS, devices="toaster"), "no device 'toaster' on this machine"),
         (replace(SETTINGS, devices="cpu,toaster"), "no device 'toaster' on this machine"),
         (replace(SETTINGS, devices="cpu,cpu,cpu"), "--devices cpu,cpu,cpu cannot be shared by one process"),
