@@ -9,7 +9,7 @@ import torch
 from scipy.stats import beta
 from test_cli import repro
 
-from repro import runs
+from repro import predictions, runs
 from repro.data.store import Store
 from repro.data.views import Views
 from repro.errors import ReproError
@@ -39,6 +39,23 @@ def average_by_hand(paths: list[Path], store: Store, view_count: int, split: str
             outputs += [model(view).double().softmax(1).numpy() for view in maker.testing(images, view_count)]
     assert len(outputs) == len(paths) * view_count
     return np.mean(outputs, axis=0)
+
+
+def test_batches_are_put_together_in_order(
+    trained: list[Path], synthetic_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictions, "BATCH", 7)  # the last batch is smaller
+    split, told = synthetic_store.splits["test"], []
+    assert len(split) % 7
+    views = Views(synthetic_store.mean, synthetic_store.covariance, 56, AUTHORS.augmentation, torch.device("cpu"))
+    model = load_model(runs.open_run(trained[0]))
+    made = predictions.predict([model], views, split, on_progress=lambda *counts: told.append(counts))
+    expected = average_by_hand(trained[:1], synthetic_store, 1)
+    np.testing.assert_array_equal(made.labels, split.labels)
+    np.testing.assert_allclose(made.label_probabilities, expected[np.arange(len(split)), split.labels], atol=1e-6)
+    np.testing.assert_allclose(made.top5_probabilities, -np.sort(-expected, axis=1)[:, :5], atol=1e-6)
+    assert told[0] == (7, len(split))
+    assert told[-1] == (len(split), len(split))
 
 
 @pytest.mark.parametrize(
