@@ -37,25 +37,33 @@ console = Console(soft_wrap=not sys.stdout.isatty())
 
 def main() -> None:
     """Run the command line; exit codes as documented in the README."""
-    from repro.interrupts import stop_at_once
-
-    stop_at_once()
-    try:
-        app(prog_name="repro")
-    except ReproError as error:
-        _fail(str(error), 3)
-    except Stopped as stop:
-        _fail(str(stop), 128 + stop.signal)
-
-
-def _fail(message: str, code: int) -> None:
-    if message:  # of several ranks, those that have nothing to add to the first one's message are silent
-        print(f"repro: {message}", file=sys.stderr)
+    code = _run()
     if "TORCHELASTIC_RUN_ID" in os.environ:  # a rank: the process group's threads can abort its interpreter's end
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _run() -> int:
+    from repro.interrupts import stop_at_once
+
+    stop_at_once()
+    try:
+        app(prog_name="repro")
+    except SystemExit as end:  # how Typer always ends
+        return int(end.code or 0)
+    except ReproError as error:
+        return _complain(str(error), 3)
+    except Stopped as stop:
+        return _complain(str(stop), 128 + stop.signal)
+    return 0
+
+
+def _complain(message: str, code: int) -> int:
+    if message:  # of several ranks, those that have nothing to add to the first one's message are silent
+        print(f"repro: {message}", file=sys.stderr)
+    return code
 
 
 def _show_version(value: bool) -> None:
