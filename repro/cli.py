@@ -240,7 +240,8 @@ def report(
 
         console.print(f"{tensorboard}: the curves of {export(read_records(runs).runs, tensorboard)} runs", markup=False)
     if strict and made.strict_mismatches:
-        _fail(f"not reproduced: {', '.join(verdict.target.id for verdict in made.strict_mismatches)}", 4)
+        missed = ", ".join(verdict.target.id for verdict in made.strict_mismatches)
+        raise typer.Exit(_complain(f"not reproduced: {missed}", 4))
 
 
 @app.command()

@@ -1,5 +1,7 @@
 """From records to measurements: against numbers worked out by hand, and the rules of scope."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +44,20 @@ def test_a_full_scale_run_matches(tmp_path: Path) -> None:
 def test_a_full_scale_run_that_is_off_is_a_strict_mismatch(tmp_path: Path) -> None:
     write_full(tmp_path, error=41)
     assert verdict(tmp_path, "table1-cnn-top1").fails_strict
+
+
+def test_strict_as_typed(tmp_path: Path) -> None:
+    runs, out = tmp_path / "runs", tmp_path / "report"
+    runs.mkdir()
+    words = ["-W", "error", "-m", "repro", "report", "--runs", runs, "--out", out, "--compare", "--strict"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")  # what is missing is no mismatch
+    write_full(runs, error=41)
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+    assert done.returncode == 4
+    assert done.stderr.startswith("repro: not reproduced: table1-cnn-top1, ")
+    assert len(done.stderr.splitlines()) == 1
+    assert (out / "report.html").exists()
 
 
 def test_fewer_epochs_are_not_the_papers_scale(tmp_path: Path) -> None:
