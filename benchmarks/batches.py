@@ -25,9 +25,9 @@ from torchvision.transforms import v2
 from repro.data.sampling import draw_epoch
 from repro.data.store import open_store
 from repro.data.views import Views
-from repro.memory import keep_freed_memory
+from repro.models.allocator import keep_freed_memory
 from repro.paper.recipes import AUTHORS
-from repro.prepare import prepare
+from repro.preparation.prepare import prepare
 
 BATCH, IMAGES = 128, 512
 
@@ -80,7 +80,7 @@ def ours() -> float:
                 if epoch == 2 and start == 0:
                     began, seen = time.perf_counter(), 0
                 batch = draws[start : start + BATCH]
-                views.training(train.images(batch.index), batch)
+                views.augment(train.images(batch.index), batch)
                 seen += BATCH
         return seen / (time.perf_counter() - began)
 

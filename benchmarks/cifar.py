@@ -18,11 +18,11 @@ from timing import HEAD, Row, take_turns
 from torch.utils.data import DataLoader, TensorDataset
 
 from repro.data.store import open_store
-from repro.fit import Settings, Step, fit, prepare_training
-from repro.memory import keep_freed_memory
+from repro.models.allocator import keep_freed_memory
 from repro.models.network import AlexNet
 from repro.paper.variants import configure
-from repro.prepare import prepare
+from repro.preparation.prepare import prepare
+from repro.training.loop import Settings, Step, prepare_training, train_epochs
 
 IMAGES, STEPS, WARM_UP = 12_800, 60, 10
 PER_CLASS, BATCHES, EPOCHS = 256, 20, 4  # of the trainer's store: whole batches only
@@ -56,7 +56,7 @@ def ours(precision: str) -> Callable[[], float]:
             prepare("synthetic", store, size=32, limit_per_class=PER_CLASS)
             training = prepare_training(Settings("cifar-relu", scale="paper", precision=precision), open_store(store))
             began, taken = 0.0, 0.0
-            for event in fit(training):
+            for event in train_epochs(training):
                 if isinstance(event, Step) and event.epoch > 1:
                     # From step to step; an epoch's first begins anew, because validation comes before it.
                     taken += time.perf_counter() - began if event.batch > 1 else 0.0

@@ -21,10 +21,10 @@ from PIL import Image
 from repro.data.sampling import draw_epoch
 from repro.data.store import open_store
 from repro.data.views import Views
+from repro.evaluation.predictions import predict
 from repro.models.network import AlexNet
 from repro.paper.variants import configure
-from repro.predictions import predict
-from repro.prepare import prepare
+from repro.preparation.prepare import prepare
 
 COUNTS = (1_000, 10_000, 100_000)
 
@@ -50,7 +50,7 @@ def _batches(store: Path, count: int) -> None:
     draws = draw_epoch(0, 1, len(train), views.margin, augmentation)
     for start in range(0, len(train), 128):
         batch = draws[start : start + 128]
-        views.training(train.images(batch.index), batch)
+        views.augment(train.images(batch.index), batch)
 
 
 def _evaluate(store: Path, count: int) -> None:

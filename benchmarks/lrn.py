@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from timing import HEAD, Row, seconds, take_turns
 from torch import Tensor
 
-from repro.memory import keep_freed_memory
+from repro.models.allocator import keep_freed_memory
 from repro.models.layers import LocalResponseNorm
 
 SHAPE = (128, 96, 55, 55)

@@ -19,8 +19,8 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from timing import HEAD, Row, take_turns
 
-from repro.memory import keep_freed_memory
-from repro.nearest import nearest
+from repro.evaluation.nearest_neighbours import nearest
+from repro.models.allocator import keep_freed_memory
 
 VECTORS, QUERIES, WIDTH, WANTED = 128_000, 1000, 4096, 6
 

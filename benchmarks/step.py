@@ -13,11 +13,11 @@ from timing import HEAD, Row, seconds, take_turns
 from torch import Tensor, nn
 from torchvision.models import alexnet
 
-from repro.memory import keep_freed_memory
+from repro.models.allocator import keep_freed_memory
 from repro.models.layers import LocalResponseNorm
 from repro.models.network import AlexNet
-from repro.optim import optimiser
 from repro.paper.variants import configure
+from repro.training.optim import optimiser
 
 BATCH = 128
 OPERATIONS = 4.3e9  # floating-point operations of a training step, for each image

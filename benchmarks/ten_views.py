@@ -17,11 +17,11 @@ from timing import HEAD, Row, take_turns
 
 from repro.data.store import Split, open_store
 from repro.data.views import Views
-from repro.memory import keep_freed_memory
+from repro.evaluation.predictions import predict
+from repro.models.allocator import keep_freed_memory
 from repro.models.network import AlexNet
 from repro.paper.variants import configure
-from repro.predictions import predict
-from repro.prepare import prepare
+from repro.preparation.prepare import prepare
 
 IMAGES = 512
 

@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from timing import HEAD, Row, take_turns
 
-from repro import train
 from repro.data.store import Store, open_store
-from repro.fit import Settings, Step, prepare_training
-from repro.memory import keep_freed_memory
+from repro.models.allocator import keep_freed_memory
 from repro.models.layers import DropoutMasks, use_dropout_masks
-from repro.prepare import prepare
+from repro.preparation.prepare import prepare
+from repro.training import train
+from repro.training.loop import Settings, Step, prepare_training
 
 PER_CLASS, BATCHES, EPOCHS = 256, 20, 3  # whole batches only
 

@@ -1,5 +1,5 @@
 """`python -m repro`."""
 
-from repro.cli import main
+from repro.cli.commands import main
 
 main()

@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from repro.data.store import Store
-from repro.prepare import prepare
-
-
-def picture(seed: int = 0, width: int = 40, height: int = 30, format: str = "JPEG") -> bytes:
-    """An encoded smooth RGB picture that differs with the seed."""
-    small = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
-    encoded = io.BytesIO()
-    Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).save(encoded, format)
-    return encoded.getvalue()
-
-
-def write_pictures(root: Path, counts: dict[str, int], format: str = "JPEG") -> Path:
-    """Write `counts[folder]` pictures into each folder below root, for example {"train/cats": 3}.
-
-    Their names end in .jpg whatever the format; with PNG, worker processes need not import torch.
-    """
-    for place, (folder, count) in enumerate(counts.items()):
-        (root / folder).mkdir(parents=True)
-        for number in range(count):
-            (root / folder / f"{number}.jpg").write_bytes(picture(1000 * place + number, format=format))
-    return root
+from repro.preparation.prepare import prepare
 
 
 @pytest.fixture(scope="session")

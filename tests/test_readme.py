@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from repro import cli
+from repro.cli import commands as cli
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]

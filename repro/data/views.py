@@ -40,7 +40,7 @@ class Views:
         if self.colour:
             self.colour_basis = colour_basis(covariance, self.colour).numpy()
 
-    def training(self, images: np.ndarray, draws: Draws, colour: bool = True) -> Tensor:
+    def augment(self, images: np.ndarray, draws: Draws, colour: bool = True) -> Tensor:
         """One training view of each image, uint8 [N, S, S, 3], by its draws; `colour` False leaves out the noise."""
         shift, divide_by = np.zeros((len(draws), 3), np.float32), self.inputs_divided_by
         if self.colour and colour:
@@ -48,7 +48,7 @@ class Views:
         cut = patches.cut if self.device.type == "cpu" else patches.cut_by_operators
         return cut(images, draws, self.crop, self.mean, self.mean_of_patch, shift, divide_by).permute(0, 3, 1, 2)
 
-    def testing(self, images: np.ndarray, views: int) -> Iterator[Tensor]:
+    def test_views(self, images: np.ndarray, views: int) -> Iterator[Tensor]:
         """The centre view, or with `views` 10 the corners and the centre and their mirror images, one by one."""
         batch = torch.from_numpy(images).to(self.device)
         for place in self.places(views):

@@ -98,7 +98,7 @@ def across_maps(x: Tensor, towers: int, n: int, k: float, alpha: float, beta: fl
 
 
 def within_maps(x: Tensor, size: int, k: float, alpha: float, beta: float) -> Tensor:
-    """The formula of `SpatialNorm`, likewise."""
+    """The formula of `SpatialNormalization`, likewise."""
     window_sum = F.avg_pool2d(x * x, size, stride=1, padding=size // 2, divisor_override=1)
     return x * (k + alpha * window_sum).pow(-beta)
 
@@ -133,7 +133,7 @@ class LocalResponseNorm(nn.Module):
         return _in_float32(across_maps, x, *constants, self.beta)
 
 
-class SpatialNorm(nn.Module):
+class SpatialNormalization(nn.Module):
     """b = a / (k + alpha · Σ a²)^beta over a `size`×`size` window of each map; the authors' program, conv2."""
 
     def __init__(self, size: int, k: float, alpha: float, beta: float) -> None:

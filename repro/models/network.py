@@ -9,7 +9,18 @@ from torch import Tensor, nn
 
 from repro.models import layers
 from repro.paper.arithmetic import LayerCount, count, overhang
-from repro.paper.networks import LRN, Activation, Conv, Dropout, Layer, Linear, Local, Network, Pool, SpatialNorm
+from repro.paper.networks import (
+    LRN,
+    Activation,
+    Conv,
+    Dropout,
+    Layer,
+    Linear,
+    Local,
+    Network,
+    Pool,
+    SpatialNorm,
+)
 from repro.paper.recipes import Initialisation
 from repro.paper.variants import configure
 
@@ -49,11 +60,11 @@ class AlexNet(nn.Module):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """[N, 3, S, S] to what the last layer sees: fc7's activations, [N, 4096] at full width (Sec. 6.1)."""
-        return through(list(self.children())[:-1], images)
+        return apply_layers(list(self.children())[:-1], images)
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, 3, S, S] to logits [N, classes]."""
-        return through(list(self.children()), images)
+        return apply_layers(list(self.children()), images)
 
     @torch.no_grad()
     def initialise(self, initialisation: Initialisation, generator: torch.Generator | None = None) -> AlexNet:
@@ -68,7 +79,7 @@ class AlexNet(nn.Module):
         return self
 
 
-def through(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
+def apply_layers(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
     """What some of a net's layers, one after the other, make of [N, …]: [N, neurons]."""
     for layer in layers:
         x = layer(x.flatten(1) if isinstance(layer, nn.Linear) else x)
@@ -98,7 +109,7 @@ def make_layer(layer: Layer, row: LayerCount, maps: int, size: int) -> nn.Module
         case LRN():
             return layers.LocalResponseNorm(layer.n, layer.k, layer.alpha, layer.beta, layer.towers)
         case SpatialNorm():
-            return layers.SpatialNorm(layer.size, layer.k, layer.alpha, layer.beta)
+            return layers.SpatialNormalization(layer.size, layer.k, layer.alpha, layer.beta)
         case Local():
             return layers.LocallyConnected2d(maps, layer.kernels, layer.size, layer.padding, row.size)
         case Pool():

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from repro.data.views import Views
 from repro.models.layers import LocalResponseNorm, RoundedUpConv2d
-from repro.models.network import AlexNet, through
+from repro.models.network import AlexNet, apply_layers
 
 PLACE_BY_PLACE = (nn.ReLU, nn.Tanh, LocalResponseNorm)  # what they make of a place depends on nothing beside it
 
@@ -44,7 +44,7 @@ def shares_conv1(model: nn.Module, views: Views) -> TypeGuard[AlexNet]:
 
 
 @dataclass(frozen=True)
-class Beginning:
+class SharedPrefix:
     """A net's layers up to conv2 and its normalisation, and what of them tells where things are in a view's maps."""
 
     to_conv2: nn.Sequential
@@ -63,7 +63,7 @@ class Beginning:
         return maps
 
 
-def beginning(model: AlexNet, views: Views) -> Beginning | None:
+def beginning(model: AlexNet, views: Views) -> SharedPrefix | None:
     """What the views of a net that shares conv1 share up to conv2; None where they share conv1 alone.
 
     They share more if each has its own part of the mean taken off, if pool1 fits `views`' places and has no window
@@ -82,7 +82,7 @@ def beginning(model: AlexNet, views: Views) -> Beginning | None:
         return None
     after = takewhile(lambda layer: isinstance(layer, PLACE_BY_PLACE), layers[at + 1 :])
     positions = (_positions(conv1, views) - size) // every + 1
-    return Beginning(nn.Sequential(*layers[:at]), conv2, nn.Sequential(*after), stride, positions, pad)
+    return SharedPrefix(nn.Sequential(*layers[:at]), conv2, nn.Sequential(*after), stride, positions, pad)
 
 
 def ten_view_logits(model: AlexNet, views: Views, images: np.ndarray) -> Tensor:
@@ -95,8 +95,8 @@ def ten_view_logits(model: AlexNet, views: Views, images: np.ndarray) -> Tensor:
     first, shared = layers[0], beginning(model, views)
     assert isinstance(first, RoundedUpConv2d)
     maps = share_conv2(shared, views, images) if shared else share_conv1(first, views, images)
-    below = [through(layers[len(shared) if shared else 1 : top], view) for view in maps]
-    return through(layers[top:], torch.cat(below)).view(10, len(images), -1)
+    below = [apply_layers(layers[len(shared) if shared else 1 : top], view) for view in maps]
+    return apply_layers(layers[top:], torch.cat(below)).view(10, len(images), -1)
 
 
 def share_conv1(conv1: RoundedUpConv2d, views: Views, images: np.ndarray) -> Iterator[Tensor]:
@@ -115,7 +115,7 @@ def share_conv1(conv1: RoundedUpConv2d, views: Views, images: np.ndarray) -> Ite
         yield maps
 
 
-def share_conv2(shared: Beginning, views: Views, images: np.ndarray) -> Iterator[Tensor]:
+def share_conv2(shared: SharedPrefix, views: Views, images: np.ndarray) -> Iterator[Tensor]:
     """The maps after the shared layers of the ten views, each [N, kernels, H, W]."""
     stride, positions, pad = shared.stride, shared.positions, shared.pad
     last = (positions - 1) * stride  # where in a view pool1's last windows begin, which see conv1's overhang

@@ -13,7 +13,7 @@ from repro.errors import ReproError
 from repro.models.layers import PaperDropout
 from repro.models.network import AlexNet, make_layer
 from repro.paper.arithmetic import LayerCount, count
-from repro.paper.crossings import Crossing, has_towers, sees_both_towers
+from repro.paper.communication import Crossing, has_towers, sees_both_towers
 from repro.paper.networks import LRN, Conv, Dropout, Layer, Linear
 
 Halves = tuple[Tensor, Tensor]
@@ -37,8 +37,8 @@ class Towers(nn.Module):
                 half.to(device).to(memory_format=torch.channels_last)
             self.add_module(row.layer.name, halves)
             below = (row.maps, row.size)
-        for name, pieces in parts(self).items():
-            put(pieces, net.get_parameter(name))
+        for name, pieces in named_shards(self).items():
+            scatter(pieces, net.get_parameter(name))
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, 3, S, S] on the first device to logits [N, classes] there."""
@@ -122,7 +122,7 @@ def _half_layer(tower: int, row: LayerCount, maps: int, size: int) -> nn.Module:
             return make_layer(layer, row, maps // 2, size)
 
 
-def place(net: AlexNet, devices: Sequence[torch.device]) -> AlexNet | Towers:
+def to_devices(net: AlexNet, devices: Sequence[torch.device]) -> AlexNet | Towers:
     """`net` on one device, or a tower on each of two. Raises ReproError if it has no two towers."""
     if len(devices) == 1:
         return net.to(devices[0]).to(memory_format=torch.channels_last)
@@ -132,7 +132,7 @@ def place(net: AlexNet, devices: Sequence[torch.device]) -> AlexNet | Towers:
     return Towers(net, (devices[0], devices[1]))
 
 
-def parts(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+def named_shards(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     """The one-device net's parameters by name, each as the pieces along its first dimension that `model` holds."""
     found: dict[str, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -141,13 +141,13 @@ def parts(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     return found
 
 
-def whole(pieces: Sequence[Tensor]) -> Tensor:
+def gather(pieces: Sequence[Tensor]) -> Tensor:
     """The one-device tensor of these pieces, on the CPU."""
     return torch.cat([piece.detach().cpu() for piece in pieces]).contiguous()
 
 
 @torch.no_grad()
-def put(pieces: Sequence[Tensor], value: Tensor) -> None:
+def scatter(pieces: Sequence[Tensor], value: Tensor) -> None:
     """Copy a one-device tensor into its pieces."""
     shares = value.split([len(piece) for piece in pieces])  # type: ignore[no-untyped-call]
     for piece, share in zip(pieces, shares, strict=True):

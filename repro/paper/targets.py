@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from repro.errors import ReproError, unknown
+from repro.paper.intervals import Interval, seed_factor
 from repro.paper.invariants import INVARIANTS
-from repro.paper.statistics import Interval, seed_factor
 
 KINDS = ("invariant", "value", "delta", "ratio", "direction")
 RELATIONS = ("equal", "at least", "at most")

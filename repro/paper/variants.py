@@ -208,7 +208,7 @@ ENSEMBLES = {
 }
 
 
-def find(variant: str) -> Variant:
+def find_variant(variant: str) -> Variant:
     """The variant of that name; ReproError with the nearest names if there is none."""
     if variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
@@ -222,7 +222,7 @@ def configure(variant: str, recipe: str = "authors", scale: str = "paper", class
         raise unknown("recipe", recipe, names)
     if scale not in SCALES:
         raise unknown("scale", scale, SCALES)
-    chosen = find(variant)
+    chosen = find_variant(variant)
     family = chosen.family
     if recipe not in family.recipes:
         known = " or ".join(family.recipes)

@@ -12,7 +12,7 @@ from typing import Any
 
 from repro.errors import ReproError
 from repro.paper.targets import VERDICTS, Measurement, Target, Verdict, compare, compute, load_targets
-from repro.report.figures import draw_figures
+from repro.report.figures.draw import draw_figures
 from repro.report.measure import measure
 from repro.report.page import page_context, render_markdown, render_page
 from repro.report.records import Records, read_records

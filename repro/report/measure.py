@@ -19,12 +19,12 @@ import numpy as np
 from scipy.stats import norm
 
 from repro.errors import ReproError
-from repro.paper.experiments import CHOSEN_RATE, Need, crossing, fastest
+from repro.paper.experiments import LR_GRIDS, Requirement, epochs_to_error, fastest_lr
+from repro.paper.intervals import Interval, error_interval, paired_interval, seed_interval, welch_interval
 from repro.paper.scales import SCALES
-from repro.paper.statistics import Interval, error_interval, paired_interval, seed_interval, welch_interval
 from repro.paper.targets import Measurement, Scope, Target
 from repro.paper.variants import ENSEMBLES, VARIANTS, Configuration, configure
-from repro.report.kernels import colourfulness, oriented, towers
+from repro.report.conv1_filters import colourfulness, oriented, towers
 from repro.report.records import Data, Epoch, Evaluation, Records, Retrieval, Run
 
 Z = float(norm.ppf(0.975))
@@ -116,7 +116,7 @@ def run_scale(run: Run) -> str:
         return run.scale
     if fine_tuned(run):
         return f"fine-tuned {run.scale}"
-    if (run.variant, run.recipe) in CHOSEN_RATE:
+    if (run.variant, run.recipe) in LR_GRIDS:
         return run.scale
     if math.isfinite(run.lr) and not math.isclose(run.lr, meant.recipe.lr):
         return f"rate-{run.lr:g} {run.scale}"
@@ -134,17 +134,17 @@ def one_per_seed(runs: Iterable[Run]) -> list[Run]:
 class Grid:
     """The runs of a net whose rate is chosen for speed: by rate, ascending, one of each seed.
 
-    `fastest` is the rate that counts, chosen by the lowest seed of each rate, as `repro run` does it.
+    `fastest_lr` is the rate that counts, chosen by the lowest seed of each rate, as `repro run` does it.
     """
 
-    need: Need
+    need: Requirement
     rates: Mapping[float, tuple[Run, ...]]
-    fastest: float
+    fastest_lr: float
 
     @property
     def runs(self) -> tuple[Run, ...]:
         """The runs at the fastest rate."""
-        return self.rates[self.fastest]
+        return self.rates[self.fastest_lr]
 
     @property
     def complete(self) -> bool:
@@ -157,7 +157,7 @@ class Grid:
 
     def crossing(self, run: Run) -> float | None:
         """The epoch at which a run comes to the error that decides."""
-        return crossing(train_errors(run), self.need.until)
+        return epochs_to_error(train_errors(run), self.need.until)
 
 
 def train_errors(run: Run) -> list[float]:
@@ -175,16 +175,16 @@ def grid(runs: Iterable[Run]) -> Grid | None:
         return None
     rates = {rate: tuple(one_per_seed(by_rate[rate])) for rate in sorted(by_rate)}
     first = next(iter(rates.values()))[0]
-    need = CHOSEN_RATE[first.variant, first.recipe]
+    need = LR_GRIDS[first.variant, first.recipe]
     # Of rates that are equally fast the first of the declared ones counts, which is the one that `repro run` trained.
     ordered = dict.fromkeys(rate for rate in (*need.rates, *rates) if rate in rates)
-    return Grid(need, rates, fastest({rate: train_errors(rates[rate][0]) for rate in ordered}, need.until))
+    return Grid(need, rates, fastest_lr({rate: train_errors(rates[rate][0]) for rate in ordered}, need.until))
 
 
-def standing(runs: Iterable[Run]) -> list[Run]:
+def select_runs(runs: Iterable[Run]) -> list[Run]:
     """The runs of a net that count: one of each seed, at the fastest rate where that is to be chosen."""
     runs = list(runs)
-    if runs and (runs[0].variant, runs[0].recipe) in CHOSEN_RATE:
+    if runs and (runs[0].variant, runs[0].recipe) in LR_GRIDS:
         found = grid(runs)
         return list(found.runs) if found else []
     return one_per_seed(runs)
@@ -338,15 +338,15 @@ def _from_runs(target: Target, records: Records) -> list[tuple[Data, Measurement
     for context, variants in groups.items():
         if target.measure in OF_DATA and context.data.dataset != target.dataset:
             continue
-        firsts = standing(variants.get(target.variant, ()))
+        firsts = select_runs(variants.get(target.variant, ()))
         scale = context.scale
         pair = (target.variant, target.baseline)
-        if all((net, context.recipe) in CHOSEN_RATE for net in pair):
+        if all((net, context.recipe) in LR_GRIDS for net in pair):
             grids = [grid(variants.get(net or "", ())) for net in pair]
             measurement = speed_ratio(*grids) if all(grids) else None
             scale = scale if all(each and each.complete for each in grids) else f"incomplete-grid {scale}"
         elif target.baseline:
-            measurement = _pairs(target, firsts, standing(variants.get(target.baseline, ())))
+            measurement = _pairs(target, firsts, select_runs(variants.get(target.baseline, ())))
         else:
             measurement = _levels(target, firsts)
         if measurement and math.isfinite(measurement.value):
@@ -477,7 +477,7 @@ def _sampled(run: Run, value: float, errors: Sequence[tuple[float, str]]) -> Mea
 
 
 def _epochs_to_train_error(run: Run, level: str) -> Measurement | None:
-    reached = crossing(train_errors(run), float(level))
+    reached = epochs_to_error(train_errors(run), float(level))
     return None if reached is None else Measurement(reached, runs=(run.name,))
 
 

@@ -16,7 +16,7 @@ import repro
 from repro.paper.targets import MISSING, NOT_COMPARABLE, VERDICTS, Verdict, load_deviations
 from repro.paper.variants import BASES
 from repro.report import story
-from repro.report.drawing import Picture
+from repro.report.figures.style import Picture
 from repro.report.records import Records, Run
 from repro.report.tables import Table, Verdicts, escape_markdown, layer_order, number, spread
 
@@ -127,7 +127,7 @@ def page_context(
         "sections": list(dict.fromkeys(claim.verdict.target.section for claim in claims)),
         "tables": tables,
         "pictures": pictures,
-        "honesty": story.honesty(records),
+        "honesty": story.limitations(records),
         "deviations": load_deviations(),
         "orders": {"the text": layer_order(BASES["paper"]), "the authors' program": layer_order(BASES["authors"])},
         "runs": records.runs,

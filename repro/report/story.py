@@ -7,10 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from repro.errors import ReproError
-from repro.paper.experiments import CHOSEN_RATE, PARTS
+from repro.paper.experiments import LR_GRIDS, PARTS
 from repro.paper.targets import MATCH, MISMATCH, NOT_COMPARABLE, Target, Verdict
 from repro.paper.variants import ENSEMBLES, VARIANTS, configure
-from repro.report.measure import MEASURES, NAMES_OF_SPLITS, RETRIEVAL_MEASURES, context_of, precedence, run_scale
+from repro.report.measure import (
+    MEASURES,
+    NAMES_OF_SPLITS,
+    RETRIEVAL_MEASURES,
+    context_of,
+    precedence,
+    run_scale,
+)
 from repro.report.records import Records, Run
 
 DATASETS = {"ilsvrc2010": "ILSVRC-2010", "ilsvrc2012": "ILSVRC-2012", "fall2009": "ImageNet Fall 2009",
@@ -53,7 +60,7 @@ def result(verdicts: Mapping[str, Sequence[Verdict]]) -> str:
 
 
 @dataclass(frozen=True)
-class Honesty:
+class Limitations:
     """What the runs of one data set and scale can and cannot show."""
 
     place: str
@@ -61,7 +68,7 @@ class Honesty:
     cannot: tuple[str, ...]
 
 
-def honesty(records: Records) -> list[Honesty]:
+def limitations(records: Records) -> list[Limitations]:
     """For each data set and scale that has runs: what follows from them, and what does not."""
     notes = []
     ordered = sorted(records.runs, key=lambda run: precedence(context_of(run)))
@@ -92,7 +99,7 @@ def honesty(records: Records) -> list[Honesty]:
             cannot.append("Anything about photographs: these images are generated to be learned quickly.")
         if unfinished := [run.name for run in runs if not run.finished]:
             cannot.append(f"The end of {len(unfinished)} unfinished {_plural('run', len(unfinished))}.")
-        notes.append(Honesty(f"{data.description}, {scale} scale", tuple(can), tuple(cannot)))
+        notes.append(Limitations(f"{data.description}, {scale} scale", tuple(can), tuple(cannot)))
     return notes
 
 
@@ -127,7 +134,7 @@ def commands(target: Target, records: Records) -> list[str]:
     offered = all(name in VARIANTS or name in ENSEMBLES for name in nets)
     if target.dataset is None or target.measure not in MEASURES or not offered:
         return []
-    rate_is_chosen = {net for net, _ in CHOSEN_RATE}
+    rate_is_chosen = {net for net, _ in LR_GRIDS}
     if any(name in ENSEMBLES or name in rate_is_chosen or VARIANTS[name].begins_from for name in nets):
         return _whole_experiment(nets, target)
     steps = [f"repro prepare {target.dataset} --out STORE"]

@@ -16,9 +16,9 @@ from repro.paper.networks import LRN, Activation, Conv, Dropout, Layer, Linear, 
 from repro.paper.recipes import Recipe
 from repro.paper.targets import Measurement, Verdict, find_target
 from repro.paper.variants import BASES, VARIANTS, configure
+from repro.report.figures.figure1 import grid_rows, grids
 from repro.report.measure import entry, error_level, retrieval_scale, run_scale, scale_of
 from repro.report.records import Records
-from repro.report.speed import grid_rows, grids
 
 Cell = str | float | int | None | Measurement
 Verdicts = Mapping[str, Sequence[Verdict]]

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_pictures
+from helpers import write_pictures
 
-import repro.prepare
+import repro.preparation.prepare
 from repro.data.store import Store, open_store
 from repro.errors import ReproError
-from repro.prepare import prepare
-from repro.verify import verify_store
+from repro.preparation.prepare import prepare
+from repro.verification.store import verify_store
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Store]:
     folder = tmp_path_factory.mktemp("stores")
     source = write_pictures(folder / "images", {"train/a": 11, "train/b": 12, "val/a": 2, "val/b": 2})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(repro.prepare, "SHARD_IMAGES", 4)
+        patch.setattr(repro.preparation.prepare, "SHARD_IMAGES", 4)
         raw, jpeg = (
             prepare("folder", folder / encoding, source=source, size=24, encoding=encoding)
             for encoding in ("raw", "jpeg")

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_pictures
+from helpers import write_pictures
 
-import repro.prepare
-from repro.data.pixels import to_square
+import repro.preparation.prepare
 from repro.data.store import Store, fingerprint, open_store, write_array, write_names
 from repro.errors import ReproError
-from repro.prepare import prepare
-from repro.verify import verify_store
+from repro.preparation.prepare import prepare
+from repro.preparation.preprocess import to_square
+from repro.verification.store import verify_store
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     folder = tmp_path_factory.mktemp("store")
     source = write_pictures(folder / "images", {"train/a": 11, "train/b": 12, "val/a": 2, "val/b": 2})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(repro.prepare, "SHARD_IMAGES", 4)
+        patch.setattr(repro.preparation.prepare, "SHARD_IMAGES", 4)
         return prepare("folder", folder / "store", source=source, size=16)
 
 

@@ -31,7 +31,7 @@ def by_hand(image: np.ndarray, top: int, left: int, mirror: bool, mean_of_patch:
 def test_training_views_are_slices(mean_of_patch: bool) -> None:
     augmentation = Augmentation(mean_of_patch=mean_of_patch)
     draws = draw_epoch(0, 1, 10, SIZE - CROP, augmentation)
-    result = views(augmentation).training(IMAGES, draws).numpy()
+    result = views(augmentation).augment(IMAGES, draws).numpy()
     for i in range(10):
         place = (int(draws.top[i]), int(draws.left[i]), bool(draws.mirror[i]))
         np.testing.assert_array_equal(result[i], by_hand(IMAGES[i], *place, mean_of_patch))
@@ -39,7 +39,7 @@ def test_training_views_are_slices(mean_of_patch: bool) -> None:
 
 @pytest.mark.parametrize("mean_of_patch", [True, False])
 def test_ten_views_are_four_corners_the_centre_and_their_mirror_images(mean_of_patch: bool) -> None:
-    ten = torch.stack(list(views(Augmentation(mean_of_patch=mean_of_patch)).testing(IMAGES, 10)), dim=1).numpy()
+    ten = torch.stack(list(views(Augmentation(mean_of_patch=mean_of_patch)).test_views(IMAGES, 10)), dim=1).numpy()
     for i, image in enumerate(IMAGES):
         expected = [
             by_hand(image, top, left, mirror, mean_of_patch)
@@ -51,8 +51,8 @@ def test_ten_views_are_four_corners_the_centre_and_their_mirror_images(mean_of_p
 
 def test_one_view_is_the_centre_and_the_first_of_the_ten() -> None:
     maker = views(AUTHORS.augmentation)
-    (one,) = maker.testing(IMAGES, 1)
-    assert torch.equal(one, next(iter(maker.testing(IMAGES, 10))))
+    (one,) = maker.test_views(IMAGES, 1)
+    assert torch.equal(one, next(iter(maker.test_views(IMAGES, 10))))
     assert one.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -61,8 +61,8 @@ def test_colour_noise_is_one_shift_for_the_whole_image(recipe) -> None:
     augmentation = recipe.augmentation
     draws = draw_epoch(0, 1, 10, SIZE - CROP, augmentation)
     maker = views(augmentation)
-    with_noise = maker.training(IMAGES, draws) * augmentation.colour.divide_by
-    shift = with_noise - maker.training(IMAGES, draws, colour=False)
+    with_noise = maker.augment(IMAGES, draws) * augmentation.colour.divide_by
+    shift = with_noise - maker.augment(IMAGES, draws, colour=False)
     expected = draws.alpha @ colour_basis(COVARIANCE, augmentation.colour).numpy().T
     np.testing.assert_allclose(shift.numpy(), np.broadcast_to(expected[:, :, None, None], shift.shape), atol=1e-3)
 
@@ -85,19 +85,19 @@ def test_colour_noise_lies_along_the_principal_components() -> None:
 def test_on_another_device_the_training_views_are_the_same_to_the_bit(recipe: Recipe) -> None:
     maker = views(recipe.augmentation)
     draws = draw_epoch(1, 2, 10, SIZE - CROP, recipe.augmentation)
-    expected = maker.training(IMAGES, draws)
+    expected = maker.augment(IMAGES, draws)
     maker.device = torch.device("meta")  # not a processor: torch's operators, on whatever device the mean is
-    assert torch.equal(maker.training(IMAGES, draws), expected)
+    assert torch.equal(maker.augment(IMAGES, draws), expected)
 
 
 def test_a_rank_without_images_gets_an_empty_batch() -> None:
     draws = draw_epoch(0, 1, 10, SIZE - CROP, AUTHORS.augmentation)[:0]
-    assert views(AUTHORS.augmentation).training(IMAGES[:0], draws).shape == (0, 3, CROP, CROP)
+    assert views(AUTHORS.augmentation).augment(IMAGES[:0], draws).shape == (0, 3, CROP, CROP)
 
 
 def test_inputs_are_divided_in_training_and_in_testing_alike() -> None:
     plain, scaled = views(Augmentation()), views(Augmentation(inputs_divided_by=50.0))
     draws = draw_epoch(0, 1, 10, SIZE - CROP, Augmentation())
-    torch.testing.assert_close(scaled.training(IMAGES, draws), plain.training(IMAGES, draws) / 50)
-    for small, large in zip(scaled.testing(IMAGES, 10), plain.testing(IMAGES, 10), strict=True):
+    torch.testing.assert_close(scaled.augment(IMAGES, draws), plain.augment(IMAGES, draws) / 50)
+    for small, large in zip(scaled.test_views(IMAGES, 10), plain.test_views(IMAGES, 10), strict=True):
         torch.testing.assert_close(small, large / 50)

@@ -13,7 +13,7 @@ from repro.models.layers import (
     LocalResponseNorm,
     PaperDropout,
     RoundedUpConv2d,
-    SpatialNorm,
+    SpatialNormalization,
     across_maps,
     fused,
     within_maps,
@@ -58,7 +58,7 @@ def test_spatial_norm_is_its_window_sum() -> None:
             window = a[:, :, max(0, y - 2) : y + 3, max(0, x - 2) : x + 3]
             total = (window**2).sum(axis=(2, 3))
             expected[:, :, y, x] = a[:, :, y, x] / (1 + 0.001 / 25 * total) ** 0.75
-    layer = SpatialNorm(5, 1.0, 0.001 / 25, 0.75)
+    layer = SpatialNormalization(5, 1.0, 0.001 / 25, 0.75)
     np.testing.assert_allclose(layer(torch.from_numpy(a)).numpy(), expected, rtol=1e-12)
     np.testing.assert_allclose(layer(torch.from_numpy(a).float()).numpy(), expected, rtol=1e-6)
 
@@ -67,7 +67,7 @@ NORMALISATIONS = {
     "lrn": LocalResponseNorm(5, 2.0, 1e-2, 0.75),
     "lrn-of-towers": LocalResponseNorm(5, 2.0, 1e-2, 0.75, towers=2),
     "lrn-of-narrow-towers": LocalResponseNorm(9, 1.0, 1e-2, 0.75, towers=6),  # half a window is wider than a tower
-    "spatial": SpatialNorm(5, 1.0, 1e-2, 0.75),
+    "spatial": SpatialNormalization(5, 1.0, 1e-2, 0.75),
 }
 
 

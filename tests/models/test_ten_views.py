@@ -7,7 +7,7 @@ import torch
 from repro.data.views import Views
 from repro.models.network import AlexNet
 from repro.models.ten_views import beginning, share_conv1, share_conv2, shares_conv1, ten_view_logits
-from repro.models.towers import place
+from repro.models.towers import to_devices
 from repro.paper.variants import VARIANTS, configure
 
 
@@ -34,7 +34,7 @@ CASES = [
 def test_maps_and_answers_are_those_of_the_views_one_by_one(variant: str, recipe: str, scale: str) -> None:
     model, views, images = made(variant, recipe, scale)
     assert shares_conv1(model, views)
-    apart = list(views.testing(images, 10))
+    apart = list(views.test_views(images, 10))
     assert len(apart) == 10
     layers, shared = list(model.children()), beginning(model, views)
     together = {1: share_conv1(layers[0], views, images)}
@@ -56,7 +56,7 @@ def test_which_nets_share() -> None:
         model, views, _ = made(name, recipe, "smoke")
         assert shares_conv1(model, views) == (not name.startswith("cifar")), name
     model, views, _ = made("alexnet", "authors", "smoke")
-    assert not shares_conv1(place(model, (torch.device("cpu"), torch.device("cpu"))), views)
+    assert not shares_conv1(to_devices(model, (torch.device("cpu"), torch.device("cpu"))), views)
     views.margin = 10
     assert not shares_conv1(model, views)
 

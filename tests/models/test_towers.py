@@ -12,8 +12,8 @@ from repro.errors import ReproError
 from repro.models import layers
 from repro.models.layers import DropoutMasks, use_dropout_masks
 from repro.models.network import AlexNet
-from repro.models.towers import Towers, parts, place, put, whole
-from repro.paper.crossings import Crossing, crossings, has_towers
+from repro.models.towers import Towers, gather, named_shards, scatter, to_devices
+from repro.paper.communication import Crossing, crossings, has_towers
 from repro.paper.networks import Network
 from repro.paper.recipes import AUTHORS, RECIPES
 from repro.paper.variants import VARIANTS, configure
@@ -33,7 +33,7 @@ ALEXNET = {recipe: configure("alexnet", recipe).network.scaled(56, 1 / 16, 7) fo
 def pair(network: Network) -> tuple[AlexNet, Towers]:
     """The same net on one device and on two."""
     one = AlexNet(network).initialise(AUTHORS.initialisation, torch.Generator().manual_seed(0))
-    two = place(one, [CPU, CPU])
+    two = to_devices(one, [CPU, CPU])
     assert isinstance(two, Towers)
     return one, two
 
@@ -51,7 +51,7 @@ def step(net: nn.Module, views: torch.Tensor) -> dict[str, torch.Tensor]:
     net.zero_grad()
     logits = net(views)
     F.cross_entropy(logits, torch.arange(len(views)) % logits.shape[1]).backward()
-    gradients = {name: whole([piece.grad for piece in pieces]) for name, pieces in parts(net).items()}
+    gradients = {name: gather([piece.grad for piece in pieces]) for name, pieces in named_shards(net).items()}
     return gradients | {"logits": logits.detach()}
 
 
@@ -137,14 +137,14 @@ def test_a_tower_s_layers_hold_half_of_each_parameter() -> None:
     one, two = pair(ALEXNET["authors"])
     names = [f"{layer}.{kind}" for layer in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
              for kind in ("weight", "bias")]  # fmt: skip
-    assert list(parts(two)) == names == list(parts(one))
-    for name, pieces in parts(two).items():
+    assert list(named_shards(two)) == names == list(named_shards(one))
+    for name, pieces in named_shards(two).items():
         full = one.get_parameter(name)
-        assert torch.equal(whole(pieces), full)
+        assert torch.equal(gather(pieces), full)
         assert [len(piece) for piece in pieces] == [(len(full) + 1) // 2, len(full) // 2]
         assert all(piece.shape[1:] == full.shape[1:] for piece in pieces)
-        put(pieces, 2 * full)
-        assert torch.equal(whole(pieces), 2 * full)
+        scatter(pieces, 2 * full)
+        assert torch.equal(gather(pieces), 2 * full)
     assert two.conv1[0].weight.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -152,9 +152,9 @@ def test_a_tower_s_layers_hold_half_of_each_parameter() -> None:
 def test_a_net_without_towers_stays_on_one_device(network: Network) -> None:
     net = AlexNet(network)
     with pytest.raises(ReproError, match=r"--devices cpu,cpu would take a tower each, .* name one device") as error:
-        place(net, [CPU, CPU])
+        to_devices(net, [CPU, CPU])
     assert "\n" not in str(error.value)
-    assert place(net, [CPU]) is net
+    assert to_devices(net, [CPU]) is net
 
 
 def test_which_nets_have_towers() -> None:

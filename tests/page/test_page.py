@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "report"))
-from made_records import TEN, data_record, write_evaluation, write_retrieval, write_run
-from test_speed import write_grid
+from made_records import TEN, data_record, write_evaluation, write_grid, write_retrieval, write_run
 
 from repro.report import build_report
 

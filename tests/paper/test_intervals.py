@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from repro.paper.statistics import error_interval, paired_interval, seed_interval, welch_interval
+from repro.paper.intervals import error_interval, paired_interval, seed_interval, welch_interval
 
 
 def test_exact_interval_has_the_tails_it_claims() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from repro.paper.statistics import (
+from repro.paper.intervals import (
     Interval,
     error_interval,
     mean_interval,

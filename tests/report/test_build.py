@@ -17,7 +17,9 @@ from repro.errors import ReproError
 from repro.paper.targets import find_target, load_targets
 from repro.paper.variants import VARIANTS
 from repro.report import build_report
-from repro.report.figures import chance_level, columns_for, draw_figures, kernel_grid, stalled
+from repro.report.figures.curves import chance_level, stalled
+from repro.report.figures.draw import draw_figures
+from repro.report.figures.figure3 import columns_for, kernel_grid
 from repro.report.records import read_records
 from repro.report.story import commands
 from repro.report.tables import differences

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from made_records import data_record, made_kernels, write_evaluation, write_run
 
-from repro.paper.statistics import error_interval, paired_interval
+from repro.paper.intervals import error_interval, paired_interval
 from repro.paper.targets import Verdict, find_target
 from repro.report.build import judge
-from repro.report.kernels import colourfulness, oriented, orientedness
+from repro.report.conv1_filters import colourfulness, oriented, orientedness
 from repro.report.measure import measure
 from repro.report.records import read_records
 from repro.report.tables import evaluation_table

@@ -1,0 +1,122 @@
+"""The ImageNet releases of Fall 2009 and Fall 2011: thousands of synsets, one tar for each (Sec. 6 and 2).
+
+`--source` is a tar of those tars, or a folder with the tars, or with a tar of them. `synsets.txt` beside them, if it
+is there, says which synsets are classes and in what order, one WordNet id a line; without it, all are, in the order
+of their ids. `words.txt` beside them, as the site offers it, gives their names (id, tab, words).
+
+- Fall 2009: half of each class is for testing, chosen by seed, and half for training, as in Section 6.
+- Fall 2011 is for pre-training, all of it.
+- Either way one in fifty of the training images is held out as val, because the rule that lowers the learning rate
+  needs an error that is not the training error, and must not see the test images (Sec. 5).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from repro.data.store import ClassInfo
+from repro.errors import ReproError
+from repro.preparation.sources.ilsvrc import WNID, class_archives
+from repro.preparation.sources.source import OnFile, Source, choose, unheard
+from repro.preparation.sources.tar import Archive, Block, Blocks
+
+HELD_OUT = 50  # one in fifty
+CATEGORIES_2009 = 10_184  # Sec. 6
+CATEGORIES_2011 = 21_841
+
+
+def fall2009(path: Path | None, seed: int, on_file: OnFile = unheard) -> Source:
+    """List Fall 2009: train, val and test. Raises ReproError for what cannot be read."""
+    return _fall(path, "fall2009", seed, CATEGORIES_2009, on_file, test=True)
+
+
+def fall2011(path: Path | None, seed: int, on_file: OnFile = unheard) -> Source:
+    """List Fall 2011: train and val. Raises ReproError for what cannot be read."""
+    return _fall(path, "fall2011", seed, CATEGORIES_2011, on_file, test=False)
+
+
+def _fall(path: Path | None, dataset: str, seed: int, categories: int, on_file: OnFile, test: bool) -> Source:
+    if path is None:
+        raise ReproError(f"data set '{dataset}' cannot be downloaded: name its archives with --source PATH")
+    folder = path if path.is_dir() else path.parent
+    tars = _class_tars(path, on_file)
+    ids = _synsets(folder / "synsets.txt") or sorted(tars)
+    names = _words(folder / "words.txt")
+    notes = [f"{len(tars):,} synsets in '{path}'"]
+    if ignored := len(tars.keys() - set(ids)):
+        notes.append(f"{ignored:,} of them are not in '{folder / 'synsets.txt'}' and are left out")
+    problems = []
+    if len(ids) != categories:
+        problems.append(f"{len(ids):,} categories, the release has {categories:,}")
+    blocks: dict[str, list[Block]] = {"train": [], "val": [], **({"test": []} if test else {})}
+    empty = []
+    for label, id in enumerate(ids):
+        members = list(tars[id].members()) if id in tars else []
+        if not members:
+            empty.append(id)
+            continue
+        # In an order that the seed gives: first the test half, then what is held out, then the rest.
+        drawn = choose(((f"{id}/{member.name}", member) for member in members), len(members), seed)
+        tested = len(drawn) // 2 if test else 0
+        held_out = tested + (len(drawn) - tested) // HELD_OUT
+        for split, some in (("test", drawn[:tested]), ("val", drawn[tested:held_out]), ("train", drawn[held_out:])):
+            if some:
+                blocks[split].append(Block.of(tars[id], label, f"{split}/{id}", some))
+    if empty:
+        problems.append(f"{len(empty):,} classes have no images, the first is {empty[0]}")
+    splits = {split: Blocks(found) for split, found in blocks.items() if found}
+    if "val" not in splits:
+        problems.append(f"no class has {HELD_OUT} training images, of which one would be held out as val")
+    notes += [f"{split}: {len(images):,} images" for split, images in splits.items()]
+    return Source(tuple(ClassInfo(id, names.get(id, id)) for id in ids), splits, tuple(problems), tuple(notes))
+
+
+def _class_tars(path: Path, on_file: OnFile) -> dict[str, Archive]:
+    if not path.exists():
+        raise ReproError(f"no such file or folder: '{path}'")
+    files = sorted(path.glob("*.tar")) if path.is_dir() else [path]
+    found: dict[str, Archive] = {}
+    for file in files:
+        archive = Archive.file(file, on_file)
+        for id, tar in ({file.stem: archive} if WNID.fullmatch(file.stem) else class_archives(archive)).items():
+            if id in found:
+                raise ReproError(f"there are two tars of class {id}, in '{found[id].path}' and in '{file}': remove one")
+            found[id] = tar
+    if len(found) < 2:
+        raise ReproError(f"'{path}' holds {len(found)} tars of synsets (n01440764.tar): at least two are needed")
+    return found
+
+
+def _synsets(path: Path) -> list[str]:
+    ids: list[str] = []
+    for number, id in _lines(path):
+        if not WNID.fullmatch(id):
+            raise ReproError(f"'{path}', line {number}: '{id[:40]}' is no WordNet id, such as n01440764")
+        ids.append(id)
+    if len(set(ids)) < len(ids):
+        twice = next(id for id in ids if ids.count(id) > 1)
+        raise ReproError(f"'{path}' has class {twice} twice: remove one")
+    return ids
+
+
+def _words(path: Path) -> dict[str, str]:
+    try:
+        lines = path.read_text().splitlines() if path.exists() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReproError(f"cannot read '{path}' ({error}): mend or remove it") from error
+    return {id: words.split(",")[0] for id, _, words in (line.partition("\t") for line in lines)}
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The first word of each line that has one, with the line's number."""
+    if not path.exists():
+        return
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReproError(f"cannot read '{path}' ({error}): mend or remove it") from error
+    for number, line in enumerate(lines, 1):
+        if word := re.match(r"\s*(\S+)", line):
+            yield number, word[1]

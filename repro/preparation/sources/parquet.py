@@ -1,0 +1,129 @@
+"""Images in parquet shards, as the Hugging Face hub serves `imagenet-1k`: `train-*.parquet`, `validation-*.parquet`.
+
+Each row holds `image` (a struct of `bytes` and `path`) and `label`. The rows keep their order, because a group of
+rows is read as a whole. The shards of test, whose labels are not public, are left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from repro.data.store import ClassInfo
+from repro.errors import ReproError
+from repro.preparation.sources.source import ImageReference, OnFile, Source, unheard
+
+SPLIT_FILES = {"train": "train-*.parquet", "val": "validation-*.parquet"}
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetReference:
+    """An image in a row of a group of rows of a file."""
+
+    file: str
+    group: int
+    row: int
+    name: str
+    label: int
+
+    def read(self) -> bytes:
+        """The encoded image. Raises OSError."""
+        content = _read_group(self.file, self.group)[self.row]
+        if not isinstance(content, bytes):
+            raise OSError("the row has no image")
+        return content
+
+
+def parquet_images(path: Path, on_file: OnFile = unheard) -> Source | None:
+    """List the images in the parquet shards in `path` or its folder `data`; None if there are none.
+
+    Classes are told by the WordNet ids at the ends of the images' names. Raises ReproError.
+    """
+    folder = path / "data" if list((path / "data").glob(SPLIT_FILES["train"])) else path
+    if not list(folder.glob(SPLIT_FILES["train"])):
+        return None
+    splits: dict[str, list[ImageReference]] = {}
+    ids: dict[int, str] = {}
+    names: list[str] = []
+    problems = []
+    for split, pattern in SPLIT_FILES.items():
+        files = sorted(folder.glob(pattern))
+        if not files:
+            problems.append(f"'{folder}' has no {pattern}")
+            continue
+        expected = re.search(r"-of-(\d+)\.parquet$", files[0].name)
+        if expected and int(expected[1]) != len(files):
+            problems.append(f"'{folder}' has {len(files)} of the {int(expected[1])} files {pattern}")
+        splits[split] = []
+        seen: set[str] = set()
+        for file in files:
+            rows, names = _list_file(file)
+            for group, row, name, label in rows:
+                id = _id(name, label)
+                if ids.setdefault(label, id) != id:
+                    raise ReproError(f"'{file}' gives '{name}' the label {label}, which is that of {ids[label]}")
+                reference = ParquetReference(str(file), group, row, f"{split}/{id}/{name}", label)
+                if reference.name in seen:
+                    raise ReproError(f"'{file}' has a second image '{reference.name}': fetch the files again")
+                seen.add(reference.name)
+                splits[split].append(reference)
+                on_file()
+    if sorted(ids) != list(range(len(ids))) or len(set(ids.values())) < len(ids):
+        raise ReproError(
+            f"the labels in '{folder}' are not 0 to {len(ids) - 1}, one for each class: fetch the files again"
+        )
+    classes = [
+        ClassInfo(ids[label], names[label].split(",")[0] if label < len(names) else ids[label]) for label in sorted(ids)
+    ]
+    return Source(tuple(classes), splits, tuple(problems))
+
+
+def _list_file(path: Path) -> tuple[list[tuple[int, int, str, int]], list[str]]:
+    """Group, place in it, name and label of each row, and the names of the classes if the file says them."""
+    parquet = _parquet()
+    rows: list[tuple[int, int, str, int]] = []
+    try:
+        with parquet.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group, columns=["image.path", "label"])
+                images, labels = table.column("image").to_pylist(), table.column("label").to_pylist()
+                for row, (image, label) in enumerate(zip(images, labels, strict=True)):
+                    if not isinstance(label, int) or label < 0:
+                        raise ValueError(f"row {row} of group {group} has the label {label}")
+                    name = str((image or {}).get("path") or f"{path.stem}-{group}-{row}")
+                    rows.append((group, row, name.rsplit("/", 1)[-1], label))
+            described = json.loads((file.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
+        names = described.get("info", {}).get("features", {}).get("label", {}).get("names", [])
+        return rows, [str(name) for name in names]
+    except (OSError, ValueError, KeyError, AttributeError) as error:  # pyarrow's errors are of the first three
+        reason = " ".join(str(error).split())
+        raise ReproError(f"'{path}' is not a parquet file of images ({reason}): fetch it again") from error
+
+
+@lru_cache(maxsize=2)
+def _read_group(path: str, group: int) -> list[Any]:
+    try:
+        with _parquet().ParquetFile(path) as file:
+            return [
+                (image or {}).get("bytes")
+                for image in file.read_row_group(group, columns=["image"]).column(0).to_pylist()
+            ]
+    except (ValueError, KeyError) as error:
+        raise OSError(f"'{path}': {error}") from error
+
+
+def _id(name: str, label: int) -> str:
+    found = re.findall(r"n\d{8}", name)
+    return found[-1] if found else f"{label:04}"
+
+
+def _parquet() -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ReproError("parquet files need pyarrow: install it with pip install 'repro[parquet]'") from error
+    return pyarrow.parquet

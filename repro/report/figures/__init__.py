@@ -1,0 +1,1 @@
+"""The figures: those of the paper in its order, then the training curves."""

@@ -1,0 +1,29 @@
+"""All figures of a report, drawn from records."""
+
+from __future__ import annotations
+
+import matplotlib
+
+from repro.report.figures.curves import curve_pictures
+from repro.report.figures.figure1 import speed_pictures
+from repro.report.figures.figure2 import net_pictures
+from repro.report.figures.figure3 import kernel_pictures
+from repro.report.figures.figure4 import retrieval_pictures
+from repro.report.figures.style import STYLE, Picture
+from repro.report.records import Records
+
+
+def draw_figures(records: Records) -> list[Picture]:
+    """The paper's figures in its order, then the curves of each data set.
+
+    Figure 2 is followed by the nets of other variants that were run; Figure 3 is of the first `alexnet` run of each
+    recipe, data set and scale.
+    """
+    with matplotlib.rc_context(STYLE):
+        return [
+            *speed_pictures(records),
+            *net_pictures(records),
+            *kernel_pictures(records),
+            *retrieval_pictures(records),
+            *curve_pictures(records),
+        ]

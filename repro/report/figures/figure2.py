@@ -1,0 +1,191 @@
+"""Figure 2: a net drawn from its specification, with its towers, links, sizes, neurons and parameters (Sec. 3.5)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
+
+from repro.errors import ReproError
+from repro.paper.arithmetic import LayerCount, count
+from repro.paper.networks import LRN, Conv, Linear, Local, Network, Pool, SpatialNorm
+from repro.paper.variants import VARIANTS, configure
+from repro.report.figures.style import COLOURS, INK, Picture, finish
+from repro.report.records import Records
+
+COLUMN = 1.06  # inches for each layer
+MARGIN = 0.62  # inches for the words' own heads
+LABELS = ("kernels", "each sees", "output", "then", "neurons", "parameters")
+ROWS = len(LABELS) + 1  # lines of words below each layer, its name first
+
+
+@dataclass(frozen=True)
+class DrawnStage:
+    """A layer with weights, and what follows until the next one. `together`: each tower sees both below."""
+
+    row: LayerCount
+    after: tuple[LayerCount, ...]
+    together: bool
+
+
+def stages(network: Network) -> list[DrawnStage]:
+    """The layers with weights in order."""
+    found: list[tuple[LayerCount, list[LayerCount]]] = []
+    for row in count(network):
+        if isinstance(row.layer, Conv | Local | Linear):
+            found.append((row, []))
+        else:
+            found[-1][1].append(row)
+    return [
+        DrawnStage(row, tuple(after), not (isinstance(row.layer, Conv) and row.layer.towers == 2))
+        for row, after in found
+    ]
+
+
+def towers_of(network: Network) -> int:
+    """2 if some layer's kernels see their own half of the maps only, else 1."""
+    return max(layer.towers for layer in network.layers if isinstance(layer, Conv))
+
+
+def net_pictures(records: Records) -> Iterable[Picture]:
+    """Figure 2, the text's net; then, aside, each other net that was run, once for each architecture."""
+    text = configure("alexnet", "paper").network
+    yield net_picture("figure2", "Figure 2: the architecture", text)
+    seen = {_shape(text)}
+    for variant in dict.fromkeys(run.variant for run in records.runs):
+        recipe = "paper" if variant in VARIANTS and "paper" in VARIANTS[variant].family.recipes else "authors"
+        try:
+            network = configure(variant, recipe, classes=10 if variant.startswith("cifar") else 1000).network
+        except ReproError:  # a run of another version
+            continue
+        if _shape(network) not in seen:
+            seen.add(_shape(network))
+            yield net_picture(f"figure2-{variant}", variant, network, aside=True)
+
+
+def _shape(network: Network) -> str:
+    return str([words_below(stage) for stage in stages(network)])
+
+
+def net_picture(name: str, title: str, network: Network, aside: bool = False) -> Picture:
+    """A net as the paper draws its own: a row of blocks for each tower, joined where they talk."""
+    rows, towers = stages(network), towers_of(network)
+    width = MARGIN + COLUMN * (len(rows) + 1)
+    height = (3.1 if towers == 2 else 2.1) + 0.17 * ROWS
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_xlim(0, width)
+    axes.set_ylim(0, height)
+    axes.set_axis_off()
+    words_top = 0.17 * ROWS + 0.12
+    middle = words_top + (height - words_top) / 2 - 0.08
+    lanes = [middle + 0.72, middle - 0.72] if towers == 2 else [middle]
+
+    for line, word in enumerate(LABELS, 1):
+        axes.text(0.08, words_top - 0.17 * (line + 1), word, fontsize=7, alpha=0.75)
+    start = MARGIN + COLUMN / 2
+    before = [_Block(axes, start, middle, 3, network.input_size, network.input_size, None)]
+    side = network.input_size
+    _words(axes, start, words_top, "input", ("", "", f"{side}×{side}×3", "", f"{3 * side**2:,}", ""))
+    for index, stage in enumerate(rows, 1):
+        place = start + COLUMN * index
+        here = [middle] if index == len(rows) or towers == 1 else lanes
+        colours = COLOURS if len(here) == 2 else (COLOURS[-1],)
+        blocks = [
+            _Block(axes, place, lane, stage.row.maps // len(here), stage.row.size, network.input_size, colour)
+            for lane, colour in zip(here, colours, strict=False)
+        ]
+        _link(axes, before, blocks, stage)
+        _words(axes, place, words_top, stage.row.layer.name, words_below(stage))
+        before = blocks
+    total = sum(stage.row.parameters for stage in rows)
+    neurons = sum(stage.row.neurons for stage in rows)
+    links = [stage.row.layer.name for stage in rows[1:-1] if stage.together]
+    talk = (
+        f" The towers talk where the lines are dashed, below {', '.join(links)}."
+        if towers == 2
+        else " All kernels see all maps."
+    )
+    caption = (
+        f"Drawn from the specification that the net is built from: {towers} tower{'s' if towers > 1 else ''}, "
+        f"{neurons:,} neurons, {total:,} parameters.{talk} Beside each block its side in positions, below it its maps."
+    )
+    alt = "; ".join(f"{stage.row.layer.name}: {stage.row.neurons:,} neurons" for stage in rows)
+    return finish(figure, name, title, caption, alt, aside)
+
+
+def _words(axes: Axes, x: float, top: float, name: str, lines: Sequence[str]) -> None:
+    axes.text(x, top - 0.17, name, ha="center", fontsize=8, weight="bold")
+    for line, word in enumerate(lines, 1):
+        axes.text(x, top - 0.17 * (line + 1), word, ha="center", fontsize=7)
+
+
+def words_below(stage: DrawnStage) -> tuple[str, ...]:
+    """The words under a layer, as `LABELS` has them."""
+    row, layer = stage.row, stage.row.layer
+    if isinstance(layer, Linear):
+        kernels, size = "all of the", "layer before"
+    else:
+        assert isinstance(layer, Conv | Local)
+        kernels = f"{layer.kernels} " + ("local" if isinstance(layer, Local) else "kernels")
+        stride = f", /{layer.stride}" if isinstance(layer, Conv) and layer.stride > 1 else ""
+        size = f"{layer.size}×{layer.size}×{row.kernel_depth}{stride}"
+    follows = [_after(each) for each in stage.after]
+    output = f"{row.size}×{row.size}×{row.maps}" if row.size > 1 else ""
+    return kernels, size, output, ", ".join(filter(None, follows)), f"{row.neurons:,}", f"{row.parameters:,}"
+
+
+def _after(row: LayerCount) -> str:
+    layer = row.layer
+    if isinstance(layer, Pool):
+        return f"{layer.kind.replace('max', 'pool')} {layer.size}/{layer.stride}"
+    return "LRN" if isinstance(layer, LRN) else "norm" if isinstance(layer, SpatialNorm) else ""
+
+
+class _Block:
+    """One layer's output in one tower: a block as high as its maps are large, as thick as they are many."""
+
+    def __init__(self, axes: Axes, x: float, y: float, maps: int, size: int, largest: int, colour: str | None) -> None:
+        flat = size == 1
+        self.x, self.y = x, y
+        self.height = 1.0 if flat else 0.28 + 0.72 * math.sqrt(size / largest)
+        self.width = 0.13 if flat else 0.06 + 0.055 * math.log2(maps)
+        slant = 0.0 if flat else 0.32 * self.height
+        left, right = x - self.width / 2 - slant / 2, x + self.width / 2 - slant / 2
+        low, high = y - self.height / 2 - slant / 3, y + self.height / 2 - slant / 3
+        shade = colour or "#8a8378"
+        faces: list[tuple[Sequence[tuple[float, float]], float]] = [
+            ([(left, low), (right, low), (right, high), (left, high)], 0.42)
+        ]
+        if slant:
+            up = slant * 2 / 3
+            faces += [
+                ([(left, high), (right, high), (right + slant, high + up), (left + slant, high + up)], 0.22),
+                ([(right, low), (right + slant, low + up), (right + slant, high + up), (right, high)], 0.3),
+            ]
+        for corners, alpha in faces:
+            axes.add_patch(Polygon(corners, closed=True, facecolor=shade, alpha=alpha, linewidth=0, zorder=2))
+            axes.add_patch(Polygon(corners, closed=True, facecolor="none", edgecolor=INK, linewidth=0.6, zorder=3))
+        self.left, self.right = left, right + slant
+        axes.text((left + right) / 2, low - 0.03, f"{maps:,}", ha="center", va="top", fontsize=7, zorder=4)
+        if not flat:
+            axes.text(left - 0.03, (low + high) / 2, str(size), ha="right", va="center", fontsize=7, zorder=4)
+
+
+def _link(axes: Axes, before: Sequence[_Block], blocks: Sequence[_Block], stage: DrawnStage) -> None:
+    """Lines from what a layer sees to it: within a tower, and across where it sees both."""
+    for start in before:
+        for end in blocks:
+            across = len(before) == len(blocks) == 2 and start.y != end.y
+            if across and not stage.together:
+                continue
+            axes.plot(
+                [start.right + 0.02, end.left - (0.02 if stage.row.size == 1 else 0.2)], [start.y, end.y],
+                color=INK, linewidth=1.1 if across else 0.8, linestyle="--" if across else "-", zorder=1,
+            )  # fmt: skip

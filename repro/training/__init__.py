@@ -1,0 +1,1 @@
+"""Training a network in its run folder (Sec. 4 and 5)."""

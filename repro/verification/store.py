@@ -1,0 +1,75 @@
+"""`repro verify`: is what was written still what is there?"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repro.data.statistics import PixelStatistics
+from repro.data.store import ShardRecord, Store, file_records, open_store
+
+
+def verify_store(path: Path, on_progress: Callable[[int, int], None] | None = None) -> list[str]:
+    """Read all of a store again; return its problems, one line each, naming the file. No problems, no lines.
+
+    Every file is hashed; if all are as written, counts, labels and statistics are computed anew.
+    `on_progress(done, total)` counts bytes. Raises ReproError if there is no store to open at `path`.
+    """
+    store = open_store(path)
+    return _check_hashes(store, on_progress) or [*_check_counts(store), *_check_statistics(store)]
+
+
+def _check_hashes(store: Store, on_progress: Callable[[int, int], None] | None) -> list[str]:
+    problems = []
+    records = list(file_records(store.manifest))
+    done, total = 0, sum(record.bytes for record in records)
+    if on_progress:
+        on_progress(done, total)
+    for record in records:
+        with (store.path / record.file).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != record.sha256:
+            kind = "shard" if isinstance(record, ShardRecord) else "file"
+            problems.append(f"{kind} {record.file}: its SHA-256 is {found} and should be {record.sha256}")
+        done += record.bytes
+        if on_progress:
+            on_progress(done, total)
+    if store.fingerprint != store.manifest.get("fingerprint"):
+        problems.append("manifest.json: its contents do not give its fingerprint")
+    return problems
+
+
+def _check_counts(store: Store) -> list[str]:
+    problems = []
+    for name, split in store.splits.items():
+        counts = {
+            "images in the manifest": store.manifest["splits"][name].get("images"),
+            "images in shards": len(split),
+            "names": sum(1 for _ in split.iter_names()),
+        }
+        if len(set(counts.values())) > 1:
+            problems.append(f"{name}: counts differ: {', '.join(f'{n} {what}' for what, n in counts.items())}")
+        if split.labels.min() < 0 or split.labels.max() >= len(store.classes):
+            problems.append(f"{name}: a label is outside 0…{len(store.classes) - 1}")
+    return problems
+
+
+def _check_statistics(store: Store) -> list[str]:
+    statistics = PixelStatistics(store.size)
+    train = store.splits["train"]
+    for number in range(len(train.shards)):
+        statistics.add(train.shard(number))
+    expected: dict[str, tuple[Any, Any]] = {
+        "mean image": (store.mean, statistics.mean()),
+        "mean RGB": (store.mean_rgb, statistics.mean_rgb()),
+        "RGB covariance": (store.covariance, statistics.covariance()),
+    }
+    return [
+        f"statistics: the {name} is not that of the training images"
+        for name, (stored, found) in expected.items()
+        if not np.array_equal(stored, found)
+    ]

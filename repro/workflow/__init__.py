@@ -1,0 +1,1 @@
+"""Experiments as lists of commands, and their cost."""

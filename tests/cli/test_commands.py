@@ -1,0 +1,222 @@
+"""The command line as a user types it."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers import repro, small_disk
+
+from repro.cli import commands as cli
+from repro.data.store import Store
+from repro.training import checkpoint
+
+OPTIONS = {
+    "prepare": {
+        "--out", "--source", "--size", "--limit-per-class", "--workers", "--scheduler", "--encoding", "--allow-partial",
+        "--seed",
+    },
+    "train": {
+        "--variant", "--data", "--out", "--recipe", "--scale", "--seed", "--epochs", "--lr", "--devices", "--precision",
+        "--init-from", "--until-train-error", "--resume", "--checkpoint",
+        "--save-minutes",
+    },
+    "evaluate": {"--data", "--split", "--views", "--devices", "--search-weights"},
+    "retrieve": {"--data", "--split", "--devices"},
+    "report": {"--runs", "--out", "--compare", "--strict", "--tensorboard"},
+    "run": {
+        "--scale", "--recipe", "--stores", "--data", "--out", "--epochs", "--devices", "--precision", "--dry-run",
+    },
+    "plan": {"--images-per-second", "--devices", "--precision"},
+    "verify": set(),
+    "list": set(),
+    "demo": {"--out"},
+}  # fmt: skip
+
+
+def test_commands_and_options_are_these_and_every_one_has_a_help_text() -> None:
+    import typer
+
+    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    found = {}
+    for name, command in commands.items():
+        assert command.help
+        found[name] = {option for p in command.params for option in p.opts if option.startswith("--")} - {"--help"}
+        assert all(getattr(p, "help", None) for p in command.params if p.param_type_name == "option")
+    assert found == OPTIONS
+
+
+def test_help_answers_without_heavy_imports() -> None:
+    code = (
+        "import sys; sys.argv = ['repro', '--help']\n"
+        "from repro.cli.commands import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print({'torch', 'numpy', 'pandas', 'matplotlib', 'scipy', 'timm'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "prepare" in done.stdout
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_version() -> None:
+    done = repro("--version")
+    assert (done.returncode, done.stdout) == (0, "repro 0.1.0\n")
+
+
+@pytest.mark.parametrize("what", ["variants", "ensembles", "datasets", "experiments", "targets"])
+def test_list(what: str) -> None:
+    done = repro("list", what)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) > 4
+    assert not re.search(r"\w…", done.stdout)  # nothing is cut short
+
+
+def test_each_data_set_says_what_to_get_from_where_how_large_it_is_and_what_for() -> None:
+    from repro.preparation.sources.datasets import DATASETS
+
+    listed = " ".join(repro("list", "datasets").stdout.split())
+    for name, dataset in DATASETS.items():
+        assert name in listed
+        assert re.search(r"https://|download|generated|yours", dataset.get)
+        assert re.search(r"\d GB|\d MB|\d TB|197 kB", dataset.download)
+        assert dataset.layout
+        assert re.search(r"Sec\.|Table|Figure|not in the paper", dataset.used_for)
+
+
+def test_the_variants_are_listed_with_the_recipes_that_they_have() -> None:
+    from repro.cli.tables import variants
+    from repro.paper.variants import configure
+
+    table = variants()
+    columns = {str(column.header): list(column.cells) for column in table.columns}
+    recipes = dict(zip(columns["variant"], columns["recipes"], strict=True))
+    for variant, listed in recipes.items():
+        for recipe in str(listed).split(", "):
+            assert configure(str(variant), recipe).variant.name == variant
+    assert recipes["alexnet"] == "authors, paper"
+    assert recipes["cifar-tanh"] == "authors, fan-in"
+    assert recipes["conv6-pretrained"] == "authors"
+
+
+def test_wrong_usage_exits_with_2() -> None:
+    assert repro("train").returncode == 2
+    assert repro("evaluate", "x", "--data", "y", "--views", "5").returncode == 2
+    assert repro("fly").returncode == 2
+
+
+def test_from_images_to_the_report(tmp_path: Path) -> None:
+    """All stages, typed one by one, on the built-in data."""
+    store, runs = tmp_path / "store", tmp_path / "runs"
+    run = runs / "alexnet-authors-smoke-seed0"
+    commands = [
+        ("prepare", "synthetic", "--out", store, "--limit-per-class", 3),
+        ("verify", store),
+        ("train", "--variant", "alexnet", "--data", store, "--out", runs, "--scale", "smoke", "--epochs", 1),
+        ("evaluate", run, "--data", store, "--split", "test"),
+        ("report", "--runs", runs, "--out", tmp_path / "report", "--compare"),
+    ]
+    for words in commands:
+        done = repro(*words)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+    assert (run / "evaluation-test-10.json").exists()
+    assert (tmp_path / "report" / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("prepare", "folder", "--out", "{tmp}/s", "--source", "{tmp}/none"), "{tmp}/none"),
+        (("prepare", "sinthetic", "--out", "{tmp}/s"), "did you mean synthetic"),
+        (("prepare", "synthetic", "--out", "{tmp}/file/s"), "{tmp}/file"),
+        (("train", "--variant", "alexnot", "--data", "{store}", "--out", "{tmp}/r", "--scale", "smoke"), "alexnet"),
+        (("train", "--variant", "alexnet", "--data", "{tmp}", "--out", "{tmp}/r"), "{tmp}"),
+        (("train", "--variant", "alexnet", "--data", "{store}", "--out", "{tmp}/r"), "--size 128"),
+        (
+            ("train", "--variant", "alexnet", "--data", "{store}", "--out", "{tmp}/file", "--scale", "smoke"),
+            "cannot make the run's folder",
+        ),
+        (("evaluate", "{tmp}/none", "--data", "{store}"), "no run at"),
+        (("verify", "{tmp}/none"), "{tmp}/none"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_3(
+    words: tuple[str, ...], message: str, synthetic_store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    places = {"tmp": tmp_path, "store": synthetic_store.path}
+    done = repro(*(word.format(**places) for word in words))
+    assert done.returncode == 3
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("repro: ")
+    assert message.format(**places) in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def start(*words: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "repro", *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_line(log: Path, process: subprocess.Popen[str]) -> None:
+    """Return once the first epoch is logged."""
+    while not log.exists() and process.poll() is None:
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_the_run(number: signal.Signals, synthetic_store: Store, tmp_path: Path) -> None:
+    words = ("train", "--variant", "alexnet", "--data", synthetic_store.path, "--out", tmp_path, "--scale", "smoke")
+    run = tmp_path / "alexnet-authors-smoke-seed0"
+    with start(*words, "--epochs", 100_000) as process:
+        wait_for_line(run / "log.jsonl", process)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert "go on with --resume" in errors
+    assert len(errors.splitlines()) == 1
+    saved = checkpoint.load_newest(run / "checkpoints")
+    assert saved is not None
+    assert f"saved after update {saved.state['step']};" in errors
+
+
+def test_killed_outright_it_resumes_to_the_same_bits(synthetic_store: Store, tmp_path: Path) -> None:
+    words = ("train", "--variant", "alexnet", "--data", synthetic_store.path, "--scale", "smoke", "--epochs", 12)
+    run = tmp_path / "killed" / "alexnet-authors-smoke-seed0"
+    with start(*words, "--out", tmp_path / "killed") as process:
+        wait_for_line(run / "log.jsonl", process)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert not (run / "weights.safetensors").exists()
+    assert repro(*words, "--out", tmp_path / "killed").returncode == 3  # it begins nothing anew unasked
+    assert repro(*words, "--out", tmp_path / "killed", "--resume").returncode == 0
+    assert repro(*words, "--out", tmp_path / "whole").returncode == 0
+    whole = tmp_path / "whole" / run.name / "weights.safetensors"
+    assert (run / "weights.safetensors").read_bytes() == whole.read_bytes()
+
+
+def test_a_disk_that_fills_up_costs_no_checkpoint(synthetic_store: Store, tmp_path: Path) -> None:
+    words = ("train", "--variant", "alexnet", "--data", synthetic_store.path, "--scale", "smoke", "--epochs", 4)
+    name = "alexnet-authors-smoke-seed0"
+    with small_disk(tmp_path / "disk", 100_000) as disk:  # two checkpoints of 41 MB, and a part of the third
+        full = repro(*words, "--out", disk)
+        assert full.returncode == 3
+        assert re.fullmatch(
+            r"repro: cannot write '.*/checkpoints/0000000003\.safetensors': No space left on device; "
+            r"nothing there is half-written\n",
+            full.stderr,
+        )
+        kept = sorted((disk / name / "checkpoints").iterdir())
+        assert [path.name for path in kept] == [
+            f"000000000{step}.{kind}" for step in (1, 2) for kind in ("json", "safetensors")
+        ]
+        assert [checkpoint.load(path).state["step"] for path in kept if path.suffix == ".json"] == [1, 2]
+        subprocess.run(["mount", "-o", "remount,size=400m", disk], check=True)
+        assert repro(*words, "--out", disk, "--resume").returncode == 0
+        assert repro(*words, "--out", tmp_path / "whole").returncode == 0
+        weights = [(out / name / "weights.safetensors").read_bytes() for out in (disk, tmp_path / "whole")]
+    assert weights[0] == weights[1]

@@ -1,0 +1,353 @@
+import io
+import os
+import shutil
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torchvision.datasets.imagenet as official_parser
+from official_archives import (
+    CLASSES,
+    TEST,
+    VALIDATION,
+    class_tars,
+    kit,
+    md5,
+    meta,
+    tar,
+    write_ilsvrc2010,
+    write_ilsvrc2012,
+)
+
+import repro.preparation.prepare
+import repro.preparation.sources.ilsvrc as ilsvrc
+from repro.errors import ReproError
+from repro.preparation.prepare import prepare
+from repro.preparation.preprocess import to_square
+from repro.preparation.sources.ilsvrc import YEARS, ilsvrc2010, ilsvrc2012
+from repro.preparation.sources.source import Source
+
+FILES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz")
+
+
+@pytest.fixture
+def archives(tmp_path: Path) -> Path:
+    return write_ilsvrc2012(tmp_path / "2012")
+
+
+@pytest.fixture
+def as_published(archives: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The archives, taken for the official ones: of their sizes, sums and counts."""
+    year = ilsvrc.Year(
+        year=2012,
+        kit=YEARS[2012].kit,
+        archives=YEARS[2012].archives,
+        images={"train": 12, "val": 8},
+        bytes={name: (archives / name).stat().st_size for name in FILES},
+        md5={name: md5(archives / name) for name in FILES},
+        classes=4,
+    )
+    monkeypatch.setitem(YEARS, 2012, year)
+    return archives
+
+
+def refused(match: str, path: Path, read: object = ilsvrc2012) -> None:
+    with pytest.raises(ReproError, match=match) as error:
+        read(path, 0)  # type: ignore[operator]
+    assert "\n" not in str(error.value)
+
+
+def listing(source: Source, split: str) -> dict[str, int]:
+    return {reference.name: reference.label for reference in source.splits[split]}
+
+
+def test_2012_as_torchvision_reads_it(archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same classes, labels, names and bytes as torchvision's own parser finds in the same files."""
+    source = ilsvrc2012(archives, 0)
+    reference = Path(shutil.copytree(archives, tmp_path / "torchvision"))
+    known = {part: (name, md5(archives / name)) for part, name in zip(("train", "val", "devkit"), FILES, strict=True)}
+    monkeypatch.setattr(official_parser, "ARCHIVE_META", known)
+    with pytest.MonkeyPatch.context() as patch:  # its use of tarfile draws a deprecation warning
+        patch.setattr(tarfile.TarFile, "extraction_filter", staticmethod(tarfile.data_filter), raising=False)
+        for split in ("train", "val"):
+            expected = official_parser.ImageNet(str(reference), split)
+            assert [info.id for info in source.classes] == expected.wnids
+            assert [info.name for info in source.classes] == [names[0] for names in expected.classes]
+            found = source.splits[split]
+            assert [(r.name, r.label) for r in found] == [
+                (Path(path).relative_to(reference).as_posix(), label) for path, label in sorted(expected.imgs)
+            ]
+            for image, (path, _) in zip(found, sorted(expected.imgs), strict=True):
+                assert image.read() == Path(path).read_bytes()
+
+
+def test_2012_ground_truth_is_by_number_whatever_the_order_of_the_archive(archives: Path) -> None:
+    labels = {name.split("/")[-1]: label for name, label in listing(ilsvrc2012(archives, 0), "val").items()}
+    ids = sorted(id for id, _ in CLASSES.values())
+    for number, kit_number in enumerate(VALIDATION, 1):
+        assert ids[labels[f"ILSVRC2012_val_{number:08}.JPEG"]] == CLASSES[kit_number][0]
+
+
+def test_2010_has_its_own_order_of_labels_and_a_test_split(tmp_path: Path) -> None:
+    source = ilsvrc2010(write_ilsvrc2010(tmp_path), 0)
+    assert [info.id for info in source.classes] == [id for id, _ in CLASSES.values()]
+    assert [info.id for info in source.classes] != sorted(info.id for info in source.classes)
+    for split, truth in (("val", VALIDATION), ("test", TEST)):
+        labels = {name.split("/")[-1]: label for name, label in listing(source, split).items()}
+        assert [labels[f"ILSVRC2010_{split}_{n:08}.JPEG"] for n in range(1, len(truth) + 1)] == [k - 1 for k in truth]
+    assert len(source.splits["train"]) == 12
+
+
+def test_2010_patches_replace_images(tmp_path: Path) -> None:
+    write_ilsvrc2010(tmp_path)
+    patches = {
+        "patch_images/train/n01440764_7.JPEG": b"patched",
+        "patch_images/val/ILSVRC2010_val_00000002.JPEG": b"too",
+    }
+    (tmp_path / "patch_images.tar").write_bytes(tar(patches))
+    source = ilsvrc2010(tmp_path, 0)
+    contents = {r.name.split("/")[-1]: r.read() for split in source.splits.values() for r in split}
+    assert len(contents) == 25
+    assert contents["n01440764_7.JPEG"] == b"patched"
+    assert contents["ILSVRC2010_val_00000002.JPEG"] == b"too"
+    assert contents["n01440764_0.JPEG"] not in (b"patched", b"too")
+
+
+def test_2010_in_class_folders_makes_the_same_store(tmp_path: Path) -> None:
+    archives, folders = write_ilsvrc2010(tmp_path / "2010"), tmp_path / "folders"
+    source = ilsvrc2010(archives, 0)
+    for split in ("train", "val", "test"):
+        for reference in source.splits[split]:
+            (folders / reference.name).parent.mkdir(parents=True, exist_ok=True)
+            (folders / reference.name).write_bytes(reference.read())
+    refused("cannot read the development kit", folders, ilsvrc2010)
+    shutil.copy(archives / YEARS[2010].kit, folders)
+    stores = [
+        prepare("ilsvrc2010", tmp_path / f"store{number}", source=path, size=16, allow_partial=True)
+        for number, path in enumerate((archives, folders))
+    ]
+    assert stores[0].fingerprint == stores[1].fingerprint
+    assert [info.id for info in stores[1].classes] == [id for id, _ in CLASSES.values()]
+    (folders / "train/n00000001").mkdir()
+    shutil.copy(folders / source.splits["train"][0].name, folders / "train/n00000001")
+    refused("class 'n00000001' is not in the development kit", folders, ilsvrc2010)
+
+
+def test_2010_test_truth_that_is_short_or_missing(tmp_path: Path) -> None:
+    truth = write_ilsvrc2010(tmp_path) / "ILSVRC2010_test_ground_truth.txt"
+    truth.write_text("".join(f"{number}\n" for number in TEST[:3]))
+    refused(
+        r"ILSVRC2010_test_ground_truth\.txt' ends at line 3, before 'test/ILSVRC2010_test_0000000", tmp_path, ilsvrc2010
+    )
+    truth.write_text("1\ntwo\n")
+    refused("has a line that is no number", tmp_path, ilsvrc2010)
+    truth.unlink()
+    source = ilsvrc2010(tmp_path, 0)
+    assert any("cannot read" in problem and truth.name in problem for problem in source.problems)
+    assert "test has 0 images, the official set 150,000" in source.problems
+
+
+def test_2012_without_its_kit_has_train_alone(archives: Path) -> None:
+    (archives / FILES[2]).unlink()
+    source = ilsvrc2012(archives, 0)
+    assert list(source.splits) == ["train"]
+    assert [info.id for info in source.classes] == sorted(id for id, _ in CLASSES.values())
+    assert any(f"{FILES[2]}' is missing" in problem for problem in source.problems)
+
+
+def test_kits_that_cannot_be_used(archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    twice = {**CLASSES, 4: (CLASSES[1][0], "a second kit fox")}
+    for changes, match in [
+        ({"meta": meta(2012, twice)}, f"two classes with the id '{CLASSES[1][0]}'"),
+        ({"meta": meta(2012, {**CLASSES, 4: ("../../x", "no id")})}, r"'\.\./\.\./x' is no WordNet id"),
+        ({"meta": meta(2012, {1: CLASSES[1], 3: CLASSES[3]})}, "not numbered from 1 without a gap"),
+        ({"meta": b"MATLAB 5.0 MAT-file" + bytes(200)}, r"cannot read meta\.mat"),
+        ({"meta": b""}, r"has no data/meta\.mat"),
+        ({"truth": b"1\n2\nx\n"}, "has a line that is no number"),
+    ]:
+        (archives / FILES[2]).write_bytes(kit(2012, VALIDATION, **changes))
+        refused(match, archives)
+    monkeypatch.setattr(ilsvrc, "KIT_BYTES", 100)
+    (archives / FILES[2]).write_bytes(kit(2012, VALIDATION))
+    refused("inflates to more than a development kit holds", archives)
+
+
+def test_a_kit_s_links_and_climbing_names_are_neither_followed_nor_written(archives: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("1\n" * len(VALIDATION))
+    with tarfile.open(archives / FILES[2], "w:gz") as archive:
+        for name, kind in [
+            ("ILSVRC2012_devkit_t12/data/meta.mat", tarfile.REGTYPE),
+            ("ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt", tarfile.SYMTYPE),
+            ("../../escaped", tarfile.REGTYPE),
+        ]:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname, content = kind, str(tmp_path / "secret"), meta(2012)
+            info.size = len(content) if kind == tarfile.REGTYPE else 0
+            archive.addfile(info, io.BytesIO(content))
+    before = sorted(tmp_path.rglob("*"))
+    refused("has no data/ILSVRC2012_validation_ground_truth.txt", archives)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_kaggle_s_solution_that_is_short_or_missing(archives: Path, tmp_path: Path) -> None:
+    images, solution = tmp_path / "Data/CLS-LOC", tmp_path / "LOC_val_solution.csv"  # one folder less is fine too
+    source = ilsvrc2012(archives, 0)
+    for split in ("train", "val"):
+        for reference in source.splits[split]:
+            path = images / (reference.name if split == "train" else f"val/{Path(reference.name).name}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(reference.read())
+    assert any("LOC_val_solution.csv" in problem for problem in ilsvrc2012(tmp_path, 0).problems)
+    assert list(ilsvrc2012(tmp_path, 0).splits) == ["train"]
+    rows = [f"{Path(r.name).stem},{source.classes[r.label].id} 1 2 3 4 " for r in source.splits["val"]]
+    solution.write_text("\n".join(["ImageId,PredictionString", *rows]))
+    assert listing(ilsvrc2012(tmp_path, 0), "val") == listing(source, "val")
+    solution.write_text("\n".join(["ImageId,PredictionString", *rows[1:]]))
+    refused(f"has no line for '{Path(source.splits['val'][0].name).name}'", tmp_path)
+    solution.write_text("\n".join([*rows[1:], f"{rows[0].split(',')[0]},n00000001 1 2 3 4"]))
+    refused("the class 'n00000001', which is not in train", tmp_path)
+
+
+def test_every_layout_of_2012_makes_the_same_store(archives: Path, tmp_path: Path) -> None:
+    source = ilsvrc2012(archives, 0)
+    folders = tmp_path / "folders"
+    kaggle = tmp_path / "kaggle"
+    solution = ["ImageId,PredictionString"]
+    for split in ("train", "val"):
+        for reference in source.splits[split]:
+            for path in (
+                folders / reference.name,
+                kaggle
+                / "ILSVRC/Data/CLS-LOC"
+                / (reference.name if split == "train" else f"val/{Path(reference.name).name}"),
+            ):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(reference.read())
+            if split == "val":
+                solution.append(f"{Path(reference.name).stem},{source.classes[reference.label].id} 85 1 499 272 ")
+    (kaggle / "ILSVRC/Data/CLS-LOC/test").mkdir()
+    (kaggle / "LOC_val_solution.csv").write_text("\n".join(reversed(solution[1:])))
+    mapping = "".join(f"{id} {words}\n" for id, words in CLASSES.values())
+    (kaggle / "LOC_synset_mapping.txt").write_text(mapping)
+    shutil.copy(archives / FILES[2], folders)
+    stores = [
+        prepare("ilsvrc2012", tmp_path / f"store{number}", source=path, size=16, allow_partial=True)
+        for number, path in enumerate((archives, folders, kaggle))
+    ]
+    assert len({store.fingerprint for store in stores}) == 1
+    assert len({store.manifest["source_fingerprint"] for store in stores}) == 1
+    assert len({tuple(store.splits["val"].names) for store in stores}) == 1
+    assert [info.name for info in stores[0].classes] == ["tench", "crane", "kit fox", "crane"]
+    first = stores[0].splits["train"].images(np.array([0]))[0]
+    np.testing.assert_array_equal(first, to_square(source.splits["train"][0].read(), 16))
+
+
+def test_official_numbers_and_sums_are_checked_and_reported(as_published: Path, tmp_path: Path) -> None:
+    notes: list[str] = []
+    prepare("ilsvrc2012", tmp_path / "store", source=as_published, size=16, on_note=notes.append)
+    assert "train: 12 images, as published" in notes
+    assert f"{FILES[0]} is the official file" in notes
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(YEARS[2012].md5, FILES[1], "0" * 32)  # type: ignore[arg-type]
+        with pytest.raises(ReproError, match=rf"{FILES[1]}' has the MD5 \w+, the official file 0000.*--allow-partial"):
+            prepare("ilsvrc2012", tmp_path / "other", source=as_published, size=16)
+        prepare("ilsvrc2012", tmp_path / "other", source=as_published, size=16, allow_partial=True)
+
+
+def test_sums_are_made_once_a_file_and_judged_every_time(
+    as_published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was allowed in one call is not in the next, and a file that was fetched again is summed up again."""
+    monkeypatch.setattr(repro.preparation.prepare, "SHARD_IMAGES", 4)
+    official = YEARS[2012].md5[FILES[0]]
+    monkeypatch.setitem(YEARS[2012].md5, FILES[0], "0" * 32)  # type: ignore[arg-type]
+    checked: list[str] = []
+
+    def note(line: str) -> None:
+        if line.startswith("checking"):
+            checked.append(line.split()[1])
+
+    def stop(done: int, total: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    def again(**options: Any) -> None:
+        prepare("ilsvrc2012", tmp_path / "store", source=as_published, size=16, on_note=note, **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        again(allow_partial=True, on_progress=stop)
+    assert checked == list(FILES)
+    with pytest.raises(ReproError, match="the official file 0000"):
+        again()
+    assert len(checked) == 3
+    monkeypatch.setitem(YEARS[2012].md5, FILES[0], official)  # type: ignore[arg-type]
+    os.utime(as_published / FILES[0])
+    again()
+    assert checked[3:] == [FILES[0]]
+
+
+@pytest.mark.parametrize("wrong", ["bytes", "images", "md5"])
+def test_what_is_known_is_checked_before_the_work(
+    as_published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    numbers = {"bytes": {FILES[1]: 5}, "images": {"train": 13, "val": 8}, "md5": {FILES[0]: "0" * 32}}
+    monkeypatch.setitem(YEARS, 2012, replace(YEARS[2012], **{wrong: numbers[wrong]}))
+    monkeypatch.setattr(repro.preparation.prepare, "make_shard", None)  # it is not come to
+    with pytest.raises(ReproError, match=r"official.*--allow-partial"):
+        prepare("ilsvrc2012", tmp_path / "store", source=as_published, size=16)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2012"]
+
+
+def test_what_is_missing_is_named_and_left_out_only_if_allowed(as_published: Path, tmp_path: Path) -> None:
+    (as_published / FILES[1]).unlink()
+    with pytest.raises(
+        ReproError, match=rf"{FILES[1]}' is missing.*val has 0 images, the official set 8.*--allow-partial"
+    ):
+        prepare("ilsvrc2012", tmp_path / "store", source=as_published, size=16)
+    store = prepare("ilsvrc2012", tmp_path / "store", source=as_published, size=16, allow_partial=True)
+    assert list(store.splits) == ["train"]
+
+
+def test_a_file_of_another_size_is_named(as_published: Path) -> None:
+    with (as_published / FILES[0]).open("ab") as file:
+        file.write(bytes(512))
+    assert "the official file" in ilsvrc2012(as_published, 0).problems[0]
+
+
+def test_archives_that_contradict_each_other(archives: Path) -> None:
+    intact = {name: (archives / name).read_bytes() for name in FILES}
+    for name, content, match in [
+        (FILES[2], kit(2012, VALIDATION[:5]), "ends at line 5, before"),
+        (FILES[2], kit(2012, [*VALIDATION[:-1], 9]), "names class 9 of 4"),
+        (FILES[2], intact[FILES[2]][:300], "cannot read the development kit"),
+        (FILES[2], b"", "cannot read the development kit"),
+        (FILES[0], tar({**class_tars(), "n99999999.tar": tar({})}), "has class n99999999"),
+        (FILES[0], tar({**class_tars(), "sub/n01440764.tar": tar({})}), "second tar of class n01440764"),
+        (FILES[0], tar({**class_tars(), "readme.txt": b""}), "readme.txt' is not the tar of a class"),
+        (FILES[1], tar({"ILSVRC2012_val_1.JPEG": b""}), "has no number of an image"),
+    ]:
+        (archives / name).write_bytes(content)
+        refused(match, archives)
+        (archives / name).write_bytes(intact[name])
+    tars = class_tars()
+    tars["n02012849.tar"] = tar({})
+    (archives / FILES[0]).write_bytes(tar(tars))
+    assert "class n02012849 has no training images" in ilsvrc2012(archives, 0).problems
+
+
+def test_no_training_images_make_no_store(archives: Path, tmp_path: Path) -> None:
+    (archives / FILES[0]).write_bytes(tar({name: tar({}) for name in class_tars()}))
+    with pytest.raises(ReproError, match="no training images of 'ilsvrc2012'"):
+        prepare("ilsvrc2012", tmp_path / "store", source=archives, size=16, allow_partial=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["2012"]
+
+
+def test_folders_without_any_of_it(tmp_path: Path) -> None:
+    refused("ILSVRC2012_img_train.tar", tmp_path)
+    refused("ILSVRC2010_images_train.tar", tmp_path, ilsvrc2010)
+    refused("no such folder", tmp_path / "nowhere")
+    with pytest.raises(ReproError, match="--source"):
+        ilsvrc2012(None, 0)

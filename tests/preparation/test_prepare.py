@@ -1,0 +1,286 @@
+import errno
+import filecmp
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import picture, write_pictures
+
+import repro.preparation.prepare
+from repro.data.store import Store, open_store
+from repro.errors import ReproError
+from repro.preparation.prepare import DATASETS, _Listing, _seconds_for, prepare
+from repro.preparation.preprocess import to_square
+from repro.preparation.shards import ShardTask
+from repro.preparation.sources.folder import folder
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    return write_pictures(tmp_path / "images", {"train/a": 6, "train/b": 4, "val/a": 2, "val/b": 2})
+
+
+def refused(match: str, tmp_path: Path, *arguments: Any, **options: Any) -> None:
+    """Refused in one line, and nothing is left that was not there but finished shards, if the line says so."""
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ReproError, match=match) as error:
+        prepare(*arguments, **options)
+    assert "\n" not in str(error.value)
+    after = sorted(path for path in tmp_path.rglob("*") if ".partial" not in str(path))
+    kept = list(tmp_path.rglob(".*.partial"))
+    assert bool(kept) == ("are kept in" in str(error.value))
+    if kept:
+        after = [path for path in after if path not in kept[0].parents or path in before]
+        shutil.rmtree(kept[0])
+    assert after == before
+
+
+def test_what_is_prepared_is_what_was_there(images: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    store = prepare("folder", tmp_path / "store", source=images, size=24, on_progress=lambda *at: seen.append(at))
+    assert (store.dataset, store.size, list(store.splits)) == ("folder", 24, ["train", "val"])
+    assert [(info.id, info.name) for info in store.classes] == [("a", "a"), ("b", "b")]
+    assert store.splits["train"].labels.tolist() == [0] * 6 + [1] * 4
+    assert store.splits["val"].names == ["val/a/0.jpg", "val/a/1.jpg", "val/b/0.jpg", "val/b/1.jpg"]
+    assert seen[-1] == (14, 14)
+
+    expected = np.stack([to_square((images / name).read_bytes(), 24) for name in store.splits["train"].names])
+    np.testing.assert_array_equal(store.splits["train"].images(np.arange(10)), expected)
+    np.testing.assert_array_equal(store.mean, expected.mean(axis=0).astype(np.float32))
+    pixels = expected.reshape(-1, 3).astype(np.float64)
+    np.testing.assert_allclose(store.mean_rgb, pixels.mean(axis=0), rtol=1e-14)
+    np.testing.assert_allclose(store.covariance, np.cov(pixels.T, bias=True), rtol=1e-11)
+    assert store.manifest["rejected"] == []
+    assert store.manifest["versions"].keys() == {"numpy", "pillow", "torch", "simplejpeg", "libjpeg_turbo"}
+
+
+def same_files(one: Path, other: Path) -> bool:
+    files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
+    assert files == sorted(path.relative_to(other) for path in other.rglob("*") if path.is_file())
+    return all(filecmp.cmp(one / file, other / file, shallow=False) for file in files)
+
+
+def test_any_number_of_workers_makes_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repro.preparation.prepare, "SHARD_IMAGES", 16)
+    monkeypatch.setattr(repro.preparation.prepare, "POOL_IMAGES", 1)
+    images = write_pictures(tmp_path / "images", {"a": 60, "b": 60}, "PNG")
+    for workers in (1, 2):
+        prepare("folder", tmp_path / f"{workers}", source=images, size=32, workers=workers)
+    assert same_files(tmp_path / "1", tmp_path / "2")
+    prepare("folder", tmp_path / "other", source=images, size=32, seed=1, workers=1)
+    assert open_store(tmp_path / "other").fingerprint != open_store(tmp_path / "1").fingerprint
+
+
+def test_a_long_listing_is_heard_of(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repro.preparation.prepare, "LISTING_SECONDS", 0)
+    lines: list[str] = []
+    listing = _Listing(lines.append)
+    for _ in range(200):
+        folder(images, 0, listing.count)  # of 14 images
+    assert lines == ["listing the images: 1,000 files so far", "listing the images: 2,000 files so far"]
+
+
+def test_the_time_is_estimated_from_the_images(images: Path) -> None:
+    """More pixels to keep take longer, and compressing them longer still; rows of CIFAR-10 take hardly any time."""
+
+    class Row:
+        name, label = "row", 0
+        reads = 0
+
+        def read(self) -> np.ndarray:
+            Row.reads += 1
+            if Row.reads % 2:
+                time.sleep(0.02)  # a batch of rows is opened
+            return np.zeros((32, 32, 3), np.uint8)
+
+    def task(size: int, encoding: str = "raw") -> ShardTask:
+        return ShardTask("", "", "train", 0, (), size, encoding)
+
+    rows = 60_000 * _seconds_for([Row()] * 100, task(32))
+    assert 0.1 < rows < 60
+    photographs = folder(images, 0).splits["train"]
+    small, large, as_jpeg = (_seconds_for(photographs, task(*kind)) for kind in [(32,), (1024,), (1024, "jpeg")])
+    assert small + 0.004 < large < as_jpeg
+
+
+def test_limit_keeps_so_many_of_each_class_by_seed(images: Path, tmp_path: Path) -> None:
+    stores = [
+        prepare("folder", tmp_path / str(seed), source=images, size=16, limit_per_class=3, seed=seed)
+        for seed in range(3)
+    ]
+    for store in stores:
+        assert store.splits["train"].labels.tolist() == [0, 0, 0, 1, 1, 1]
+        assert len(store.splits["val"]) == 4
+    assert len({tuple(store.splits["train"].names) for store in stores}) > 1
+
+
+def test_default_size_is_the_data_sets_own(synthetic_store: Store) -> None:
+    assert synthetic_store.size == 64
+    assert list(synthetic_store.splits) == ["train", "val", "test"]
+    sizes = {name: dataset.size for name, dataset in DATASETS.items()}
+    assert (sizes.pop("cifar10"), sizes.pop("synthetic"), set(sizes.values())) == (32, 64, {256})
+
+
+def test_a_few_undecodable_images_are_listed_with_reasons(tmp_path: Path) -> None:
+    images = write_pictures(tmp_path / "images", {"train/a": 1300, "train/b": 2, "val/a": 1, "val/b": 1})
+    (images / "train/a/text.jpg").write_text("no image at all")
+    store = prepare("folder", tmp_path / "store", source=images, size=8, workers=1)
+    (rejected,) = store.manifest["rejected"]
+    assert rejected == {"split": "train", "name": "train/a/text.jpg", "reason": rejected["reason"]}
+    assert rejected["reason"].startswith("not an image")
+    assert len(store.splits["train"]) == 1302
+    assert "train/a/text.jpg" not in store.splits["train"].names
+    (images / "train/b/text.jpg").write_text("no image at all")
+    refused(r"2 of \d+ images cannot be used.*train/a/text.jpg.*not an image",
+            tmp_path, "folder", tmp_path / "again", source=images, size=8, workers=1)  # fmt: skip
+
+
+def test_with_allow_partial_any_number_may_be_rejected(images: Path, tmp_path: Path) -> None:
+    for number, content in enumerate((b"", b"<html>", picture(1)[:-100])):
+        (images / f"train/a/bad{number}.jpg").write_bytes(content)
+    shutil.rmtree(images / "val/b")
+    (images / "val/b").mkdir()
+    (images / "val/b/only.jpg").write_bytes(b"")
+    store = prepare("folder", tmp_path / "store", source=images, size=8, allow_partial=True)
+    assert [rejected["name"] for rejected in store.manifest["rejected"]] == [
+        "train/a/bad0.jpg", "train/a/bad1.jpg", "train/a/bad2.jpg", "val/b/only.jpg"
+    ]  # fmt: skip
+    assert len(store.splits["train"]) == 10
+
+
+def test_a_damaged_jpeg_is_used_and_listed_with_libjpegs_complaint(images: Path, tmp_path: Path) -> None:
+    whole = picture(5, 300, 200)
+    (images / "train/a/0.jpg").write_bytes(whole[: len(whole) * 2 // 3] + b"\xff\xd9")
+    store = prepare("folder", tmp_path / "store", source=images, size=8)
+    (damaged,) = store.manifest["damaged"]
+    assert (damaged["split"], damaged["name"]) == ("train", "train/a/0.jpg")
+    assert "premature end" in damaged["reason"]
+    assert "train/a/0.jpg" in store.splits["train"].names
+
+
+def test_a_class_that_loses_all_its_images_is_an_error(tmp_path: Path) -> None:
+    images = write_pictures(tmp_path / "images", {"train/a": 1300, "train/b": 1, "val/a": 1})
+    (images / "train/b/0.jpg").write_bytes(b"")
+    refused("of class 'b' in train no image", tmp_path,
+            "folder", tmp_path / "store", source=images, size=8, workers=1)  # fmt: skip
+
+
+def test_a_text_file_among_few_images_is_an_error(images: Path, tmp_path: Path) -> None:
+    (images / "val/b/text.jpg").write_text("no image at all")
+    refused("1 of 15 images.*val/b/text.jpg", tmp_path, "folder", tmp_path / "store", source=images)
+
+
+def test_unusable_arguments(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "store"
+    refused("unknown data set 'cifar': did you mean cifar10", tmp_path, "cifar", out)
+    refused("unknown data set 'xyz': known are ilsvrc2010, ilsvrc2012", tmp_path, "xyz", out)
+    refused("unknown --encoding 'png'", tmp_path, "folder", out, source=images, encoding="png")
+    refused("no such folder", tmp_path, "folder", out, source=tmp_path / "nowhere")
+    refused("--size is 0", tmp_path, "folder", out, source=images, size=0)
+    refused("--size is 5000", tmp_path, "folder", out, source=images, size=5000)
+    refused("--limit-per-class is 0", tmp_path, "folder", out, source=images, limit_per_class=0)
+    refused("--workers is -1", tmp_path, "folder", out, source=images, workers=-1)
+    refused("--seed is -1", tmp_path, "synthetic", out, seed=-1)
+    refused("is not empty", tmp_path, "folder", images, source=images)
+    refused("Not a directory", tmp_path, "folder", images / "train/a/0.jpg", source=images)
+    refused("Not a directory", tmp_path, "folder", images / "train/a/0.jpg/store", source=images)
+
+
+def test_an_empty_folder_and_missing_parents_are_welcome(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("empty", "here", "linked"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("linked")
+    for out in (Path(), tmp_path / "empty", tmp_path / "link", tmp_path / "not" / "yet" / "there"):
+        monkeypatch.chdir(tmp_path / "here")
+        expected = out.resolve()
+        assert prepare("folder", out, source=images, size=8).path == expected
+        assert (expected / "manifest.json").exists()
+        assert not list(tmp_path.rglob(".*"))
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EACCES, errno.EROFS], ids=["full", "unwritable", "read-only"])
+@pytest.mark.parametrize("file", ["train/00000.npy", "val/labels.npy", "manifest.json"])
+def test_a_disk_that_fails_leaves_nothing_behind(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, file: str
+) -> None:
+    sync = os.fsync
+
+    def failing_sync(descriptor: int) -> None:
+        if Path(os.readlink(f"/proc/self/fd/{descriptor}")).name.strip(".").startswith(file.split("/")[-1]):
+            raise OSError(error, os.strerror(error))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", failing_sync)
+    refused(os.strerror(error), tmp_path, "folder", tmp_path / "a" / "b" / "store", source=images, size=8)
+
+
+def test_a_real_limit_on_file_size_in_worker_processes(tmp_path: Path) -> None:
+    """The system itself refuses to write; the error crosses from the worker to the user."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "import repro.preparation.prepare\n"
+        "from repro.errors import ReproError\n"
+        "if __name__ == '__main__':\n"
+        "    repro.preparation.prepare.POOL_IMAGES = 1\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "    try:\n"
+        "        source = Path(sys.argv[2])\n"
+        "        repro.preparation.prepare.prepare('folder', Path(sys.argv[1]), source=source, size=64, workers=2)\n"
+        "    except ReproError as error:\n"
+        "        print(error)\n"
+    )
+    root = str(Path(repro.__file__).parents[1])
+    images = write_pictures(tmp_path / "images", {"a": 300, "b": 300}, "PNG")
+    result = subprocess.run(
+        [sys.executable, script, tmp_path / "store", images],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": root},
+        check=True,
+    )
+    assert "File too large" in result.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "script.py"]
+
+
+def test_an_interrupt_before_the_first_shard_leaves_nothing_behind(images: Path, tmp_path: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt  # at the first call, which says that nothing is done
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare("folder", tmp_path / "store", source=images, size=8, on_progress=interrupt)
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+def test_names_that_are_not_utf8(images: Path, tmp_path: Path) -> None:
+    odd = "caf\udce9\n.jpg"
+    (images / "train/a" / odd).write_bytes(picture(9))
+    store = prepare("folder", tmp_path / "store", source=images, size=8)
+    assert f"train/a/{odd}" in store.splits["train"].names
+    json.loads((store.path / "manifest.json").read_text())
+
+
+def test_prepare_imports_no_torch() -> None:
+    root = str(Path(repro.__file__).parents[1])
+    code = "import repro.preparation.prepare, repro.verification.verify, sys; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": root})
+
+
+def test_real_photographs(real_images: Callable[[str], Path], tmp_path: Path) -> None:
+    store = prepare("folder", tmp_path / "store", source=real_images("imagenet5"), size=128)
+    assert {name: len(split) for name, split in store.splits.items()} == {"train": 270, "val": 30, "test": 75}
+    assert store.manifest["rejected"] == []
+    assert 60 < store.mean_rgb.min() < store.mean_rgb.max() < 180
+    assert (np.linalg.eigvalsh(store.covariance) > 0).all()

@@ -1,0 +1,135 @@
+"""Figure 1: the rate that counts, the crossing, the ratio and its bound, against numbers worked out by hand."""
+
+import json
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from made_records import data_record, write_course, write_grid, write_run
+from scipy.stats import ttest_ind
+
+from repro.paper.experiments import GRIDS, epochs_to_error, fastest_lr
+from repro.paper.targets import Verdict
+from repro.report import build_report
+from repro.report.build import judge
+from repro.report.measure import grid
+from repro.report.records import read_records
+
+
+def ratio(folder: Path) -> Verdict:
+    return judge(read_records(folder))["figure1-relu-speed"][0]
+
+
+def test_crossing_is_read_off_the_straight_line() -> None:
+    assert epochs_to_error([60, 40, 20], 25) == pytest.approx(2.75)
+    assert epochs_to_error([60, 25, 20], 25) == 2
+    assert epochs_to_error([20, 10], 25) == 1
+    assert epochs_to_error([60, 30], 25) is None
+    assert epochs_to_error([60, math.nan, 20], 25) == 3
+    assert epochs_to_error([], 25) is None
+
+
+def test_the_rate_that_gets_there_soonest_wins_or_else_the_closest() -> None:
+    assert fastest_lr({0.1: [60, 30, 24], 0.2: [60, 24, 30], 0.3: [60, 30, 1]}, 25) == 0.2
+    assert fastest_lr({0.1: [60, 24.9], 0.2: [60, 20]}, 25) == 0.2  # both in the second epoch
+    assert fastest_lr({0.1: [60, 30], 0.2: [60, 28], 0.3: [math.nan, math.nan], 0.4: []}, 25) == 0.2
+
+
+def test_of_equally_fast_rates_the_first_declared_counts_as_in_repro_run(tmp_path: Path) -> None:
+    for rate in GRIDS["authors"]:
+        write_course(tmp_path, "cifar-relu", rate, 0, [45, 15])
+    found = grid(read_records(tmp_path).runs)
+    assert found
+    assert found.fastest == GRIDS["authors"][0] != min(GRIDS["authors"])
+
+
+def test_each_net_counts_at_its_own_fastest_rate_over_all_seeds(tmp_path: Path) -> None:
+    write_grid(tmp_path, "cifar-relu", 0.002, [45, 15])
+    write_grid(tmp_path, "cifar-tanh", 0.001, [70, 60, 50, 45, 40, 35, 30, 28, 26, 20])
+    for seed, relu, tanh in ((1, [40, 20], [70] * 9 + [20]), (2, [35, 5], [70] * 10 + [20])):
+        write_course(tmp_path, "cifar-relu", 0.002, seed, relu)
+        write_course(tmp_path, "cifar-tanh", 0.001, seed, tanh)
+    verdict = ratio(tmp_path)
+    assert verdict.measurement
+    slow = [9 + 1 / 6, 9.9, 10.9]
+    quick = [1 + 20 / 30, 1.75, 1 + 10 / 30]
+    logs = [[math.log(value) for value in values] for values in (slow, quick)]
+    assert verdict.measurement.value == pytest.approx(math.exp(sum(logs[0]) / 3 - sum(logs[1]) / 3))
+    interval = ttest_ind(*logs, equal_var=False).confidence_interval(0.95)
+    assert verdict.measurement.interval == pytest.approx((math.exp(interval.low), math.exp(interval.high)))
+    assert (verdict.measurement.n, verdict.measurement.over) == (3, "seeds")
+    assert verdict.verdict == "match"  # 6.3 times
+    assert len(verdict.measurement.runs) == 6
+    reaches = judge(read_records(tmp_path))["figure1-relu-reaches"][0]
+    assert reaches.verdict == "match"
+    assert reaches.measurement
+    assert reaches.measurement.value == pytest.approx((15 + 20 + 5) / 3)
+
+
+def test_a_net_that_never_gets_there_leaves_a_bound_and_no_number(tmp_path: Path) -> None:
+    write_grid(tmp_path, "cifar-relu", 0.002, [60, 24])
+    write_grid(tmp_path, "cifar-tanh", 0.001, [70, 60, 50, 45, 40, 35, 32, 30])
+    verdict = ratio(tmp_path)
+    assert verdict.verdict == "missing"
+    assert verdict.measurement
+    assert verdict.measurement.bound == 1
+    assert verdict.measurement.value == pytest.approx(8 / (2 - 1 / 36))
+    build_report(tmp_path, tmp_path / "out")
+    row = next(
+        row
+        for row in json.loads((tmp_path / "out" / "comparison.json").read_text())["targets"]
+        if row["id"] == "figure1-relu-speed"
+    )
+    assert row["measured"] is None
+    assert row["bound"] == [1, pytest.approx(4.056, abs=0.001)]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "&gt; 4.06×" in page
+    assert "tanh has not come to 25% in 8 epochs (1 seed)" in page
+    table = pd.read_csv(tmp_path / "out" / "tables" / "figure1.csv", keep_default_na=False)
+    assert set(table["Epochs: run 1"][table["Net"] == "cifar-tanh"]) == {"not in 8"}
+
+
+def test_a_bound_beyond_the_tolerance_is_a_mismatch(tmp_path: Path) -> None:
+    write_grid(tmp_path, "cifar-relu", 0.002, [60, 24])
+    write_grid(tmp_path, "cifar-tanh", 0.001, [70] * 16)
+    assert ratio(tmp_path).verdict == "mismatch"  # more than 8.1 times, where 7.5 would still match
+
+
+def test_where_relu_alone_fails_the_bound_is_from_above_and_where_both_do_there_is_none(tmp_path: Path) -> None:
+    write_grid(tmp_path, "cifar-tanh", 0.001, [60, 24])
+    assert ratio(tmp_path).measurement is None
+    write_grid(tmp_path, "cifar-relu", 0.001, [60] * 4)
+    verdict = ratio(tmp_path)
+    assert verdict.measurement
+    assert verdict.measurement.bound == -1
+    assert verdict.verdict == "mismatch"
+
+
+def test_until_every_rate_was_tried_the_ratio_is_not_the_papers(tmp_path: Path) -> None:
+    write_grid(tmp_path, "cifar-relu", 0.002, [60, 24])
+    write_course(tmp_path, "cifar-tanh", 0.001, 0, [80] * 11 + [24])
+    verdict = ratio(tmp_path)
+    assert verdict.verdict == "not comparable"
+    assert "incomplete-grid paper" in verdict.reason
+
+
+def test_a_run_that_is_going_on_is_left_out_and_called_so(tmp_path: Path) -> None:
+    write_grid(tmp_path, "cifar-relu", 0.002, [60, 24])
+    write_grid(tmp_path, "cifar-tanh", 0.001, [70] * 11 + [20])
+    before = ratio(tmp_path).measurement
+    write_course(tmp_path, "cifar-tanh", 0.001, 1, [70, 60], finished=False, epochs=30)
+    assert ratio(tmp_path).measurement == before
+    build_report(tmp_path, tmp_path / "out")
+    assert "not yet in 2" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_short_run_does_not_show_that_relu_fails(tmp_path: Path) -> None:
+    write_course(tmp_path, "cifar-relu", 0.002, 0, [60, 40])
+    assert judge(read_records(tmp_path))["figure1-relu-reaches"][0].verdict == "missing"
+
+
+def test_another_rate_than_the_recipes_is_not_the_papers_run(tmp_path: Path) -> None:
+    thousand = data_record("ilsvrc2010", "", ["x"] * 1000, train=1_261_406, val=50_000, test=150_000)
+    write_run(tmp_path, scale="paper", epochs=93, done=3, data=thousand, settings={"lr": 0.02})
+    assert "rate-0.02 paper" in judge(read_records(tmp_path))["rate-drops"][0].reason

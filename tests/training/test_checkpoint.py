@@ -1,0 +1,135 @@
+"""Checkpoints survive damage and full disks: the newest whole one is found, none is lost."""
+
+import errno
+import os
+import re
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from repro import atomic
+from repro.errors import ReproError
+from repro.training import checkpoint
+
+
+def tensors(value: float) -> dict[str, torch.Tensor]:
+    return {"w": torch.full((3, 2), value), "velocity.w": torch.full((3, 2), -value)}
+
+
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 7, tensors(0.1), {"loss": 0.1 + 0.2, "nested": {"epoch": 3}})
+    loaded = checkpoint.load_newest(tmp_path)
+    assert loaded is not None
+    assert loaded.state == {"loss": 0.1 + 0.2, "nested": {"epoch": 3}}
+    assert torch.equal(loaded.tensors["w"], tensors(0.1)["w"])
+
+
+def test_only_the_newest_two_are_kept(tmp_path: Path) -> None:
+    for step in (9, 10, 1000):
+        checkpoint.save(tmp_path, step, tensors(step), {"step": step})
+    assert sorted(path.stem for path in tmp_path.glob("*.json")) == ["0000000010", "0000001000"]
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "no tensors", "half a state", "empty"])
+def test_a_damaged_one_is_passed_over_with_a_warning(tmp_path: Path, damage: str) -> None:
+    checkpoint.save(tmp_path, 1, tensors(1), {"step": 1})
+    state = checkpoint.save(tmp_path, 2, tensors(2), {"step": 2})
+    data = state.with_suffix(".safetensors")
+    content = bytearray(data.read_bytes())
+    if damage == "truncated":
+        data.write_bytes(content[:-1])
+    elif damage == "flipped":
+        content[-1] ^= 1
+        data.write_bytes(content)
+    elif damage == "no tensors":
+        data.unlink()
+    else:
+        state.write_bytes(state.read_bytes()[:40] if damage == "half a state" else b"")
+    with pytest.warns(RuntimeWarning, match="0000000002.json' is damaged"):
+        loaded = checkpoint.load_newest(tmp_path)
+    assert loaded is not None
+    assert loaded.state == {"step": 1}
+    with pytest.raises(ReproError, match="is damaged"):
+        checkpoint.load(state)
+
+
+def test_none_at_all(tmp_path: Path) -> None:
+    assert checkpoint.load_newest(tmp_path / "nowhere") is None
+
+
+def check_after_failure(folder: Path, error: ReproError) -> None:
+    """The one before is whole, whatever became of the new one, and the next save works and leaves nothing over."""
+    assert re.fullmatch(r"cannot (write|make the folder) '.*': (No space left on device|File too large).*", str(error))
+    assert checkpoint.load(folder / "0000000001.json").state == {"step": 1}
+    loaded = checkpoint.load_newest(folder)
+    assert loaded is not None
+    assert loaded.state in ({"step": 1}, {"step": 2})
+    assert not list(folder.glob(".*"))
+    checkpoint.save(folder, 3, tensors(3), {"step": 3})
+    assert len(list(folder.iterdir())) == 4
+
+
+FAILING = [(call, number) for call, count in (("open", 3), ("fsync", 5), ("replace", 2)) for number in range(count)]
+
+
+@pytest.mark.parametrize(("call", "number"), FAILING)
+def test_whichever_call_fails_the_checkpoint_before_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    real, calls = getattr(os, call), iter(range(100))
+
+    def fail_once(*arguments: Any) -> Any:
+        if next(calls) == number:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(*arguments)
+
+    checkpoint.save(tmp_path, 1, tensors(1), {"step": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail_once)
+        with pytest.raises(ReproError) as failure:
+            checkpoint.save(tmp_path, 2, tensors(2), {"step": 2})
+    check_after_failure(tmp_path, failure.value)
+
+
+def test_a_write_that_is_cut_short_leaves_the_checkpoint_before_whole(tmp_path: Path) -> None:
+    """The system itself takes only the first bytes of a file, and then none."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    whole = max(path.stat().st_size for path in checkpoint.save(tmp_path, 1, tensors(1), {"step": 1}).parent.iterdir())
+    for size in range(0, whole, 19):
+        folder = tmp_path / str(size)
+        checkpoint.save(folder, 1, tensors(1), {"step": 1})
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            with pytest.raises(ReproError, match="File too large; nothing there is half-written") as failure:
+                checkpoint.save(folder, 2, tensors(2), {"step": 2})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        check_after_failure(folder, failure.value)
+
+
+def test_what_killed_saves_left_over_goes_with_the_next(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 1, tensors(1), {"step": 1})
+    (tmp_path / "0000000002.safetensors").write_bytes(b"no JSON came")
+    (tmp_path / ".0000000003.safetensors.partial").write_bytes(b"half")
+    (tmp_path / ".0000000003.json.partial").write_bytes(b"{")
+    checkpoint.save(tmp_path, 4, tensors(4), {"step": 4})
+    assert sorted({path.name[:10] for path in tmp_path.iterdir()}) == ["0000000001", "0000000004"]
+
+
+def test_when_all_are_damaged_nothing_is_begun_anew_unasked(tmp_path: Path) -> None:
+    for step in (1, 2):
+        path = checkpoint.save(tmp_path, step, tensors(step), {"step": step})
+        path.write_text(path.read_text().replace('"step": ', '"step": 1'))
+    with pytest.raises(ReproError, match=r"2\.json' is damaged.*1\.json' is damaged.*: remove '.*' to begin the run"):
+        checkpoint.load_newest(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_json_refuses_what_other_readers_cannot_read(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nan"):
+        atomic.write_json(tmp_path / "x.json", {"loss": float("nan")})
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,100 @@
+"""Fine-tuning: what is taken over from another run, and what is not."""
+
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from helpers import write_pictures
+
+from repro import runs
+from repro.data.store import Store
+from repro.errors import ReproError
+from repro.models.network import AlexNet
+from repro.paper.variants import VARIANTS, configure
+from repro.preparation.prepare import prepare
+from repro.training.fine_tuning import load_matching_weights
+from repro.training.loop import Settings, prepare_training
+from repro.training.train import train
+
+CHAIN = ("alexnet", "conv6-fall2009", "conv6-fall2011", "conv6-pretrained")
+
+
+def trained(store: Store, out: Path, variant: str, before: Path | None = None) -> Path:
+    settings = Settings(variant, scale="smoke", epochs=1, init_from=before)
+    return next(iter(list(train(settings, store.path, out)))).path
+
+
+@pytest.fixture(scope="module")
+def chain(synthetic_store: Store, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The authors' pre-training chain from end to end, an epoch each."""
+    out, paths = tmp_path_factory.mktemp("runs"), {}
+    for variant in CHAIN:
+        before = VARIANTS[variant].begins_from
+        paths[variant] = trained(synthetic_store, out, variant, paths[before] if before else None)
+    return paths
+
+
+def parameters(path: Path) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(path / "weights.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("variant", "carried"),
+    [
+        ("conv6-fall2009", {"conv1", "conv2", "conv3", "conv4", "conv5"}),
+        ("conv6-fall2011", {"conv1", "conv2", "conv3", "conv4", "conv5", "conv6"}),
+        ("conv6-pretrained", {"conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "fc6", "fc7"}),
+    ],
+)
+def test_each_stage_takes_over_what_the_program_did(
+    chain: dict[str, Path], synthetic_store: Store, variant: str, carried: set[str]
+) -> None:
+    before = chain[VARIANTS[variant].begins_from or ""]
+    fresh = prepare_training(Settings(variant, scale="smoke", init_from=before), synthetic_store).model
+    old = parameters(before)
+    same = {name for name, value in fresh.named_parameters() if name in old and torch.equal(old[name], value)}
+    assert {name.split(".")[0] for name in same} == carried
+    assert {f"{layer}.{kind}" for layer in carried for kind in ("weight", "bias")} == same
+    record = json.loads((chain[variant] / "run.json").read_text())
+    assert record["init_from"]["run"] == before.name
+
+
+def test_a_stage_without_the_one_before_is_refused(synthetic_store: Store, tmp_path: Path) -> None:
+    with pytest.raises(ReproError, match="begins with the weights of a 'conv6-fall2011' run: name it with --init-from"):
+        trained(synthetic_store, tmp_path, "conv6-pretrained")
+
+
+def test_the_last_layer_is_taken_over_for_the_same_classes_only(chain: dict[str, Path], tmp_path: Path) -> None:
+    run = runs.open_run(chain["alexnet"])
+    classes = [each["id"] for each in run.record["data"]["classes"]]
+    model = AlexNet(configure("alexnet", scale="smoke", classes=10).network)
+    assert "fc8.weight" in load_matching_weights(run, model, classes, ["*"])
+    assert "fc8.weight" not in load_matching_weights(run, model, classes[::-1], ["*"])
+    two = AlexNet(configure("alexnet", scale="smoke", classes=2).network)
+    assert "fc7.weight" in load_matching_weights(run, two, ["cat", "dog"], ["*"])
+
+
+def test_fine_tuning_on_another_number_of_classes(chain: dict[str, Path], tmp_path: Path) -> None:
+    pictures = {"train/cat": 3, "train/dog": 3, "val/cat": 2, "val/dog": 2}
+    images = write_pictures(tmp_path / "images", pictures)
+    other = prepare("folder", tmp_path / "store", source=images, size=64, workers=1)
+    settings = Settings("alexnet", scale="smoke", epochs=1, lr=0.001, init_from=chain["alexnet"])
+    run = next(iter(list(train(settings, other.path, tmp_path / "runs")))).path
+    assert run.name == "alexnet-authors-smoke-lr0.001-tuned-seed0"
+    assert parameters(run)["fc8.bias"].shape == (2,)
+
+
+def test_weights_that_do_not_fit(chain: dict[str, Path], synthetic_store: Store, tmp_path: Path) -> None:
+    with pytest.raises(ReproError, match=r"conv1.weight of '.*' has the shape \[48, 3, 11, 11\], the new net's is"):
+        trained(synthetic_store, tmp_path, "one-gpu", chain["alexnet"])
+    with pytest.raises(ReproError, match="no run at"):
+        trained(synthetic_store, tmp_path, "alexnet", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_resuming_from_another_beginning_is_refused(chain: dict[str, Path], synthetic_store: Store) -> None:
+    settings = Settings("conv6-fall2011", scale="smoke", epochs=1, init_from=chain["conv6-pretrained"])
+    with pytest.raises(ReproError, match="is another run: its init_from is"):
+        next(train(settings, synthetic_store.path, chain["alexnet"].parent, resume=True))

@@ -1,0 +1,75 @@
+"""The update rule against hand-computed steps, and the rates of every parameter."""
+
+import pytest
+import torch
+
+from repro.models.network import AlexNet
+from repro.paper.recipes import AUTHORS, CONV6_2012, CONV6_FALL2009, PAPER, Recipe
+from repro.paper.variants import configure
+from repro.training.optim import PaperSGD, learning_rate, optimiser
+
+
+def test_three_steps_by_hand_across_a_drop_of_the_rate() -> None:
+    w = torch.nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
+    rule = PaperSGD([w], lr=0.01, momentum=0.9, weight_decay=0.0005)
+
+    def step(gradient: float) -> float:
+        w.grad = torch.tensor([gradient], dtype=torch.float64)
+        rule.step()
+        return w.item()
+
+    # v = -0.0005·0.01·2 - 0.01·3 = -0.03001
+    assert step(3.0) == pytest.approx(1.96999, abs=1e-15)
+    # v = 0.9·(-0.03001) - 0.0005·0.01·1.96999 - 0.01·(-1) = -0.01701884995
+    assert step(-1.0) == pytest.approx(1.95297115005, abs=1e-13)
+    rule.param_groups[0]["lr"] = 0.001
+    # The old velocity keeps its length: v = 0.9·(-0.01701884995) - 0.0005·0.001·1.95297115005 - 0.001·2
+    assert step(2.0) == pytest.approx(1.95297115005 - 0.015316964955 - 0.000000976485575 - 0.002, abs=1e-13)
+
+
+def test_agrees_with_torch_while_the_rate_stands_and_not_after_it_drops() -> None:
+    ours, theirs = (torch.nn.Parameter(torch.ones(3, dtype=torch.float64)) for _ in range(2))
+    rule = PaperSGD([ours], lr=0.1, momentum=0.9, weight_decay=0.01)
+    torch_rule = torch.optim.SGD([theirs], lr=0.1, momentum=0.9, weight_decay=0.01)
+    for step in range(6):
+        if step == 4:
+            torch.testing.assert_close(ours, theirs)
+            for optimizer in (rule, torch_rule):
+                optimizer.param_groups[0]["lr"] = 0.01
+        for weight, optimizer in ((ours, rule), (theirs, torch_rule)):
+            weight.grad = torch.sin(weight.detach() * (step + 1))
+            optimizer.step()
+    assert not torch.allclose(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "parameter", "drops", "epoch", "expected"),
+    [
+        (PAPER, "conv1.weight", 0, 1, 0.01),
+        (PAPER, "fc8.bias", 2, 80, 0.0001),
+        (AUTHORS, "conv3.weight", 1, 24, 0.001),
+        (AUTHORS, "conv3.bias", 0, 1, 0.02),
+        (AUTHORS, "conv3.bias", 2, 66, 0.02),  # the biases' rate stands while the weights' drops
+        (AUTHORS, "conv3.bias", 2, 67, 0.002),
+        (AUTHORS, "conv1.weight", 2, 66, 0.0001),
+        (AUTHORS, "conv1.weight", 2, 67, 0.00001),
+        (AUTHORS, "conv1.weight", 2, 72, 0.0),
+        (AUTHORS, "conv2.weight", 2, 72, 0.0001),
+        (CONV6_FALL2009, "conv5.weight", 0, 1, 0.001),
+        (CONV6_FALL2009, "conv6.weight", 0, 1, 0.01),
+        (CONV6_2012, "conv1.weight", 0, 1, 0.0001),
+        (CONV6_2012, "conv1.weight", 0, 7, 0.0),
+        (CONV6_2012, "fc8.weight", 0, 9, 0.01),
+        (CONV6_2012, "fc8.weight", 0, 10, 0.001),
+        (CONV6_2012, "fc7.weight", 1, 23, 0.0001),
+    ],
+)
+def test_rate_of_each_parameter(recipe: Recipe, parameter: str, drops: int, epoch: int, expected: float) -> None:
+    assert learning_rate(recipe, parameter, drops, epoch) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("recipe", "on_biases"), [("paper", 0.0005), ("authors", 0.0)])
+def test_weight_decay_on_weights_and_biases(recipe: str, on_biases: float) -> None:
+    configuration = configure("alexnet", recipe, "smoke", 2)
+    for group in optimiser(AlexNet(configuration.network), configuration.recipe).param_groups:
+        assert group["weight_decay"] == (on_biases if group["name"].endswith("bias") else 0.0005)

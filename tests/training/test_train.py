@@ -1,0 +1,421 @@
+"""Training: repeatable, resumable to the same bits, and clear about what goes wrong."""
+
+import json
+import math
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from helpers import repro
+
+from repro import runs
+from repro.data.sampling import draw_epoch
+from repro.data.store import Store
+from repro.data.views import Views
+from repro.errors import ReproError, Stopped
+from repro.evaluation import predictions
+from repro.models.towers import to_devices
+from repro.preparation.prepare import prepare
+from repro.training import checkpoint
+from repro.training import loop as fit_module
+from repro.training.distributed import ProcessGroup
+from repro.training.loop import EpochRecord, Settings, Step, Validating, prepare_training, train_epochs
+from repro.training.schedule import ScheduleState
+from repro.training.train import Started, train
+
+SETTINGS = Settings("alexnet", "authors", "smoke", seed=1, epochs=3)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Two batches an epoch, the second one smaller."""
+    return prepare("synthetic", tmp_path_factory.mktemp("stores") / "synthetic", limit_per_class=20)
+
+
+def finish(store: Store, out: Path, settings: Settings = SETTINGS, resume: bool = False) -> Path:
+    """Train to the end; returns the run's folder."""
+    events = list(train(settings, store.path, out, resume))
+    assert isinstance(events[-1], EpochRecord)
+    return events[0].path
+
+
+def weights(run: Path) -> bytes:
+    return (run / "weights.safetensors").read_bytes()
+
+
+def log_without_times(run: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def finished(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return finish(store, tmp_path_factory.mktemp("runs"))
+
+
+def test_one_seed_one_result_and_another_seed_another(store: Store, finished: Path, tmp_path: Path) -> None:
+    again = finish(store, tmp_path)
+    assert weights(again) == weights(finished)
+    assert log_without_times(again) == log_without_times(finished)
+    other = finish(store, tmp_path, Settings("alexnet", "authors", "smoke", seed=2, epochs=3))
+    assert weights(other) != weights(finished)
+
+
+def test_the_folder_says_how_to_repeat_the_run(store: Store, finished: Path) -> None:
+    record = json.loads((finished / "run.json").read_text())
+    assert finished.name == "alexnet-authors-smoke-seed1"
+    assert record["data"]["fingerprint"] == store.fingerprint
+    assert record["network"][0] == {
+        "layer": "Conv", "name": "conv1", "kernels": 48, "size": 11, "stride": 4, "padding": 0, "towers": 1,
+        "round_up": True,
+    }  # fmt: skip
+    assert record["settings"]["initialisation"]["std_of"][0] == ["conv3", 0.03]
+    assert "--variant alexnet" in record["command"]
+    assert record["versions"]["torch"] == torch.__version__.partition("+")[0]
+    lines = log_without_times(finished)
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    keys = {"epoch", "step", "lr", "train_loss", "train_top1_error", "val_top1_error", "val_top5_error"}
+    assert all(keys <= set(line) for line in lines)
+    assert not (finished / "checkpoints").exists()
+    tensors = safetensors.torch.load_file(finished / "weights.safetensors")
+    assert tensors["conv1.weight"].shape == (48, 3, 11, 11)
+
+
+@pytest.mark.parametrize("recipe", ["authors", "paper"])
+def test_stopped_after_any_update_it_resumes_to_the_same_bits(store: Store, tmp_path: Path, recipe: str) -> None:
+    settings = Settings("alexnet", recipe, "smoke", seed=1, epochs=3)
+    whole = finish(store, tmp_path / "whole", settings)
+    # After an update, before the validation, within it, at the epoch's end, and in the epoch after that.
+    for events in (1, 1, 1, 2, 2):
+        signals = iter([None] * (events - 1) + [signal.SIGTERM])
+        with pytest.raises(Stopped) as stopped:
+            list(train(settings, store.path, tmp_path / "parts", True, signals.__next__))
+        assert stopped.value.signal == signal.SIGTERM
+    parts = finish(store, tmp_path / "parts", settings, resume=True)
+    assert weights(parts) == weights(whole)
+    assert log_without_times(parts) == log_without_times(whole)
+
+
+def test_killed_between_log_and_checkpoint_no_line_is_lost_or_doubled(
+    store: Store, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saves = iter(range(10))
+
+    def dying_save(*args: Any) -> Path:
+        if next(saves) == 1:  # the second epoch's line is in the log, its checkpoint is not
+            raise KeyboardInterrupt
+        return real_save(*args)
+
+    real_save = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", dying_save)
+    with pytest.raises(KeyboardInterrupt):
+        list(train(SETTINGS, store.path, tmp_path))
+    monkeypatch.undo()
+    run = finish(store, tmp_path, resume=True)
+    assert log_without_times(run) == log_without_times(finished)
+    assert weights(run) == weights(finished)
+
+
+def test_a_damaged_checkpoint_costs_an_epoch_not_the_run(store: Store, finished: Path, tmp_path: Path) -> None:
+    events = train(SETTINGS, store.path, tmp_path)
+    run = tmp_path / finished.name
+    next(event for event in events if isinstance(event, EpochRecord) and event.epoch == 2)
+    events.close()
+    newest = max((run / "checkpoints").glob("*.safetensors"))
+    newest.write_bytes(newest.read_bytes()[:1000])
+    resumed = train(SETTINGS, store.path, tmp_path, resume=True)
+    with pytest.warns(RuntimeWarning, match="is damaged .* the checkpoint before it is used"):
+        next(resumed)
+    resumed.close()
+    # Whoever goes on after another crash must not find it again: the log ends before it now.
+    assert not newest.exists()
+    finish(store, tmp_path, resume=True)
+    assert weights(run) == weights(finished)
+    assert log_without_times(run) == log_without_times(finished)
+
+
+@pytest.fixture
+def stopped(store: Store, finished: Path, tmp_path: Path) -> Path:
+    """The same run, stopped before its last epoch; it has the checkpoints of the first two."""
+    events = train(SETTINGS, store.path, tmp_path)
+    next(event for event in events if isinstance(event, EpochRecord) and event.epoch == 2)
+    events.close()
+    return tmp_path / finished.name
+
+
+@pytest.mark.parametrize("suffix", ["json", "safetensors"])
+def test_a_checkpoint_that_is_named_is_where_it_goes_on(
+    store: Store, finished: Path, stopped: Path, suffix: str
+) -> None:
+    first, second = sorted((stopped / "checkpoints").glob(f"*.{suffix}"))
+    events = train(SETTINGS, store.path, stopped.parent, resume_from=first)
+    started = next(events)
+    assert isinstance(started, Started)
+    assert started.epoch == 2
+    assert len(log_without_times(stopped)) == 1
+    assert not second.exists()  # or it would be the newest of a run whose log ends before it
+    events.close()
+    finish(store, stopped.parent, resume=True)
+    assert weights(stopped) == weights(finished)
+    assert log_without_times(stopped) == log_without_times(finished)
+    with pytest.raises(ReproError, match=r"no checkpoint at .* none of a finished run"):
+        next(train(SETTINGS, store.path, stopped.parent, resume_from=first))
+
+
+def test_a_checkpoint_that_is_named_and_damaged_is_an_error_and_nothing_is_touched(store: Store, stopped: Path) -> None:
+    newest = max((stopped / "checkpoints").glob("*.json"))
+    newest.write_text(newest.read_text().replace('"waited": 0', '"waited": 1'))
+    before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
+    options = ("--scale", "smoke", "--seed", 1, "--epochs", 3, "--out", stopped.parent)
+    done = repro("train", "--variant", "alexnet", "--data", store.path, *options, "--checkpoint", newest)
+    assert done.returncode == 3
+    assert done.stderr == (
+        f"repro: checkpoint '{newest}' is damaged (its checksum is another): --resume alone goes on from the newest "
+        "one that is whole\n"
+    )
+    assert {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()} == before
+
+
+def test_a_checkpoint_of_another_run_is_refused(store: Store, stopped: Path) -> None:
+    other = max((stopped / "checkpoints").glob("*.json"))
+    for out in (stopped.parent, stopped.parent / "elsewhere"):
+        with pytest.raises(ReproError, match=r"the checkpoint '.*' is not one of the run '.*seed2': name one"):
+            next(train(replace(SETTINGS, seed=2), store.path, out, resume_from=other))
+        assert not (out / "alexnet-authors-smoke-seed2").exists()
+
+
+def test_a_finished_run_is_left_alone(store: Store, finished: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
+    assert list(train(SETTINGS, store.path, finished.parent, resume=True)) == []
+    assert {path.name: path.stat().st_mtime_ns for path in finished.iterdir()} == before
+
+
+def test_a_folder_that_holds_a_run_is_refused(store: Store, finished: Path) -> None:
+    with pytest.raises(ReproError, match="already holds a run: add --resume"):
+        next(train(SETTINGS, store.path, finished.parent))
+
+
+def test_resuming_another_run_is_refused_with_the_differences(
+    store: Store, synthetic_store: Store, finished: Path, tmp_path: Path
+) -> None:
+    changed = replace(SETTINGS, epochs=4, precision="bf16")
+    message = "its epochs is 3, not 4; its precision is fp32, not bf16"
+    with pytest.raises(ReproError, match=message):
+        next(train(changed, store.path, finished.parent, resume=True))
+    data = rf"its data fingerprint is {store.fingerprint}, not {synthetic_store.fingerprint}; choose another --out"
+    with pytest.raises(ReproError, match=data):
+        next(train(SETTINGS, synthetic_store.path, finished.parent, resume=True))
+    # Under the name of another run, as somebody may have copied it.
+    shutil.copytree(finished, tmp_path / "no-lrn-paper-smoke-seed2")
+    other = Settings("no-lrn", "paper", "smoke", seed=2, epochs=3)
+    with pytest.raises(ReproError) as error:
+        next(train(other, store.path, tmp_path, resume=True))
+    start = "its variant is alexnet, not no-lrn; its recipe is authors, not paper; its seed is 1, not 2; its network "
+    start += "differs; its initialisation is {'std': 0.01, "
+    assert start in str(error.value)
+    assert "its bias_lr_ratio is 2.0, not 1.0; " in str(error.value)
+
+
+def test_two_trainers_in_one_folder(store: Store, tmp_path: Path) -> None:
+    first = train(SETTINGS, store.path, tmp_path)
+    run = next(first).path
+    for resume in (True, False):
+        with pytest.raises(ReproError, match="another process is training"):
+            next(train(SETTINGS, store.path, tmp_path, resume))
+    first.close()
+    assert next(train(SETTINGS, store.path, tmp_path, resume=True)).path == run
+
+
+def test_two_trainers_at_the_same_moment(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second begins when the first has made the folder, and nothing is in it yet."""
+    seen = []
+
+    def create(path: Path, record: dict[str, Any]) -> runs.Run:
+        if not seen:
+            seen.append(path)
+            with pytest.raises(ReproError, match="another process is training"):
+                next(train(SETTINGS, store.path, tmp_path))
+        return real_create(path, record)
+
+    real_create = runs.create
+    monkeypatch.setattr(runs, "create", create)
+    assert next(train(SETTINGS, store.path, tmp_path)).path == seen[0]
+
+
+def test_killed_before_it_had_a_record_or_after_it_had_its_weights(
+    store: Store, finished: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / finished.name
+    run.mkdir()
+    (run / ".run.json.partial").write_text("{")
+    finish(store, tmp_path, resume=True)
+    assert weights(run) == weights(finished)
+    checkpoint.save(run / "checkpoints", 6, {}, {})
+    assert list(train(SETTINGS, store.path, tmp_path, resume=True)) == []
+    assert not (run / "checkpoints").exists()
+
+
+def test_a_loss_that_is_not_a_number_stops_before_the_update(store: Store) -> None:
+    training = prepare_training(SETTINGS, store)
+    with torch.no_grad():
+        training.model.get_parameter("fc8.bias").fill_(math.nan)
+    before = training.model.get_parameter("conv1.weight").clone()
+    with pytest.raises(ReproError, match=r"^the loss is nan at step 0 \(epoch 1, rate 0.01\); nothing was up") as error:
+        next(train_epochs(training))
+    named = [int(place) for place in str(error.value).rpartition(": ")[2].split(", ")]
+    order = draw_epoch(SETTINGS.seed, 1, len(store.splits["train"]), 0, training.configuration.recipe.augmentation)
+    assert named == order.index[:128].tolist()
+    assert torch.equal(training.model.get_parameter("conv1.weight"), before)
+    assert training.state() == prepare_training(SETTINGS, store).state()
+
+
+def test_a_validation_can_be_left_and_ranks_pause_in_it_equally_often(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal need not wait for the end of 50,000 images; the ranks agree at each pause, so all must come to it."""
+
+    class Part(ProcessGroup):
+        def total(self, *values: float) -> list[float]:
+            return [*values]
+
+    for module in (fit_module, predictions):
+        monkeypatch.setattr(module, "BATCH", 30)  # 200 images: seven batches
+    for count, pauses in ((1, 6), (2, 3), (3, 2), (7, 0), (8, 0)):
+        errors = [0.0, 0.0]
+        for rank in range(count):
+            training = prepare_training(SETTINGS, store)
+            training.ranks = Part(rank, count)
+            before = training.state()
+            validation = fit_module._validate(training)
+            paused = 0
+            while True:
+                try:
+                    assert next(validation) == Validating(1)
+                except StopIteration as end:
+                    errors = [sum(pair) for pair in zip(errors, end.value, strict=True)]
+                    break
+                paused += 1
+                assert training.state() == before
+            assert paused == pauses
+        if count == 1:
+            alone = errors
+        assert errors == pytest.approx(alone)
+
+
+def test_a_net_at_chance_is_reported_with_the_cause_and_keeps_its_rate(store: Store, tmp_path: Path) -> None:
+    settings = Settings("alexnet", "paper", "smoke", epochs=8)  # more epochs than the plateau rule's patience
+    records = [event for event in train(settings, store.path, tmp_path) if isinstance(event, EpochRecord)]
+    assert all("no better than chance" in (record.note or "") for record in records)
+    assert "std 0.01 in every layer" in (records[0].note or "")
+    assert {record.lr for record in records} == {0.01}
+
+
+def test_training_ends_with_the_epoch_that_comes_to_the_error_asked_for(
+    store: Store, finished: Path, tmp_path: Path
+) -> None:
+    errors = [line["train_top1_error"] for line in log_without_times(finished)]
+    last = 1 + next(epoch for epoch, error in enumerate(errors) if error <= max(errors[:2]))
+    run = finish(store, tmp_path, replace(SETTINGS, until_train_error=max(errors[:2])))
+    assert last < len(errors)
+    assert log_without_times(run) == log_without_times(finished)[:last]
+    assert f"--until-train-error {max(errors[:2])}" in json.loads((run / "run.json").read_text())["command"]
+
+
+def test_the_state_between_steps_is_whole(store: Store, tmp_path: Path) -> None:
+    """What a checkpoint holds is enough: a second training restored from it takes the same next step."""
+    first, second = (prepare_training(SETTINGS, store) for _ in range(2))
+    next(train_epochs(first))
+    path = checkpoint.save(tmp_path, first.step, first.tensors(), first.state())
+    second.restore(checkpoint.load(path))
+    assert next(train_epochs(first)) is not None
+    step = next(train_epochs(second))
+    assert isinstance(step, Step)
+    for name, value in first.tensors().items():
+        assert torch.equal(second.tensors()[name], value)
+    assert second.schedule == ScheduleState()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (replace(SETTINGS, variant="alexnot"), "unknown variant 'alexnot': did you mean alexnet?"),
+        (
+            replace(SETTINGS, scale="small"),
+            "holds images of 64 pixels, scale 'small' needs 128: prepare one with --size",
+        ),
+        (replace(SETTINGS, devices="cuda:7"), "no device 'cuda:7' on this machine"),
+        (replace(SETTINGS, devices="xla"), "no device 'xla' on this machine"),
+        (replace(SETTINGS, devices="toaster"), "no device 'toaster' on this machine"),
+        (replace(SETTINGS, devices="cpu,toaster"), "no device 'toaster' on this machine"),
+        (replace(SETTINGS, devices="cpu,cpu,cpu"), "--devices cpu,cpu,cpu cannot be shared by one process"),
+        (replace(SETTINGS, variant="one-gpu", devices="cpu,cpu"), "this net has no two towers: name one device"),
+    ],
+)
+def test_settings_that_cannot_be(store: Store, tmp_path: Path, settings: Settings, message: str) -> None:
+    with pytest.raises(ReproError) as error:
+        next(train(settings, store.path, tmp_path / "runs"))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_output_folder_that_cannot_be_made(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ReproError, match=r"cannot make the run's folder .*: Not a directory"):
+        next(train(SETTINGS, store.path, tmp_path / "file"))
+
+
+def test_a_full_disk_at_the_start_leaves_no_folder(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(ReproError, match="No space left on device"):
+        next(train(SETTINGS, store.path, tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_devices_train_as_one_and_either_goes_on_for_the_other(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tower on each device (Sec. 3.2), then one device, then two again.
+
+    In float64: in float32 a near tie in a pooling window may fall the other way, and a gradient goes elsewhere.
+    """
+    monkeypatch.setattr(fit_module, "place", lambda model, devices: to_devices(model, devices).double())
+    for name in ("training", "testing"):
+        monkeypatch.setattr(Views, name, in_float64(getattr(Views, name)))
+    whole = finish(store, tmp_path / "one")
+    split = replace(SETTINGS, devices="cpu,cpu")
+    for settings in (split, SETTINGS):
+        signals = iter([None, signal.SIGTERM])
+        with pytest.raises(Stopped):
+            list(train(settings, store.path, tmp_path / "two", True, signals.__next__))
+    run = finish(store, tmp_path / "two", split, resume=True)
+    assert json.loads((run / "run.json").read_text())["devices"] == ["cpu", "cpu"]
+    errors = [[line["val_top1_error"] for line in log_without_times(path)] for path in (run, whole)]
+    assert errors[0] == errors[1]
+    split_weights, expected = (safetensors.torch.load_file(path / "weights.safetensors") for path in (run, whole))
+    assert split_weights.keys() == expected.keys()
+    differences = [(split_weights[name] - value).abs().max() / value.abs().max() for name, value in expected.items()]
+    print(f"two devices against one: {max(differences):.1e}")
+    assert max(differences) < 1e-12
+
+
+def in_float64(make: Callable[..., Any]) -> Callable[..., Any]:
+    """A maker of views whose views are float64."""
+
+    def made(*arguments: Any) -> Any:
+        views = make(*arguments)
+        return views.double() if isinstance(views, torch.Tensor) else (view.double() for view in views)
+
+    return made
