@@ -41,7 +41,7 @@ def test_of_equally_fast_rates_the_first_declared_counts_as_in_repro_run(tmp_pat
         write_course(tmp_path, "cifar-relu", rate, 0, [45, 15])
     found = grid(read_records(tmp_path).runs)
     assert found
-    assert found.fastest == GRIDS["authors"][0] != min(GRIDS["authors"])
+    assert found.fastest_lr == GRIDS["authors"][0] != min(GRIDS["authors"])
 
 
 def test_each_net_counts_at_its_own_fastest_rate_over_all_seeds(tmp_path: Path) -> None:
