@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from repro.data.store import ClassInfo
 from repro.errors import ReproError
 from repro.preparation.sources.folder import list_images
-from repro.preparation.sources.source import ImageReference, OnFile, Source, counted, unheard
+from repro.preparation.sources.source import ImageReference, OnFile, Source, counted, file_identity, unheard
 
 IMAGES = {"train": 50_000, "test": 10_000}
 FOLDER = "cifar-10-batches-py"
@@ -35,6 +35,10 @@ class CifarReference:
     row: int
     name: str
     label: int
+
+    def identity(self) -> str:
+        """Return path, size and modification time of the batch, and the row."""
+        return f"{file_identity(self.batch)} {self.row}"
 
     def read(self) -> NDArray[np.uint8]:
         """RGB pixels, uint8 [32, 32, 3]."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from repro.data.store import SPLITS, ClassInfo
 from repro.errors import ReproError
-from repro.preparation.sources.source import ImageReference, OnFile, Source, by_class, choose, unheard
+from repro.preparation.sources.source import ImageReference, OnFile, Source, by_class, choose, file_identity, unheard
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 HELD_OUT = 10  # one in ten
@@ -40,6 +40,10 @@ class FileReference:
     root: str
     name: str
     label: int
+
+    def identity(self) -> str:
+        """Return path, size and modification time of the file."""
+        return file_identity(f"{self.root}/{self.name}")
 
     def read(self) -> bytes:
         """The encoded image."""

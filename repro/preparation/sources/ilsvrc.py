@@ -31,7 +31,7 @@ from repro.data.store import ClassInfo
 from repro.errors import ReproError
 from repro.preparation.sources.folder import list_images
 from repro.preparation.sources.parquet import parquet_images
-from repro.preparation.sources.source import OnFile, Source, counted, unheard
+from repro.preparation.sources.source import OnFile, Source, counted, file_identity, unheard
 from repro.preparation.sources.tar import Archive, Block, Blocks, Member
 
 WNID = re.compile(r"n\d{8}")
@@ -342,6 +342,10 @@ class RenamedReference:
     file: str
     name: str
     label: int
+
+    def identity(self) -> str:
+        """Return path, size and modification time of the file."""
+        return file_identity(self.file)
 
     def read(self) -> bytes:
         """The encoded image."""

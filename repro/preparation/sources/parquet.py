@@ -15,7 +15,7 @@ from typing import Any
 
 from repro.data.store import ClassInfo
 from repro.errors import ReproError
-from repro.preparation.sources.source import ImageReference, OnFile, Source, unheard
+from repro.preparation.sources.source import ImageReference, OnFile, Source, file_identity, unheard
 
 SPLIT_FILES = {"train": "train-*.parquet", "val": "validation-*.parquet"}
 
@@ -29,6 +29,10 @@ class ParquetReference:
     row: int
     name: str
     label: int
+
+    def identity(self) -> str:
+        """Return path, size and modification time of the file, and the row."""
+        return f"{file_identity(self.file)} {self.group} {self.row}"
 
     def read(self) -> bytes:
         """The encoded image. Raises OSError."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +29,13 @@ class ImageReference(Protocol):
     def label(self) -> int:
         """Place of its class in the source's classes."""
 
+    def identity(self) -> str:
+        """Return a string that changes whenever the content of the image may have changed.
+
+        It is cheap: `file_identity` of the file that holds the image, and where in it the image is. A resumed
+        `prepare` reads again what has another identity than before. Raises OSError if there is no such file.
+        """
+
     def read(self) -> bytes | NDArray[np.uint8]:
         """The encoded image, or RGB pixels [H, W, 3]. Raises OSError if it cannot be read."""
 
@@ -44,6 +52,12 @@ class Source:
     problems: tuple[str, ...] = ()  # what an official data set lacks or has too much of: an error unless allowed
     notes: tuple[str, ...] = ()  # what was found, for people
     md5: Mapping[Path, str] = field(default_factory=dict)  # files with a published checksum, yet to be held against it
+
+
+def file_identity(path: str | Path) -> str:
+    """Return a file's real path, length in bytes and modification time in ns, as one string. Raises OSError."""
+    state = os.stat(path)
+    return f"{os.path.realpath(path)} {state.st_size} {state.st_mtime_ns}"
 
 
 def unheard() -> None:

@@ -65,6 +65,10 @@ class SyntheticReference:
         """For example train/plaid/00012.jpg."""
         return f"{self.split}/{CLASSES[self.label]}/{self.index:05}.jpg"
 
+    def identity(self) -> str:
+        """Return what the image is drawn from."""
+        return f"synthetic {self.seed} {self.split} {self.label} {self.index}"
+
     def read(self) -> bytes:
         """Draw the image and encode it as JPEG."""
         random = np.random.default_rng([self.seed, SPLITS.index(self.split), self.label, self.index])

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repro.errors import ReproError
-from repro.preparation.sources.source import OnFile, unheard
+from repro.preparation.sources.source import OnFile, file_identity, unheard
 
 BLOCK = tarfile.BLOCKSIZE  # 512: headers and members begin at multiples of it
 LONGEST_HEADER = 1 << 16  # bytes of an extended header: far more than any file system's longest path
@@ -187,6 +187,10 @@ class TarReference:
     size: int
     name: str
     label: int
+
+    def identity(self) -> str:
+        """Return path, size and modification time of the archive, and the place of the image in it."""
+        return f"{file_identity(self.file)} {self.offset} {self.size}"
 
     def read(self) -> bytes:
         """The encoded image."""
