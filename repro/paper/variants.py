@@ -40,6 +40,7 @@ class Family:
     bases: Mapping[str, Network]
     recipes: Mapping[str, Recipe]
     scales: Mapping[str, Scale]
+    classes: int = 1000  # of the dataset that the paper trains these nets on, where no store says otherwise
 
 
 LARGE = Family(BASES, RECIPES, SCALES)
@@ -51,9 +52,10 @@ CIFAR_PLAIN = Family(
     {"authors": CIFAR_FOUR_LAYERS, "fan-in": CIFAR_FOUR_LAYERS},
     {"authors": recipes.CIFAR_FOUR_LAYERS, "fan-in": recipes.CIFAR_FAN_IN},
     CIFAR_SCALES,
+    classes=10,
 )
-CIFAR_13 = Family({"authors": CIFAR_LOCAL}, {"authors": recipes.CIFAR_LOCAL}, CIFAR_CROP_SCALES)
-CIFAR_11 = Family({"authors": CIFAR_LOCAL_LRN}, {"authors": recipes.CIFAR_LOCAL}, CIFAR_CROP_SCALES)
+CIFAR_13 = Family({"authors": CIFAR_LOCAL}, {"authors": recipes.CIFAR_LOCAL}, CIFAR_CROP_SCALES, classes=10)
+CIFAR_11 = Family({"authors": CIFAR_LOCAL_LRN}, {"authors": recipes.CIFAR_LOCAL}, CIFAR_CROP_SCALES, classes=10)
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,19 @@ ENSEMBLES = {
     "5cnns": (("alexnet", 5),),
     "7cnns": (("alexnet", 5), ("conv6-pretrained", 2)),
 }
+
+
+def members_of(net: str, seeds: int = 1) -> tuple[tuple[str, int], ...]:
+    """Return the variants that make up `net`, each with its number of seeds; `seeds` of a net that is no ensemble."""
+    return ENSEMBLES.get(net, ((net, seeds),))
+
+
+def ancestors_of(variant: str) -> tuple[Variant, ...]:
+    """Return the variants that are pre-trained before `variant`, the nearest first; none if it starts at random."""
+    found: list[Variant] = []
+    while before := find_variant(found[-1].name if found else variant).begins_from:
+        found.append(find_variant(before))
+    return tuple(found)
 
 
 def find_variant(variant: str) -> Variant:

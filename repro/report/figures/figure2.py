@@ -11,7 +11,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
-from repro.errors import ReproError
 from repro.paper.arithmetic import LayerCount, count
 from repro.paper.networks import LRN, Conv, Linear, Local, Network, Pool, SpatialNorm
 from repro.paper.variants import VARIANTS, configure
@@ -58,11 +57,11 @@ def net_pictures(records: Records) -> Iterable[Picture]:
     yield net_picture("figure2", "Figure 2: the architecture", text)
     seen = {_shape(text)}
     for variant in dict.fromkeys(run.variant for run in records.runs):
-        recipe = "paper" if variant in VARIANTS and "paper" in VARIANTS[variant].family.recipes else "authors"
-        try:
-            network = configure(variant, recipe, classes=10 if variant.startswith("cifar") else 1000).network
-        except ReproError:  # a run of another version
+        if variant not in VARIANTS:  # recorded by another version
             continue
+        family = VARIANTS[variant].family
+        recipe = "paper" if "paper" in family.recipes else "authors"
+        network = configure(variant, recipe, classes=family.classes).network
         if _shape(network) not in seen:
             seen.add(_shape(network))
             yield net_picture(f"figure2-{variant}", variant, network, aside=True)
