@@ -1,4 +1,4 @@
-"""Archives and folders in exactly the layouts in which ImageNet is offered, with a few images in them."""
+"""Small archives in the exact layouts in which ImageNet is offered."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEST = [2, 4, 1, 3, 1]
 
 
 def tar(members: dict[str, bytes]) -> bytes:
-    """A tar as GNU tar writes it, of these regular files."""
+    """Return a GNU tar of these regular files."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for name, data in members.items():
@@ -35,7 +35,7 @@ def tar(members: dict[str, bytes]) -> bytes:
 
 
 def class_tars(images: int = 3) -> dict[str, bytes]:
-    """`n01440764.tar` and so on, each of so many images."""
+    """Return `n01440764.tar` and so on, each with this number of images."""
     return {
         f"{id}.tar": tar({f"{id}_{7 * k}.JPEG": picture(1000 * number + k) for k in range(images)})
         for number, (id, _) in CLASSES.items()
@@ -43,7 +43,7 @@ def class_tars(images: int = 3) -> dict[str, bytes]:
 
 
 def meta(year: int, classes: dict[int, tuple[str, str]] = CLASSES) -> bytes:
-    """meta.mat of a development kit, of these classes by their numbers."""
+    """Return meta.mat of a development kit with these classes by number."""
     key = f"ILSVRC{year}_ID"
     fields = [key, "WNID", "words", "gloss", "num_children", "children", "wordnet_height", "num_train_images"]
     synsets = np.zeros((len(classes) + len(ABOVE), 1), [(field, object) for field in fields])
@@ -56,7 +56,7 @@ def meta(year: int, classes: dict[int, tuple[str, str]] = CLASSES) -> bytes:
 
 
 def kit(year: int, validation: list[int], **changes: bytes) -> bytes:
-    """A development kit, gzipped; `meta` or `truth` may be other bytes."""
+    """Return a gzipped development kit; `meta` and `truth` replace the bytes of its files."""
     root = {2012: "ILSVRC2012_devkit_t12", 2010: "devkit-1.0"}[year]
     truth = "".join(f"{number}\n" for number in validation).encode()
     content = io.BytesIO()
@@ -73,13 +73,13 @@ def kit(year: int, validation: list[int], **changes: bytes) -> bytes:
 
 
 def numbered(prefix: str, count: int, seed: int) -> dict[str, bytes]:
-    """Images as the archives of validation and test have them: numbered, and not in order."""
+    """Return images as the val and test archives have them: numbered, in random order."""
     order = np.random.default_rng(seed).permutation(count)
     return {f"{prefix}_{number + 1:08}.JPEG": picture(seed + int(number)) for number in order}
 
 
 def write_ilsvrc2012(root: Path) -> Path:
-    """The three official files of 2012."""
+    """Write the three official files of 2012."""
     root.mkdir(parents=True, exist_ok=True)
     (root / "ILSVRC2012_img_train.tar").write_bytes(tar(class_tars()))
     (root / "ILSVRC2012_img_val.tar").write_bytes(tar(numbered("ILSVRC2012_val", len(VALIDATION), 50_000)))
@@ -88,7 +88,7 @@ def write_ilsvrc2012(root: Path) -> Path:
 
 
 def write_ilsvrc2010(root: Path) -> Path:
-    """The five official files of 2010."""
+    """Write the five official files of 2010."""
     root.mkdir(parents=True, exist_ok=True)
     (root / "ILSVRC2010_images_train.tar").write_bytes(tar(class_tars()))
     val = {f"val/{name}": data for name, data in numbered("ILSVRC2010_val", len(VALIDATION), 60_000).items()}
@@ -101,5 +101,5 @@ def write_ilsvrc2010(root: Path) -> Path:
 
 
 def md5(path: Path) -> str:
-    """Hex MD5 of a file."""
+    """Return the hex MD5 of a file."""
     return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()

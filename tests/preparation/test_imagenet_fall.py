@@ -35,13 +35,13 @@ def test_2009_is_halved_in_each_class_by_seed(whole: Path) -> None:
     assert names(fall2009(whole, 1), "test") != names(source, "test")
 
 
-def test_2011_is_for_training_but_for_one_in_fifty(whole: Path) -> None:
+def test_2011_holds_out_one_in_fifty(whole: Path) -> None:
     source = fall2011(whole, 0)
     assert {split: len(images) for split, images in source.splits.items()} == {"train": 4 * 99, "val": 4 * 2}
     assert "4 categories, the release has 21,841" in source.problems
 
 
-def test_one_tar_or_many_hold_the_same(whole: Path, tmp_path: Path) -> None:
+def test_one_tar_or_a_folder_of_tars_give_the_same_source(whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     for name, content in class_tars(101).items():
@@ -53,7 +53,7 @@ def test_one_tar_or_many_hold_the_same(whole: Path, tmp_path: Path) -> None:
         ]
 
 
-def test_a_list_of_synsets_says_classes_and_order(whole: Path, tmp_path: Path) -> None:
+def test_synsets_txt_gives_classes_and_their_order(whole: Path, tmp_path: Path) -> None:
     (tmp_path / "synsets.txt").write_text(f"{IDS[3]}\n{IDS[0]} tench\n\nn00000001\n")
     (tmp_path / "words.txt").write_text(f"{IDS[0]}\ttench, Tinca tinca\n{IDS[3]}\tcrane\n")
     source = fall2011(whole, 0)
@@ -69,7 +69,7 @@ def test_a_list_of_synsets_says_classes_and_order(whole: Path, tmp_path: Path) -
     assert set(store.splits["train"].labels) == {0, 1}
 
 
-def test_a_list_of_synsets_that_none_of_the_tars_is_of(whole: Path, tmp_path: Path) -> None:
+def test_synsets_txt_without_any_of_the_tars(whole: Path, tmp_path: Path) -> None:
     (tmp_path / "synsets.txt").write_text("n00000001\nn00000002\n")
     with pytest.raises(ReproError, match=r"no training images of 'fall2011' in '.*whole\.tar'"):
         prepare("fall2011", tmp_path / "store", source=whole, size=16, allow_partial=True)
@@ -79,18 +79,18 @@ def test_a_list_of_synsets_that_none_of_the_tars_is_of(whole: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        (f"{IDS[0]}\n{IDS[1]}\n{IDS[0]}\n", f"class {IDS[0]} twice"),
-        ("tench\n", "line 1: 'tench' is no WordNet id"),
+        (f"{IDS[0]}\n{IDS[1]}\n{IDS[0]}\n", f"lists class {IDS[0]} twice"),
+        ("tench\n", "line 1: 'tench' is not a WordNet id such as n01440764"),
         (b"\xff\xfe", "cannot read"),
     ],
 )
-def test_lists_that_cannot_be_used(whole: Path, tmp_path: Path, content: str | bytes, match: str) -> None:
+def test_invalid_synsets_txt(whole: Path, tmp_path: Path, content: str | bytes, match: str) -> None:
     (tmp_path / "synsets.txt").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ReproError, match=match):
         fall2011(whole, 0)
 
 
-def test_archives_that_cannot_be_used(tmp_path: Path) -> None:
+def test_invalid_archives(tmp_path: Path) -> None:
     for path, match in [(None, "--source PATH"), (tmp_path, "0 tars of synsets"), (tmp_path / "none", "no such file")]:
         with pytest.raises(ReproError, match=match):
             fall2009(path, 0)

@@ -103,17 +103,17 @@ def with_member(name: str = "n01440764_1.JPEG", kind: bytes = tarfile.REGTYPE, a
 
 WHOLE = with_member()
 HOSTILE = {
-    "outer cut": (WHOLE[: len(WHOLE) // 2], r", byte [\d,]+: .*member 'n\d+\.tar'.*cut short"),
+    "outer cut": (WHOLE[: len(WHOLE) // 2], r", byte [\d,]+: .*member 'n\d+\.tar'.*truncated"),
     "inner cut": (
         tar({**class_tars(), "n01440764.tar": tar({"n01440764_0.JPEG": picture(7)})[:900]}),
-        r"in its member 'n01440764\.tar', byte [\d,]+: member 'n01440764_0\.JPEG'.*cut short",
+        r"in its member 'n01440764\.tar', byte [\d,]+: member 'n01440764_0\.JPEG'.*truncated",
     ),
     "climbing": (with_member("../../escaped.JPEG"), r"member '\.\./\.\./escaped\.JPEG' has an unsafe name"),
     "absolute": (with_member("/tmp/escaped.JPEG"), "member '/tmp/escaped.JPEG' has an unsafe name"),
     "symbolic link": (with_member(kind=tarfile.SYMTYPE), "member 'n01440764_1.JPEG' is a symbolic link"),
     "hard link": (with_member(kind=tarfile.LNKTYPE), "member 'n01440764_1.JPEG' is a hard link"),
     "device": (with_member(kind=tarfile.CHRTYPE), "member 'n01440764_1.JPEG' is a device"),
-    "twice": (with_member(again=True), "member 'n01440764_1.JPEG' is there twice"),
+    "twice": (with_member(again=True), "member 'n01440764_1.JPEG' occurs twice"),
     "not UTF-8": (with_member("n01440764_\udce9.JPEG"), "a name is not UTF-8"),
 }
 

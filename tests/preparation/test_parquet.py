@@ -71,7 +71,7 @@ def test_a_missing_or_damaged_shard_is_named(tmp_path: Path) -> None:
 
 
 def test_labels_and_splits_that_do_not_fit_together(tmp_path: Path) -> None:
-    root = write_hub(tmp_path / "hub", "{k}_n01440764.JPEG")  # every label has one name
+    root = write_hub(tmp_path / "hub", "{k}_n01440764.JPEG")  # every label has the same id
     with pytest.raises(ReproError, match=r"gives '.*n0\d+\.JPEG' the label \d, which is that of"):
         ilsvrc2012(root, 0)
     root = write_hub(tmp_path / "other")
@@ -89,7 +89,7 @@ def test_a_name_that_repeats_is_refused_as_in_an_archive(tmp_path: Path) -> None
         ilsvrc2012(root, 0)
 
 
-def test_without_pyarrow_the_mend_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyarrow_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "train-00000-of-00001.parquet").write_bytes(io.BytesIO().getvalue())
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)

@@ -64,14 +64,14 @@ def test_members_are_where_tarfile_finds_them(tmp_path: Path, format: int) -> No
 def test_tars_in_a_tar_are_read_in_place(tmp_path: Path) -> None:
     path = tmp_path / "outer.tar"
     path.write_bytes(tar(class_tars(2)))
-    heard: list[None] = []
-    outer = Archive.file(path, lambda: heard.append(None))
+    found_files: list[None] = []
+    outer = Archive.file(path, lambda: found_files.append(None))
     blocks = Blocks(
         Block.of(outer.within(m), label, f"train/{m.name[:9]}", outer.within(m).members())
         for label, m in enumerate(outer.members())
     )
     assert len(blocks) == 8
-    assert len(heard) == len(class_tars(2)) + 8  # of every file, in the outer archive and in the inner ones
+    assert len(found_files) == len(class_tars(2)) + 8  # every file of the outer archive and of the inner ones
     assert blocks[3].name == "train/n02012849/n02012849_7.JPEG"
     assert blocks[3].label == 1
     assert blocks[-1] == list(blocks)[-1] == blocks[7:][0]
@@ -82,19 +82,19 @@ def test_tars_in_a_tar_are_read_in_place(tmp_path: Path) -> None:
         blocks[7].read()
 
 
-def test_an_outer_or_inner_tar_cut_anywhere_is_named_with_its_byte(tmp_path: Path) -> None:
+def test_a_truncated_outer_or_inner_tar_is_named_with_its_byte(tmp_path: Path) -> None:
     path = tmp_path / "cut.tar"
     whole = tar({"a.bin": b"x" * 2000, "b.bin": b"y" * 100})
     end = len(whole.rstrip(b"\0"))
     for length in [*range(0, end, 97), end, 3584 + 512]:
         named = "" if length < 512 else r".*member '[ab]\.bin'"
-        refused(rf"byte [\d,]+: {named}.*cut short", path, whole[:length])
+        refused(rf"byte [\d,]+: {named}.*truncated", path, whole[:length])
     refused(r"byte 0: member 'a.bin' has 2000 bytes, 488 are left", path, whole[:1000])
     inner = tar({"n01440764_0.JPEG": b"x" * 2000})
     for length in range(0, 2400, 101):
         named = "" if length < 512 else ".*member 'n01440764_0.JPEG'"
         refused(
-            rf"in its member 'n01440764.tar', byte [\d,]+: {named}.*cut short",
+            rf"in its member 'n01440764.tar', byte [\d,]+: {named}.*truncated",
             path,
             tar({"n01440764.tar": inner[:length]}),
         )
@@ -152,25 +152,25 @@ def test_extended_headers_are_checked_too(tmp_path: Path) -> None:
     refused("an extended header of 100000", tmp_path / "x.tar", written(huge, bytes(100_000)))
 
 
-def test_duplicates_and_what_follows_the_end(tmp_path: Path) -> None:
+def test_duplicates_and_bytes_after_the_end(tmp_path: Path) -> None:
     one = tar({"a": b"1"})
-    refused("'a' is there twice", tmp_path / "x.tar", one[:1024] + one)
+    refused("'a' occurs twice", tmp_path / "x.tar", one[:1024] + one)
     refused("bytes after the end", tmp_path / "x.tar", one + tar({"b": b"2"}))
     with pytest.raises(ReproError, match="cannot read the archive"):
         Archive.file(tmp_path / "nowhere.tar")
 
 
 def mutated(random: np.random.Generator, whole: bytes) -> bytes:
-    """Bytes flipped, cut out, repeated or cut off; in headers more often than chance would have it."""
+    """Flip, remove, repeat or cut off bytes, in headers more often than elsewhere."""
     content = bytearray(whole)
     for _ in range(int(random.integers(1, 4))):
         block = 512 * int(random.integers(0, max(1, len(content) // 512)))
-        place = min(block + int(random.integers(0, 512)), len(content) - 1)
+        index = min(block + int(random.integers(0, 512)), len(content) - 1)
         action = random.integers(0, 5)
         if action <= 1:
-            content[place] = int(random.integers(0, 256))
+            content[index] = int(random.integers(0, 256))
         elif action == 2:
-            content[place] ^= 1 << int(random.integers(0, 8))
+            content[index] ^= 1 << int(random.integers(0, 8))
         elif action == 3:
             del content[block : block + 512 * int(random.integers(1, 4))]
         else:
@@ -180,8 +180,8 @@ def mutated(random: np.random.Generator, whole: bytes) -> bytes:
     return bytes(content[: int(random.integers(1, len(content) + 1))] if random.random() < 0.1 else content)
 
 
-def test_mutated_tars_are_refused_or_hold_what_they_held(tmp_path: Path) -> None:
-    """Seeded. Headers carry a checksum, so a change is found, or it lies in the bytes of an image or in padding."""
+def test_mutated_tars_are_refused_or_read_correctly(tmp_path: Path) -> None:
+    """Seeded. Headers have a checksum: a change is detected, or it lies in image bytes or padding."""
     whole = tar(class_tars(2))
     path = tmp_path / "mutated.tar"
 
@@ -204,14 +204,14 @@ def test_mutated_tars_are_refused_or_hold_what_they_held(tmp_path: Path) -> None
             refusals += 1
             continue
         assert {(name, size) for name, _, size in found} <= intact.keys()
-        if len(content) == len(whole):  # nothing moved: no image is lost, and none is another's
+        if len(content) == len(whole):  # nothing moved: no image is lost or confused with another
             assert len(found) == len(intact)
     assert refusals > MUTATED / 2
     assert os.listdir(tmp_path) == ["mutated.tar"]
 
 
-def test_fifteen_million_references_are_made_when_asked_for(tmp_path: Path) -> None:
-    """An index of many images is a few numbers each, and a slice of it only that slice."""
+def test_references_are_created_on_access(tmp_path: Path) -> None:
+    """The index of 15 million images is a few numbers each, and slicing creates only the slice."""
     names = "\n".join(f"n00000000_{k}.JPEG" for k in range(1000)).encode()
     numbers = np.arange(1000, dtype=np.int64)
     block: Callable[[int], Block] = lambda label: Block("x.tar", label, f"train/{label}", names, numbers, numbers)  # noqa: E731

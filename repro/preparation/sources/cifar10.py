@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from repro.data.store import ClassInfo
 from repro.errors import ReproError
 from repro.preparation.sources.folder import list_images
-from repro.preparation.sources.source import ImageReference, OnFile, Source, counted, file_identity, unheard
+from repro.preparation.sources.source import ImageReference, OnFile, Source, check_counts, file_identity, ignore_file
 
 IMAGES = {"train": 50_000, "test": 10_000}
 FOLDER = "cifar-10-batches-py"
@@ -46,7 +46,7 @@ class CifarReference:
         return np.ascontiguousarray(planes.transpose(1, 2, 0))
 
 
-def cifar10(path: Path | None, seed: int, on_file: OnFile = unheard) -> Source:
+def cifar10(path: Path | None, seed: int, on_file: OnFile = ignore_file) -> Source:
     """List CIFAR-10 in its canonical batches or as `train/` and `test/` folders of classes.
 
     Without a path it is downloaded through torchvision into the user's cache, once. Raises ReproError; if there are
@@ -57,7 +57,7 @@ def cifar10(path: Path | None, seed: int, on_file: OnFile = unheard) -> Source:
         raise ReproError(f"no such folder: '{path}'")
     batches = path / FOLDER if (path / FOLDER).is_dir() else path
     if not (batches / "batches.meta").exists() and (path / "train").is_dir():
-        return counted(list_images(path, on_file=on_file), IMAGES)
+        return check_counts(list_images(path, on_file=on_file), IMAGES)
 
     classes = tuple(ClassInfo(name, name) for name in _class_names(batches / "batches.meta"))
     splits: dict[str, list[ImageReference]] = {split: [] for split in BATCHES}
@@ -70,7 +70,7 @@ def cifar10(path: Path | None, seed: int, on_file: OnFile = unheard) -> Source:
                 CifarReference(str(batches / file), row, f"{file}/{row:05}-{name}", label)
                 for row, (label, name) in enumerate(zip(batch["labels"], batch["filenames"], strict=True))
             ]
-    return counted(Source(classes, {**splits}), IMAGES)
+    return check_counts(Source(classes, {**splits}), IMAGES)
 
 
 def download() -> Path:

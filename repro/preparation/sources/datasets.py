@@ -1,4 +1,4 @@
-"""The data sets that can be prepared: what each is, where to get it, and what the paper used it for."""
+"""The table of datasets that can be prepared."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from repro.preparation.sources.synthetic import synthetic
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set that can be prepared."""
+    """A dataset that can be prepared."""
 
     description: str
-    get: str  # how to come by it
-    download: str  # how large it is
+    get: str  # where to get it
+    download: str  # size of the download and of the store
     layout: str  # what --source expects
-    used_for: str  # what the paper used it for
+    used_for: str  # its use in the paper
     size: int  # default side of the prepared images, pixels
     open: Callable[[Path | None, int, OnFile], Source]  # lists the images, given --source and --seed
 
@@ -32,8 +32,8 @@ DATASETS: dict[str, Dataset] = {
     "ilsvrc2010": Dataset(
         description="ILSVRC-2010: 1,261,406 training, 50,000 val and 150,000 test images in 1000 classes",
         get="https://image-net.org/challenges/LSVRC/2010/, after registration",
-        # 115 kB an image, as in 2012: the archives' own sizes could not be confirmed.
-        download="about 170 GB, if its images are as large as those of 2012; prepared raw, 287 GB",
+        # Estimated from 115 kB per image as in 2012: no published size was found.
+        download="about 170 GB (estimated from 2012); prepared raw, 287 GB",
         layout="ILSVRC2010_images_{train,val,test}.tar, ILSVRC2010_devkit-1.0.tar.gz, "
         "ILSVRC2010_test_ground_truth.txt, and patch_images.tar if you have it; or train/WNID, val/WNID, test/WNID "
         "and the kit",
@@ -52,11 +52,11 @@ DATASETS: dict[str, Dataset] = {
         open=ilsvrc2012,
     ),
     "fall2009": Dataset(
-        description="ImageNet, Fall 2009: 8.9 million images in 10,184 categories, half of each for testing",
+        description="ImageNet, Fall 2009: 8.9 million images in 10,184 categories, half of each class for testing",
         get="https://image-net.org/download.php, if the release is still offered",
         download="about a terabyte; prepared raw, 1.75 TB",
         layout="a tar of synset tars (n01440764.tar), or a folder of them; synsets.txt with the 10,184 ids beside it",
-        used_for="Sec. 6: 67.4% and 40.9% error with the conv6 net",
+        used_for="Sec. 6: 67.4% and 40.9% error with the conv6 network",
         size=256,
         open=fall2009,
     ),
@@ -65,7 +65,7 @@ DATASETS: dict[str, Dataset] = {
         get="https://image-net.org/download.php (fall11_whole.tar)",
         download="1.3 TB; prepared raw, 2.95 TB, or 0.55 TB with --encoding jpeg",
         layout="fall11_whole.tar, or a folder of synset tars; synsets.txt and words.txt beside it if you have them",
-        used_for="Table 2's pre-trained nets (1 CNN*, 7 CNNs*)",
+        used_for="Table 2's pre-trained networks (1 CNN*, 7 CNNs*)",
         size=256,
         open=fall2011,
     ),
@@ -74,7 +74,7 @@ DATASETS: dict[str, Dataset] = {
         get="downloaded when --source is left out",
         download="1.5 GB; prepared raw, 2.6 GB",
         layout="imagenette2/ (or -320, -160) with train/WNID and val/WNID; or the archive, gunzipped",
-        used_for="not in the paper; its experiments in hours",
+        used_for="not in the paper; its experiments at small scale, in hours",
         size=256,
         open=imagenette,
     ),
@@ -88,9 +88,9 @@ DATASETS: dict[str, Dataset] = {
         open=cifar10,
     ),
     "folder": Dataset(
-        description="your own images, one folder a class",
+        description="your own images, one folder per class",
         get="yours",
-        download="yours; prepared raw, 197 kB an image",
+        download="yours; prepared raw, 197 kB per image",
         layout="train/CLASS/*.jpg with val/ and test/ beside train/; or CLASS/*.jpg, and one in ten becomes val",
         used_for="the paper's pipeline on any images; Sec. 2 for the preprocessing",
         size=256,

@@ -13,7 +13,15 @@ from pathlib import Path
 
 from repro.data.store import SPLITS, ClassInfo
 from repro.errors import ReproError
-from repro.preparation.sources.source import ImageReference, OnFile, Source, by_class, choose, file_identity, unheard
+from repro.preparation.sources.source import (
+    ImageReference,
+    OnFile,
+    Source,
+    choose,
+    file_identity,
+    group_by_label,
+    ignore_file,
+)
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 HELD_OUT = 10  # one in ten
@@ -51,17 +59,17 @@ class FileReference:
             return file.read()
 
 
-def folder(path: Path | None, seed: int, on_file: OnFile = unheard) -> Source:
+def folder(path: Path | None, seed: int, on_file: OnFile = ignore_file) -> Source:
     """List the images below `path`; nothing is decoded. Raises ReproError if the layout does not fit."""
     if path is None:
-        raise ReproError("data set 'folder' needs a folder of images: give it with --source PATH")
+        raise ReproError("dataset 'folder' needs a folder of images: give it with --source PATH")
     source = list_images(path, on_file=on_file)
     if "val" in source.splits:
         return source
     return Source(source.classes, _hold_out(source, seed))
 
 
-def list_images(path: Path, splits: Sequence[str] = SPLITS, on_file: OnFile = unheard) -> Source:
+def list_images(path: Path, splits: Sequence[str] = SPLITS, on_file: OnFile = ignore_file) -> Source:
     """List the images below `path` in those of the splits that are there, or all of it as train.
 
     The order is that of class and then name. Raises ReproError if the layout does not fit.
@@ -98,7 +106,7 @@ def list_images(path: Path, splits: Sequence[str] = SPLITS, on_file: OnFile = un
 
 def _hold_out(source: Source, seed: int) -> Mapping[str, Sequence[ImageReference]]:
     held_out: set[str] = set()
-    for label, references in by_class(source.splits["train"]).items():
+    for label, references in group_by_label(source.splits["train"]).items():
         if len(references) < 2:
             raise ReproError(
                 f"class '{source.classes[label].id}' has one image: two are needed, one of them for validation"

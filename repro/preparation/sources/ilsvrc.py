@@ -31,7 +31,7 @@ from repro.data.store import ClassInfo
 from repro.errors import ReproError
 from repro.preparation.sources.folder import list_images
 from repro.preparation.sources.parquet import parquet_images
-from repro.preparation.sources.source import OnFile, Source, counted, file_identity, unheard
+from repro.preparation.sources.source import OnFile, Source, check_counts, file_identity, ignore_file
 from repro.preparation.sources.tar import Archive, Block, Blocks, Member
 
 WNID = re.compile(r"n\d{8}")
@@ -92,7 +92,7 @@ class Kit:
     validation: list[int]
 
 
-def ilsvrc2012(path: Path | None, seed: int, on_file: OnFile = unheard) -> Source:
+def ilsvrc2012(path: Path | None, seed: int, on_file: OnFile = ignore_file) -> Source:
     """List ILSVRC-2012. Raises ReproError for what cannot be read; what is missing is among the problems."""
     path, year = _folder(path, "ilsvrc2012"), YEARS[2012]
     if (path / year.archives["train"]).exists():
@@ -111,7 +111,7 @@ def ilsvrc2012(path: Path | None, seed: int, on_file: OnFile = unheard) -> Sourc
     )
 
 
-def ilsvrc2010(path: Path | None, seed: int, on_file: OnFile = unheard) -> Source:
+def ilsvrc2010(path: Path | None, seed: int, on_file: OnFile = ignore_file) -> Source:
     """List ILSVRC-2010. Raises ReproError for what cannot be read; what is missing is among the problems."""
     path, year = _folder(path, "ilsvrc2010"), YEARS[2010]
     if (path / year.archives["train"]).exists():
@@ -126,7 +126,7 @@ def ilsvrc2010(path: Path | None, seed: int, on_file: OnFile = unheard) -> Sourc
 
 def _folder(path: Path | None, dataset: str) -> Path:
     if path is None:
-        raise ReproError(f"data set '{dataset}' cannot be downloaded: name the folder of its files with --source PATH")
+        raise ReproError(f"dataset '{dataset}' cannot be downloaded: name the folder of its files with --source PATH")
     if not path.is_dir():
         raise ReproError(f"no such folder: '{path}'")
     return path
@@ -137,7 +137,7 @@ def _checked(source: Source, year: Year) -> Source:
     if len(source.classes) != year.classes:
         problem = f"{len(source.classes):,} classes of {year.classes:,} are there"
         source = replace(source, problems=(*source.problems, problem))
-    return counted(source, year.images)
+    return check_counts(source, year.images)
 
 
 def read_kit(path: Path, year: Year) -> Kit:

@@ -1,13 +1,13 @@
 """The ImageNet releases of Fall 2009 and Fall 2011: thousands of synsets, one tar for each (Sec. 6 and 2).
 
-`--source` is a tar of those tars, or a folder with the tars, or with a tar of them. `synsets.txt` beside them, if it
-is there, says which synsets are classes and in what order, one WordNet id a line; without it, all are, in the order
-of their ids. `words.txt` beside them, as the site offers it, gives their names (id, tab, words).
+`--source` is a tar of synset tars, or a folder with synset tars or with a tar of them. An optional `synsets.txt` beside
+them lists the classes and their order, one WordNet id per line; without it, every synset is a class, in the order of
+the ids. An optional `words.txt`, as image-net.org offers it, gives their names (id, tab, words).
 
-- Fall 2009: half of each class is for testing, chosen by seed, and half for training, as in Section 6.
-- Fall 2011 is for pre-training, all of it.
-- Either way one in fifty of the training images is held out as val, because the rule that lowers the learning rate
-  needs an error that is not the training error, and must not see the test images (Sec. 5).
+- Fall 2009: half of each class is the test set, drawn by seed, and half the training set, as in Sec. 6.
+- Fall 2011: all of it is for pre-training.
+- In both, one training image in fifty is held out as val: the rule that lowers the learning rate (Sec. 5) needs a
+  validation error, and must not see the test images.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from repro.data.store import ClassInfo
 from repro.errors import ReproError
 from repro.preparation.sources.ilsvrc import WNID, class_archives
-from repro.preparation.sources.source import OnFile, Source, choose, unheard
+from repro.preparation.sources.source import OnFile, Source, choose, ignore_file
 from repro.preparation.sources.tar import Archive, Block, Blocks
 
 HELD_OUT = 50  # one in fifty
@@ -27,19 +27,19 @@ CATEGORIES_2009 = 10_184  # Sec. 6
 CATEGORIES_2011 = 21_841
 
 
-def fall2009(path: Path | None, seed: int, on_file: OnFile = unheard) -> Source:
+def fall2009(path: Path | None, seed: int, on_file: OnFile = ignore_file) -> Source:
     """List Fall 2009: train, val and test. Raises ReproError for what cannot be read."""
     return _fall(path, "fall2009", seed, CATEGORIES_2009, on_file, test=True)
 
 
-def fall2011(path: Path | None, seed: int, on_file: OnFile = unheard) -> Source:
+def fall2011(path: Path | None, seed: int, on_file: OnFile = ignore_file) -> Source:
     """List Fall 2011: train and val. Raises ReproError for what cannot be read."""
     return _fall(path, "fall2011", seed, CATEGORIES_2011, on_file, test=False)
 
 
 def _fall(path: Path | None, dataset: str, seed: int, categories: int, on_file: OnFile, test: bool) -> Source:
     if path is None:
-        raise ReproError(f"data set '{dataset}' cannot be downloaded: name its archives with --source PATH")
+        raise ReproError(f"dataset '{dataset}' cannot be downloaded: give its archives with --source PATH")
     folder = path if path.is_dir() else path.parent
     tars = _class_tars(path, on_file)
     ids = _synsets(folder / "synsets.txt") or sorted(tars)
@@ -57,18 +57,18 @@ def _fall(path: Path | None, dataset: str, seed: int, categories: int, on_file: 
         if not members:
             empty.append(id)
             continue
-        # In an order that the seed gives: first the test half, then what is held out, then the rest.
+        # In an order drawn by seed: the test half, then val, then train.
         drawn = choose(((f"{id}/{member.name}", member) for member in members), len(members), seed)
-        tested = len(drawn) // 2 if test else 0
-        held_out = tested + (len(drawn) - tested) // HELD_OUT
-        for split, some in (("test", drawn[:tested]), ("val", drawn[tested:held_out]), ("train", drawn[held_out:])):
-            if some:
-                blocks[split].append(Block.of(tars[id], label, f"{split}/{id}", some))
+        test_end = len(drawn) // 2 if test else 0
+        val_end = test_end + (len(drawn) - test_end) // HELD_OUT
+        for split, part in (("test", drawn[:test_end]), ("val", drawn[test_end:val_end]), ("train", drawn[val_end:])):
+            if part:
+                blocks[split].append(Block.of(tars[id], label, f"{split}/{id}", part))
     if empty:
         problems.append(f"{len(empty):,} classes have no images, the first is {empty[0]}")
     splits = {split: Blocks(found) for split, found in blocks.items() if found}
     if "val" not in splits:
-        problems.append(f"no class has {HELD_OUT} training images, of which one would be held out as val")
+        problems.append(f"no class has {HELD_OUT} training images, so that none is held out as val")
     notes += [f"{split}: {len(images):,} images" for split, images in splits.items()]
     return Source(tuple(ClassInfo(id, names.get(id, id)) for id in ids), splits, tuple(problems), tuple(notes))
 
@@ -93,11 +93,11 @@ def _synsets(path: Path) -> list[str]:
     ids: list[str] = []
     for number, id in _lines(path):
         if not WNID.fullmatch(id):
-            raise ReproError(f"'{path}', line {number}: '{id[:40]}' is no WordNet id, such as n01440764")
+            raise ReproError(f"'{path}', line {number}: '{id[:40]}' is not a WordNet id such as n01440764")
         ids.append(id)
     if len(set(ids)) < len(ids):
         twice = next(id for id in ids if ids.count(id) > 1)
-        raise ReproError(f"'{path}' has class {twice} twice: remove one")
+        raise ReproError(f"'{path}' lists class {twice} twice: remove one")
     return ids
 
 
@@ -105,18 +105,18 @@ def _words(path: Path) -> dict[str, str]:
     try:
         lines = path.read_text().splitlines() if path.exists() else []
     except (OSError, UnicodeDecodeError) as error:
-        raise ReproError(f"cannot read '{path}' ({error}): mend or remove it") from error
+        raise ReproError(f"cannot read '{path}' ({error}): fix or remove it") from error
     return {id: words.split(",")[0] for id, _, words in (line.partition("\t") for line in lines)}
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The first word of each line that has one, with the line's number."""
+    """Yield the line number and the first word of each line that is not blank."""
     if not path.exists():
         return
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ReproError(f"cannot read '{path}' ({error}): mend or remove it") from error
+        raise ReproError(f"cannot read '{path}' ({error}): fix or remove it") from error
     for number, line in enumerate(lines, 1):
         if word := re.match(r"\s*(\S+)", line):
             yield number, word[1]

@@ -9,14 +9,14 @@ from pathlib import Path
 from repro.data.store import ClassInfo
 from repro.errors import ReproError
 from repro.preparation.sources.folder import WNID_NAMES, list_images
-from repro.preparation.sources.source import OnFile, Source, counted, unheard
+from repro.preparation.sources.source import OnFile, Source, check_counts, ignore_file
 from repro.preparation.sources.tar import Archive, Block, Blocks, Member
 
 IMAGES = {"train": 9_469, "val": 3_925}
 FOLDERS = ("imagenette2", "imagenette2-320", "imagenette2-160")
 
 
-def imagenette(path: Path | None, seed: int, on_file: OnFile = unheard) -> Source:
+def imagenette(path: Path | None, seed: int, on_file: OnFile = ignore_file) -> Source:
     """List Imagenette in its folder or its archive; without a path it is downloaded, once. Raises ReproError."""
     path = download() if path is None else path
     if path.is_file():
@@ -24,7 +24,7 @@ def imagenette(path: Path | None, seed: int, on_file: OnFile = unheard) -> Sourc
     else:
         inner = next((path / name for name in FOLDERS if (path / name).is_dir()), path)
         source = list_images(inner, ("train", "val"), on_file)
-    source = counted(source, IMAGES)
+    source = check_counts(source, IMAGES)
     if {info.id for info in source.classes} != WNID_NAMES.keys():
         problem = f"its {len(source.classes)} classes are not the ten of Imagenette"
         source = replace(source, problems=(*source.problems, problem))

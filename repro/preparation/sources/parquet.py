@@ -1,7 +1,7 @@
 """Images in parquet shards, as the Hugging Face hub serves `imagenet-1k`: `train-*.parquet`, `validation-*.parquet`.
 
-Each row holds `image` (a struct of `bytes` and `path`) and `label`. The rows keep their order, because a group of
-rows is read as a whole. The shards of test, whose labels are not public, are left alone.
+Each row holds `image` (a struct of `bytes` and `path`) and `label`. The rows keep their order, because row groups are
+read as a whole. The test shards, whose labels are not public, are ignored.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 
 from repro.data.store import ClassInfo
 from repro.errors import ReproError
-from repro.preparation.sources.source import ImageReference, OnFile, Source, file_identity, unheard
+from repro.preparation.sources.source import ImageReference, OnFile, Source, file_identity, ignore_file
 
 SPLIT_FILES = {"train": "train-*.parquet", "val": "validation-*.parquet"}
 
 
 @dataclass(frozen=True, slots=True)
 class ParquetReference:
-    """An image in a row of a group of rows of a file."""
+    """An image in a row of a row group of a file."""
 
     file: str
     group: int
@@ -35,17 +35,17 @@ class ParquetReference:
         return f"{file_identity(self.file)} {self.group} {self.row}"
 
     def read(self) -> bytes:
-        """The encoded image. Raises OSError."""
+        """Return the encoded image. Raises OSError."""
         content = _read_group(self.file, self.group)[self.row]
         if not isinstance(content, bytes):
             raise OSError("the row has no image")
         return content
 
 
-def parquet_images(path: Path, on_file: OnFile = unheard) -> Source | None:
+def parquet_images(path: Path, on_file: OnFile = ignore_file) -> Source | None:
     """List the images in the parquet shards in `path` or its folder `data`; None if there are none.
 
-    Classes are told by the WordNet ids at the ends of the images' names. Raises ReproError.
+    The WordNet id at the end of an image's name identifies its class. Raises ReproError.
     """
     folder = path / "data" if list((path / "data").glob(SPLIT_FILES["train"])) else path
     if not list(folder.glob(SPLIT_FILES["train"])):
@@ -87,7 +87,7 @@ def parquet_images(path: Path, on_file: OnFile = unheard) -> Source | None:
 
 
 def _list_file(path: Path) -> tuple[list[tuple[int, int, str, int]], list[str]]:
-    """Group, place in it, name and label of each row, and the names of the classes if the file says them."""
+    """Return row group, row in it, name and label of each row, and the class names if the file has them."""
     parquet = _parquet()
     rows: list[tuple[int, int, str, int]] = []
     try:
@@ -103,7 +103,7 @@ def _list_file(path: Path) -> tuple[list[tuple[int, int, str, int]], list[str]]:
             described = json.loads((file.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
         names = described.get("info", {}).get("features", {}).get("label", {}).get("names", [])
         return rows, [str(name) for name in names]
-    except (OSError, ValueError, KeyError, AttributeError) as error:  # pyarrow's errors are of the first three
+    except (OSError, ValueError, KeyError, AttributeError) as error:  # pyarrow's errors derive from the first three
         reason = " ".join(str(error).split())
         raise ReproError(f"'{path}' is not a parquet file of images ({reason}): fetch it again") from error
 

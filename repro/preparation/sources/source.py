@@ -1,4 +1,4 @@
-"""What every source of images gives: classes, and for each split the places where its images are."""
+"""What every source of images provides: its classes, and references to the images of each split."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 from repro.data.store import ClassInfo
 
 Chosen = TypeVar("Chosen")
-OnFile = Callable[[], None]  # called for each file that a listing finds: of millions, somebody wants to hear
+OnFile = Callable[[], None]  # called for each file that a listing finds, for progress
 
 
 class ImageReference(Protocol):
-    """Where one image is. Small and picklable: it is made in the main process and read in a worker."""
+    """Location of one image. Small and picklable: created in the main process, read in a worker."""
 
     @property
     def name(self) -> str:
-        """What the source calls the image; no two images of a source share a name."""
+        """Unique name of the image within its source, such as train/cat/1.jpg."""
 
     @property
     def label(self) -> int:
-        """Place of its class in the source's classes."""
+        """Index of its class in `Source.classes`."""
 
     def identity(self) -> str:
         """Return a string that changes whenever the content of the image may have changed.
@@ -37,21 +37,21 @@ class ImageReference(Protocol):
         """
 
     def read(self) -> bytes | NDArray[np.uint8]:
-        """The encoded image, or RGB pixels [H, W, 3]. Raises OSError if it cannot be read."""
+        """Return the encoded image, or RGB pixels [H, W, 3]. Raises OSError if it cannot be read."""
 
 
 @dataclass(frozen=True)
 class Source:
     """Images to prepare: classes in label order, references by split (train, val, test).
 
-    A split may be a list, or anything that makes its references when they are asked for.
+    A split is a list, or a sequence that creates its references on access.
     """
 
     classes: tuple[ClassInfo, ...]
     splits: Mapping[str, Sequence[ImageReference]]
-    problems: tuple[str, ...] = ()  # what an official data set lacks or has too much of: an error unless allowed
-    notes: tuple[str, ...] = ()  # what was found, for people
-    md5: Mapping[Path, str] = field(default_factory=dict)  # files with a published checksum, yet to be held against it
+    problems: tuple[str, ...] = ()  # differences from what is expected: an error unless allowed
+    notes: tuple[str, ...] = ()  # what was found, for the user
+    md5: Mapping[Path, str] = field(default_factory=dict)  # published checksums of files, not verified yet
 
 
 def file_identity(path: str | Path) -> str:
@@ -60,12 +60,12 @@ def file_identity(path: str | Path) -> str:
     return f"{os.path.realpath(path)} {state.st_size} {state.st_mtime_ns}"
 
 
-def unheard() -> None:
-    """The `OnFile` of those who do not care."""
+def ignore_file() -> None:
+    """Do nothing: the default `OnFile`."""
 
 
-def counted(source: Source, official: Mapping[str, int]) -> Source:
-    """The source with its number of images in each split held against the `official` one: a note, or a problem."""
+def check_counts(source: Source, official: Mapping[str, int]) -> Source:
+    """Compare the number of images in each split with the `official` one; return the source with notes or problems."""
     notes, problems = list(source.notes), list(source.problems)
     for split, images in official.items():
         found = len(source.splits.get(split, ()))
@@ -77,20 +77,20 @@ def counted(source: Source, official: Mapping[str, int]) -> Source:
 
 
 def choose(named: Iterable[tuple[str, Chosen]], count: int, seed: int) -> list[Chosen]:
-    """`count` of the things, chosen by seed and their names.
+    """Return `count` of the named items, drawn by seed and name.
 
-    Each name's place follows from the seed and the name alone: it does not depend on the other names, nor on
-    the version of a random generator.
+    The rank of an item depends on the seed and its name alone, not on the other names or on the version of a random
+    generator.
     """
 
-    def place(thing: tuple[str, Chosen]) -> bytes:
-        return hashlib.sha256(f"{seed} {thing[0]}".encode(errors="surrogateescape")).digest()
+    def rank(item: tuple[str, Chosen]) -> bytes:
+        return hashlib.sha256(f"{seed} {item[0]}".encode(errors="surrogateescape")).digest()
 
-    return [thing for _, thing in sorted(named, key=place)[:count]]
+    return [item for _, item in sorted(named, key=rank)[:count]]
 
 
-def by_class(references: Sequence[ImageReference]) -> dict[int, list[ImageReference]]:
-    """References grouped by label, in the given order."""
+def group_by_label(references: Sequence[ImageReference]) -> dict[int, list[ImageReference]]:
+    """Group references by label, in the given order."""
     groups: dict[int, list[ImageReference]] = {}
     for reference in references:
         groups.setdefault(reference.label, []).append(reference)

@@ -1,16 +1,16 @@
-"""The built-in data set: JPEGs of many sizes, generated, in ten classes that a network must learn filters for.
+"""The built-in dataset: generated JPEGs of many sizes in ten classes that require learned filters to tell apart.
 
 Six classes are gratings: horizontal, vertical or diagonal, coarse or fine, of any two colours. One is a plaid of
-horizontal and vertical stripes. Three are round blobs that differ in colour alone: red beside green, blue beside
-yellow, dark beside bright. A mirror image always keeps its class, because training mirrors
-images (Sec. 4.1): diagonals of both directions are one class.
+horizontal and vertical stripes. Three are round blobs that differ in colour alone: red and green, blue and
+yellow, dark and bright. A mirror image keeps its class, because training flips images horizontally (Sec. 4.1):
+diagonals of both directions are one class.
 
-Phase, place, contrast, colours, background, light, noise, size and shape of an image say nothing about its class,
-and in each image a smaller patch of another class lies beside the true one. A ridge classifier on the pixels has
-62% error on val (chance: 90%), a net of three convolutions 4% after ten epochs. What it learns are oriented,
-frequency-selective and coloured filters, as in Figure 3.
+Phase, position, contrast, colours, background, lighting, noise, size and shape are independent of the class, and each
+image contains a smaller patch of another class as a distractor. A ridge classifier on the pixels has 62% error on val
+(chance: 90%), a network of three convolutions 4% after ten epochs. It learns oriented, frequency-selective and
+coloured filters, as in Figure 3.
 
-An image follows from (seed, split, index) alone.
+An image is a function of (seed, split, label, index).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from PIL import Image
 
 from repro.data.store import SPLITS, ClassInfo
 from repro.errors import ReproError
-from repro.preparation.sources.source import OnFile, Source, unheard
+from repro.preparation.sources.source import OnFile, Source, ignore_file
 
 CLASSES = (
     "horizontal-coarse",
@@ -44,7 +44,7 @@ ANGLES = {"horizontal": 90.0, "vertical": 0.0, "diagonal": 45.0}  # of the wave'
 WAVES = {"coarse": (4.5, 6.5), "fine": (10.0, 14.0)}  # along the shorter side
 Pixels = NDArray[np.float32]
 Opponents = tuple[tuple[int, int, int], tuple[int, int, int]]
-OPPONENTS: dict[str, Opponents] = {  # RGB of the two kinds of blobs, added to the ground; they cancel on average
+OPPONENTS: dict[str, Opponents] = {  # RGB of the two kinds of blobs, added to the background; zero on average
     "red-green": ((85, -55, -20), (-85, 55, 20)),
     "blue-yellow": ((-45, -40, 95), (45, 40, -95)),
     "dark-bright": ((-75, -75, -75), (75, 75, 75)),
@@ -53,7 +53,7 @@ OPPONENTS: dict[str, Opponents] = {  # RGB of the two kinds of blobs, added to t
 
 @dataclass(frozen=True, slots=True)
 class SyntheticReference:
-    """One image that is yet to be drawn."""
+    """One image, drawn on reading."""
 
     seed: int
     split: str
@@ -78,10 +78,10 @@ class SyntheticReference:
         return encoded.getvalue()
 
 
-def synthetic(path: Path | None, seed: int, on_file: OnFile = unheard) -> Source:
-    """List the images to draw: 300 of each class to train on, 60 each for validation and test."""
+def synthetic(path: Path | None, seed: int, on_file: OnFile = ignore_file) -> Source:
+    """List the images to draw: 300 per class for train, 60 each for val and test."""
     if path is not None:
-        raise ReproError(f"data set 'synthetic' is generated: leave out --source {path}")
+        raise ReproError(f"dataset 'synthetic' is generated: leave out --source {path}")
     return Source(
         tuple(ClassInfo(name, name.replace("-", " ")) for name in CLASSES),
         {
@@ -94,31 +94,31 @@ def synthetic(path: Path | None, seed: int, on_file: OnFile = unheard) -> Source
 
 
 def draw(label: int, random: np.random.Generator) -> NDArray[np.uint8]:
-    """An image of a class, uint8 [H, W, 3]; the shorter side has 64 to 128 pixels, the longer up to twice that."""
+    """Draw an image of a class, uint8 [H, W, 3]; the shorter side has 64 to 128 pixels, the longer up to twice that."""
     shorter = int(random.integers(64, 129))
     longer = int(shorter * random.uniform(1, 2))
     height, width = (shorter, longer) if random.random() < 0.5 else (longer, shorter)
-    # Places in units of the shorter side, 0 in the centre: what is within ±0.5 survives the central crop.
+    # Coordinates in units of the shorter side, 0 at the centre: what is within ±0.5 survives the central crop.
     y = ((np.arange(height) - height / 2) / shorter).astype(np.float32)[:, None]
     x = ((np.arange(width) - width / 2) / shorter).astype(np.float32)[None, :]
 
-    # A ground of one colour, lit from one side.
+    # A background of one colour, lit from one side.
     image = _along(random.uniform(0, 360), x, y)[..., None] * _colour(random.normal(0, 25, 3))
     image += _colour(random.uniform(70, 185, 3))
 
     column, row = random.uniform(-0.15, 0.15, 2)
-    _lay(image, label, x, y, column, row, random.uniform(0.32, 0.5), random)
+    _add_patch(image, label, x, y, column, row, random.uniform(0.32, 0.5), random)
     distractor = (label + int(random.integers(1, len(CLASSES)))) % len(CLASSES)
     direction = random.uniform(0, 2 * np.pi)
     column, row = column + 0.42 * np.cos(direction), row + 0.42 * np.sin(direction)
-    _lay(image, distractor, x, y, column, row, random.uniform(0.1, 0.16), random)
+    _add_patch(image, distractor, x, y, column, row, random.uniform(0.1, 0.16), random)
 
     image += random.standard_normal(image.shape, np.float32) * np.float32(random.uniform(2, 16))
     pixels: NDArray[np.uint8] = np.clip(np.rint(image), 0, 255).astype(np.uint8)
     return pixels
 
 
-def _lay(
+def _add_patch(
     image: Pixels,
     label: int,
     x: Pixels,
@@ -137,7 +137,7 @@ def _lay(
 
 
 def _texture(name: str, x: Pixels, y: Pixels, random: np.random.Generator) -> Pixels:
-    """Differences from the ground, float32 [H, W, 3]."""
+    """Return a texture as differences from the background, float32 [H, W, 3]."""
     if name in OPPONENTS:
         return _blobs(OPPONENTS[name], x, y, random)
     if name == "plaid":
@@ -158,7 +158,7 @@ def _wave(angle: float, frequency: float, x: Pixels, y: Pixels, random: np.rando
 
 
 def _blobs(colours: Opponents, x: Pixels, y: Pixels, random: np.random.Generator) -> Pixels:
-    """Sixteen round blobs anywhere, equally many of each of two colours."""
+    """Return sixteen round blobs at random positions, eight of each of two colours."""
     columns, rows = random.uniform(-0.5, 0.5, (2, 16, 1)).astype(np.float32)
     widths = random.uniform(0.05, 0.1, (16, 1)).astype(np.float32)
     tints = random.uniform(0.6, 1.2) * (np.tile(colours, (8, 1)) + random.normal(0, 15, (16, 3)))
@@ -170,7 +170,7 @@ def _blobs(colours: Opponents, x: Pixels, y: Pixels, random: np.random.Generator
 
 
 def _along(angle: float, x: Pixels, y: Pixels) -> Pixels:
-    """Distance from the centre in a direction given in degrees, float32 [H, W]."""
+    """Return the distance from the centre in a direction given in degrees, float32 [H, W]."""
     radians = np.deg2rad(angle)
     return np.float32(np.cos(radians)) * x + np.float32(np.sin(radians)) * y
 

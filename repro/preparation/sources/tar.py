@@ -1,9 +1,8 @@
-"""Images inside tar archives, and inside tar archives within them: found by their headers, never unpacked.
+"""Images inside tar archives, nested ones included, located by their headers and never unpacked.
 
-An archive is somebody else's bytes. Only regular files in it count, and what looks like anything but a plain
-archive of plain files is refused: links, devices and sparse files; names that are absolute, climb with `..`, repeat
-or are not UTF-8; an end that comes too early, and bytes after the end. Every refusal names archive, member and
-byte. Nothing is ever written under a name from an archive.
+An archive is untrusted input. Only regular files are read; links, devices and sparse files are refused, and so are
+names that are absolute, contain `..`, repeat or are not UTF-8, archives that end early, and bytes after the end.
+Errors name the archive, the member and the byte. Nothing is ever written under a name from an archive.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repro.errors import ReproError
-from repro.preparation.sources.source import OnFile, file_identity, unheard
+from repro.preparation.sources.source import OnFile, file_identity, ignore_file
 
 BLOCK = tarfile.BLOCKSIZE  # 512: headers and members begin at multiples of it
 LONGEST_HEADER = 1 << 16  # bytes of an extended header: far more than any file system's longest path
@@ -27,7 +26,7 @@ LONGEST_HEADER = 1 << 16  # bytes of an extended header: far more than any file 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A regular file in an archive: its name, and where its bytes are in the outermost file."""
+    """A regular file in an archive: its name, and the position of its bytes in the outermost file."""
 
     name: str
     offset: int
@@ -36,30 +35,30 @@ class Member:
 
 @dataclass(frozen=True)
 class Archive:
-    """A tar archive: a file, or a member of an archive that is itself one."""
+    """A tar archive: a file, or a member of an archive that is itself an archive."""
 
     path: Path
     start: int
     end: int
     inside: str = ""  # the member's name, for messages
-    on_file: OnFile = unheard
+    on_file: OnFile = ignore_file
 
     @classmethod
-    def file(cls, path: Path, on_file: OnFile = unheard) -> Archive:
-        """The archive that is the whole of a file. Raises ReproError if it cannot be read."""
+    def file(cls, path: Path, on_file: OnFile = ignore_file) -> Archive:
+        """Return the archive that fills a file. Raises ReproError if it cannot be read."""
         try:
             return cls(path, 0, path.stat().st_size, on_file=on_file)
         except OSError as error:
             raise ReproError(f"cannot read the archive '{path}': {error.strerror}") from error
 
     def within(self, member: Member) -> Archive:
-        """The archive that is a member of this one."""
+        """Return the archive that is a member of this one."""
         return Archive(self.path, member.offset, member.offset + member.size, member.name, self.on_file)
 
     def members(self) -> Iterator[Member]:
-        """The regular files, in the order of the archive: its headers are read, its files are skipped.
+        """Yield the regular files in archive order. Only headers are read.
 
-        Raises ReproError where the archive is damaged, cut short or not plain.
+        Raises ReproError where the archive is damaged, truncated, or holds anything but regular files and folders.
         """
         try:
             with self.path.open("rb", buffering=0) as file:
@@ -70,7 +69,7 @@ class Archive:
     def _members(self, file: BinaryIO) -> Iterator[Member]:
         at = self.start
         seen: set[str] = set()
-        extended: dict[str, str] = {}  # what an extended header says of the next member
+        extended: dict[str, str] = {}  # fields of an extended header, for the next member
         after = ""  # the member before, for messages
         while True:
             block = self._read(file, at, BLOCK, f"a header should follow{after}")
@@ -92,7 +91,7 @@ class Archive:
             if size < 0 or data + size > self.end:
                 raise self._error(
                     at,
-                    f"member '{_shown(name)}' has {size} bytes, {self.end - data} are left: the archive is cut short",
+                    f"member '{_shown(name)}' has {size} bytes, {self.end - data} are left: the archive is truncated",
                 )
             if info.type in (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE):
                 if size > LONGEST_HEADER:
@@ -105,7 +104,7 @@ class Archive:
             elif info.type in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE):
                 self._check_name(at, name)
                 if name in seen:
-                    raise self._error(at, f"member '{_shown(name)}' is there twice")
+                    raise self._error(at, f"member '{_shown(name)}' occurs twice")
                 seen.add(name)
                 extended = {}
                 self.on_file()
@@ -141,9 +140,9 @@ class Archive:
             raise self._error(at, f"member '{_shown(name)}' has an unsafe name")
 
     def _check_end(self, file: BinaryIO, at: int, after: str) -> None:
-        """An archive ends with two blocks of zeros, and zeros may follow to fill its last record."""
+        """Check that two blocks of zeros end the archive; more zeros may fill its last record."""
         if self.end - at < 2 * BLOCK:
-            raise self._error(at, f"half of the end mark should follow{after}, and the archive is cut short")
+            raise self._error(at, f"half of the end mark should follow{after}, and the archive is truncated")
         file.seek(at)
         while at < self.end:
             content = file.read(min(self.end - at, 1 << 20))
@@ -155,7 +154,7 @@ class Archive:
 
     def _read(self, file: BinaryIO, at: int, size: int, what: str) -> bytes:
         if at + size > self.end:
-            raise self._error(at, f"{what}, and the archive is cut short")
+            raise self._error(at, f"{what}, and the archive is truncated")
         file.seek(at)
         content = file.read(size)
         if len(content) < size:
@@ -180,7 +179,7 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class TarReference:
-    """An image in an archive. It is read with one seek, by any process that sees the file."""
+    """An image in an archive, read with one seek."""
 
     file: str
     offset: int
@@ -189,33 +188,33 @@ class TarReference:
     label: int
 
     def identity(self) -> str:
-        """Return path, size and modification time of the archive, and the place of the image in it."""
+        """Return path, size and modification time of the archive, and the position of the image in it."""
         return f"{file_identity(self.file)} {self.offset} {self.size}"
 
     def read(self) -> bytes:
-        """The encoded image."""
+        """Return the encoded image. Raises OSError."""
         with open(self.file, "rb", buffering=0) as file:
             file.seek(self.offset)
             content = file.read(self.size)
         if len(content) < self.size:
-            raise OSError(f"'{self.file}' has become shorter")
+            raise OSError(f"'{self.file}' is shorter than when it was listed")
         return content
 
 
 @dataclass(frozen=True)
 class Block:
-    """The images of one class in one archive, sorted by name: 36 bytes and a short name for each."""
+    """The images of one class in one archive, sorted by name, in 36 bytes and a short name each."""
 
     file: str
     label: int
-    folder: str  # what precedes each name
-    names: bytes  # joined by newlines, which no name has
+    folder: str  # prefix of each name
+    names: bytes  # joined by newlines, which no name contains
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
 
     @classmethod
     def of(cls, archive: Archive, label: int, folder: str, members: Iterable[Member]) -> Block:
-        """The block of `members`, named by the last part of their names. Raises ReproError if two are alike."""
+        """Create the block of `members`, named by their file names. Raises ReproError if two are equal."""
         found = sorted((_last(member.name), member.offset, member.size) for member in members)
         for one, other in pairwise(found):
             if one[0] == other[0]:
@@ -230,16 +229,16 @@ class Block:
         return len(self.offsets)
 
     def references(self, start: int, stop: int) -> list[TarReference]:
-        """The images from `start` to `stop`."""
+        """Create references to the images from `start` to `stop`."""
         names = self.names.decode().split("\n")[start:stop]
-        places = zip(self.offsets[start:stop].tolist(), self.sizes[start:stop].tolist(), names, strict=True)
+        located = zip(self.offsets[start:stop].tolist(), self.sizes[start:stop].tolist(), names, strict=True)
         return [
-            TarReference(self.file, offset, size, f"{self.folder}/{name}", self.label) for offset, size, name in places
+            TarReference(self.file, offset, size, f"{self.folder}/{name}", self.label) for offset, size, name in located
         ]
 
 
 class Blocks(Sequence[TarReference]):
-    """The images of many blocks, one after the other. References are made when asked for, so 15 million fit."""
+    """The images of many blocks in sequence. References are created on access, so that 15 million images fit."""
 
     def __init__(self, blocks: Iterable[Block]) -> None:
         self._blocks = [block for block in blocks if len(block)]
