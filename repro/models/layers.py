@@ -50,7 +50,7 @@ class _AcrossMaps(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, towers: int, n: int, k: float, alpha: float) -> Tensor:
-        from repro.models import kernels  # here, because Numba takes a while to import
+        from repro.models import normalization_kernels as kernels  # Numba is slow to import
 
         x = x.contiguous(memory_format=torch.channels_last)
         ctx.save_for_backward(x)
@@ -59,7 +59,7 @@ class _AcrossMaps(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
-        from repro.models import kernels
+        from repro.models import normalization_kernels as kernels
 
         (x,) = ctx.saved_tensors
         grad = grads[0].contiguous(memory_format=torch.channels_last)
@@ -71,7 +71,7 @@ class _WithinMaps(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, size: int, k: float, alpha: float) -> Tensor:
-        from repro.models import kernels
+        from repro.models import normalization_kernels as kernels
 
         x = x.contiguous(memory_format=torch.channels_last)
         ctx.save_for_backward(x)
@@ -80,7 +80,7 @@ class _WithinMaps(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        from repro.models import kernels
+        from repro.models import normalization_kernels as kernels
 
         (x,) = ctx.saved_tensors
         grad = grads[0].contiguous(memory_format=torch.channels_last)

@@ -1,8 +1,9 @@
-"""The normalisations' loops on a processor, compiled by Numba: each tensor is read once and written once.
+"""Forward and backward loops of the two normalization layers on a CPU, compiled by Numba.
 
-As torch operators the same formulas go over memory a dozen times. What that gains is in benchmarks/README.md. Values
-are added and multiplied in float32, whether they are kept as float32 or as bfloat16 (here: its bits, as uint16). A
-result does not depend on the number of threads, because each of its places is computed whole by one of them.
+A loop reads each tensor once and writes it once; written as torch operators the same formulas pass over memory a dozen
+times (benchmarks/README.md has the timings). Arithmetic is in float32 for both float32 and bfloat16 tensors; Numba has
+no bfloat16, so such a tensor is passed as its bits, uint16. Results do not depend on the number of threads, because one
+thread computes each output value from start to end.
 """
 
 from __future__ import annotations
@@ -20,47 +21,53 @@ from numba.extending import overload
 from numpy.typing import NDArray
 from torch import Tensor
 
-PARTS = 64  # of the work, handed out to the threads: each has scratch space of its own
+CHUNKS = 64  # of an LRN's rows; the threads share them, and each chunk has its own scratch arrays
 
 Array = NDArray[Any]
 Loop = TypeVar("Loop", bound=Callable[..., None])
 
 
 def compiled(loop: Loop) -> Loop:
-    """`loop` compiled at its first call, and kept on disk for the next process."""
+    """Compile `loop` at its first call, and cache the machine code on disk for later processes."""
     fast: Loop = numba.njit(parallel=True, fastmath=True, error_model="numpy", cache=True)(loop)
     return fast
 
 
 def inlined(loop: Loop) -> Loop:
-    """`loop` as a part of the compiled loops that call it."""
+    """Compile `loop` as part of the loops that call it."""
     fast: Loop = numba.njit(inline="always", fastmath=True)(loop)
     return fast
 
 
 def across_maps(x: Tensor, towers: int, n: int, k: float, alpha: float) -> Tensor:
-    """x · s^-0.75 with s = k + alpha · Σ x² over `n` adjacent maps of a tower; [N, C, H, W], channels last."""
+    """Return x · s^-0.75 with s = k + alpha · Σ x² over `n` adjacent maps of one tower.
+
+    `x` is float32 or bfloat16 [N, C, H, W] in channels-last memory; so is the result.
+    """
     out = torch.empty_like(x)
     _run(_across_maps(n)[0], _rows(x), _rows(out), towers, np.float32(k), np.float32(alpha))
     return out
 
 
 def across_maps_backward(x: Tensor, grad: Tensor, towers: int, n: int, k: float, alpha: float) -> Tensor:
-    """The gradient with respect to `x`, from that with respect to the result."""
+    """Return the gradient with respect to `x`, given `grad`, the gradient with respect to `across_maps(x, …)`."""
     out = torch.empty_like(x)
     _run(_across_maps(n)[1], _rows(x), _rows(grad), _rows(out), towers, np.float32(k), np.float32(alpha))
     return out
 
 
 def within_maps(x: Tensor, size: int, k: float, alpha: float) -> Tensor:
-    """x · s^-0.75 with s = k + alpha · Σ x² over a `size`×`size` window of a map; [N, C, H, W], channels last."""
+    """Return x · s^-0.75 with s = k + alpha · Σ x² over a `size`×`size` window of the same map.
+
+    `x` is float32 or bfloat16 [N, C, H, W] in channels-last memory; so is the result.
+    """
     out = torch.empty_like(x)
     _run(_within_maps, _rows(x), _rows(out), *x.shape[2:], size, np.float32(k), np.float32(alpha))
     return out
 
 
 def within_maps_backward(x: Tensor, grad: Tensor, size: int, k: float, alpha: float) -> Tensor:
-    """The gradient with respect to `x`, from that with respect to the result."""
+    """Return the gradient with respect to `x`, given `grad`, the gradient with respect to `within_maps(x, …)`."""
     out = torch.empty_like(x)
     _run(_within_maps_backward, _rows(x), _rows(grad), _rows(out), *x.shape[2:], size, np.float32(k), np.float32(alpha))
     return out
@@ -72,57 +79,60 @@ def _run(loop: Callable[..., None], *arguments: Any) -> None:
 
 
 def _rows(x: Tensor) -> Array:
-    """[N, C, H, W] as it lies in memory: [N·H·W, C], the maps at each place, bfloat16 as its bits."""
-    rows = x.detach().permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+    """View channels-last [N, C, H, W] as an array [N·H·W, C], one row per position; bfloat16 as its bits."""
+    rows = x.detach().permute(0, 2, 3, 1).view(-1, x.shape[1])
     return (rows.view(torch.uint16) if x.dtype == torch.bfloat16 else rows).numpy()
 
 
-def _read(kept: Array, row: int, values: Array) -> None:
-    """Copy row `row` of `kept`, float32 or bfloat16's bits, to the float32 `values`."""
+def _read(stored: Array, row: int, values: Array) -> None:
+    """Copy row `row` of `stored`, float32 or the bits of bfloat16, into `values`, float32 [C]."""
 
 
 @overload(_read, inline="always")  # type: ignore[untyped-decorator]
-def _read_by_type(kept: Array, row: int, values: Array) -> Callable[[Array, int, Array], None]:
-    def read(kept: Array, row: int, values: Array) -> None:
+def _read_by_type(stored: Array, row: int, values: Array) -> Callable[[Array, int, Array], None]:
+    def read(stored: Array, row: int, values: Array) -> None:
         for i in range(len(values)):
-            values[i] = kept[row, i]
+            values[i] = stored[row, i]
 
-    def read_bfloat16(kept: Array, row: int, values: Array) -> None:
+    def read_bfloat16(stored: Array, row: int, values: Array) -> None:
         for i in range(len(values)):
-            values[i] = np.uint32(np.uint32(kept[row, i]) << np.uint32(16)).view(np.float32)
+            values[i] = np.uint32(np.uint32(stored[row, i]) << np.uint32(16)).view(np.float32)
 
-    return read_bfloat16 if kept.dtype == types.uint16 else read
+    return read_bfloat16 if stored.dtype == types.uint16 else read
 
 
-def _write(values: Array, kept: Array, row: int) -> None:
-    """Copy the float32 `values` to row `row` of `kept`; to bfloat16's bits the nearest, of two the even one."""
+def _write(values: Array, stored: Array, row: int) -> None:
+    """Copy `values`, float32 [C], into row `row` of `stored`; to bfloat16 they are rounded, ties to even."""
 
 
 @overload(_write, inline="always")  # type: ignore[untyped-decorator]
-def _write_by_type(values: Array, kept: Array, row: int) -> Callable[[Array, Array, int], None]:
-    def write(values: Array, kept: Array, row: int) -> None:
+def _write_by_type(values: Array, stored: Array, row: int) -> Callable[[Array, Array, int], None]:
+    def write(values: Array, stored: Array, row: int) -> None:
         for i in range(len(values)):
-            kept[row, i] = values[i]
+            stored[row, i] = values[i]
 
-    def write_bfloat16(values: Array, kept: Array, row: int) -> None:
+    def write_bfloat16(values: Array, stored: Array, row: int) -> None:
         for i in range(len(values)):
             bits = np.float32(values[i]).view(np.uint32)
             odd = np.uint32(np.uint32(bits >> np.uint32(16)) & np.uint32(1))
-            kept[row, i] = np.uint16(np.uint32(bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+            stored[row, i] = np.uint16(np.uint32(bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
 
-    return write_bfloat16 if kept.dtype == types.uint16 else write
+    return write_bfloat16 if stored.dtype == types.uint16 else write
 
 
 @inlined
 def _add_neighbours(padded: Array, sums: Array, towers: int, n: int) -> None:
-    """sums[i] = Σ of the n values around padded[half + i] in the same tower; `padded` has zeros at both ends."""
+    """Set sums[i] to the sum of the n values around padded[half + i] that belong to the same tower.
+
+    `sums` is [C]; `padded` is [C + 2 · half] with `half` zeros at each end.
+    """
     maps, tower, half = len(sums), len(sums) // towers, n // 2
     for i in range(maps):
         total = padded[i]
         for j in range(1, n):
             total += padded[i + j]
         sums[i] = total
-    for edge in range(tower, maps, tower):  # the few sums that reached into the other tower, once more
+    for edge in range(tower, maps, tower):  # recompute the few sums that reached into the other tower
         for i in range(max(edge - half, edge - tower), edge):
             sums[i] = 0
             for j in range(max(i - half, edge - tower), edge):
@@ -135,16 +145,16 @@ def _add_neighbours(padded: Array, sums: Array, towers: int, n: int) -> None:
 
 @cache
 def _across_maps(n: int) -> tuple[Callable[..., None], Callable[..., None]]:
-    """The loops of `across_maps` and `across_maps_backward`, in which `n` is a constant: the sums are unrolled."""
+    """Return the loops of `across_maps` and `across_maps_backward` for a constant `n`, so that sums are unrolled."""
     half = n // 2
 
     @compiled
     def forward(x: Array, out: Array, towers: int, k: float, alpha: float) -> None:
         rows, maps = x.shape
-        for part in prange(PARTS):
+        for chunk in prange(CHUNKS):
             values, sums = np.empty(maps, np.float32), np.empty(maps, np.float32)
             padded = np.zeros(maps + 2 * half, np.float32)
-            for row in range(part * rows // PARTS, (part + 1) * rows // PARTS):
+            for row in range(chunk * rows // CHUNKS, (chunk + 1) * rows // CHUNKS):
                 _read(x, row, values)
                 for i in range(maps):
                     padded[half + i] = values[i] * values[i]
@@ -156,13 +166,13 @@ def _across_maps(n: int) -> tuple[Callable[..., None], Callable[..., None]]:
 
     @compiled
     def backward(x: Array, grad: Array, out: Array, towers: int, k: float, alpha: float) -> None:
-        # With s as above: ∂L/∂x_i = g_i s_i^-β − 2αβ x_i Σ_j g_j x_j s_j^-(β+1), j over the maps whose s has x_i in it.
+        # ∂L/∂x_i = g_i s_i^-β − 2αβ x_i Σ_j g_j x_j s_j^-(β+1), the sum over the maps j whose s_j contains x_i.
         rows, maps = x.shape
-        factor = np.float32(1.5) * alpha
-        for part in prange(PARTS):
+        factor = np.float32(1.5) * alpha  # 2αβ
+        for chunk in prange(CHUNKS):
             values, direct, sums = np.empty(maps, np.float32), np.empty(maps, np.float32), np.empty(maps, np.float32)
             padded = np.zeros(maps + 2 * half, np.float32)
-            for row in range(part * rows // PARTS, (part + 1) * rows // PARTS):
+            for row in range(chunk * rows // CHUNKS, (chunk + 1) * rows // CHUNKS):
                 _read(x, row, values)
                 _read(grad, row, direct)
                 for i in range(maps):
@@ -182,7 +192,10 @@ def _across_maps(n: int) -> tuple[Callable[..., None], Callable[..., None]]:
 
 @inlined
 def _add_window(image: Array, sums: Array, line: Array, row: int, size: int) -> None:
-    """sums[w, c] = Σ of image[h·width + w', c] over the window of `size`×`size` around (row, w), zero outside."""
+    """Set sums[w, c] to the sum over the `size`×`size` window of map c around (row, w), zero outside the map.
+
+    `image` is [H·W, C], `sums` and the scratch array `line` are [W, C].
+    """
     width, maps = sums.shape
     height, half = len(image) // width, size // 2
     line[:] = 0
@@ -192,9 +205,9 @@ def _add_window(image: Array, sums: Array, line: Array, row: int, size: int) -> 
                 line[w, c] += image[h * width + w, c]
     sums[:] = 0
     for w in range(width):
-        for near in range(max(w - half, 0), min(w + half + 1, width)):
+        for neighbour in range(max(w - half, 0), min(w + half + 1, width)):
             for c in range(maps):
-                sums[w, c] += line[near, c]
+                sums[w, c] += line[neighbour, c]
 
 
 @compiled
@@ -204,18 +217,18 @@ def _within_maps(x: Array, out: Array, height: int, width: int, size: int, k: fl
         values, squares = np.empty((height * width, maps), np.float32), np.empty((height * width, maps), np.float32)
         sums, line = np.empty((width, maps), np.float32), np.empty((width, maps), np.float32)
         first = image * height * width
-        for place in range(height * width):
-            _read(x, first + place, values[place])
+        for position in range(height * width):
+            _read(x, first + position, values[position])
             for c in range(maps):
-                squares[place, c] = values[place, c] * values[place, c]
+                squares[position, c] = values[position, c] * values[position, c]
         for h in range(height):
             _add_window(squares, sums, line, h, size)
             for w in range(width):
                 for c in range(maps):
                     root = np.float32(1) / math.sqrt(k + alpha * sums[w, c])
                     values[h * width + w, c] *= root * math.sqrt(root)
-        for place in range(height * width):
-            _write(values[place], out, first + place)
+        for position in range(height * width):
+            _write(values[position], out, first + position)
 
 
 @compiled
@@ -223,30 +236,30 @@ def _within_maps_backward(
     x: Array, grad: Array, out: Array, height: int, width: int, size: int, k: float, alpha: float
 ) -> None:
     rows, maps = x.shape
-    factor = np.float32(1.5) * alpha
+    factor = np.float32(1.5) * alpha  # 2αβ
     for image in prange(rows // (height * width)):
         values, direct = np.empty((height * width, maps), np.float32), np.empty((height * width, maps), np.float32)
-        squares, through = np.empty((height * width, maps), np.float32), np.empty((height * width, maps), np.float32)
+        squares, weighted = np.empty((height * width, maps), np.float32), np.empty((height * width, maps), np.float32)
         sums, line = np.empty((width, maps), np.float32), np.empty((width, maps), np.float32)
         first = image * height * width
-        for place in range(height * width):
-            _read(x, first + place, values[place])
-            _read(grad, first + place, direct[place])
+        for position in range(height * width):
+            _read(x, first + position, values[position])
+            _read(grad, first + position, direct[position])
             for c in range(maps):
-                squares[place, c] = values[place, c] * values[place, c]
+                squares[position, c] = values[position, c] * values[position, c]
         for h in range(height):
             _add_window(squares, sums, line, h, size)
             for w in range(width):
-                place = h * width + w
+                position = h * width + w
                 for c in range(maps):
                     root = np.float32(1) / math.sqrt(k + alpha * sums[w, c])
-                    direct[place, c] *= root * math.sqrt(root)
-                    through[place, c] = direct[place, c] * values[place, c] * root * root
+                    direct[position, c] *= root * math.sqrt(root)
+                    weighted[position, c] = direct[position, c] * values[position, c] * root * root
         for h in range(height):
-            _add_window(through, sums, line, h, size)
+            _add_window(weighted, sums, line, h, size)
             for w in range(width):
-                place = h * width + w
+                position = h * width + w
                 for c in range(maps):
-                    direct[place, c] -= factor * values[place, c] * sums[w, c]
-        for place in range(height * width):
-            _write(direct[place], out, first + place)
+                    direct[position, c] -= factor * values[position, c] * sums[w, c]
+        for position in range(height * width):
+            _write(direct[position], out, first + position)
