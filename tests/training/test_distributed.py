@@ -22,7 +22,9 @@ NAME = "alexnet-{}-smoke-seed1"
 EPOCHS = 3
 SIX_DEVICES = ("--devices", ",".join(["cpu"] * 6))
 AS_TYPED = "from repro.cli.commands import main; main()"
-IMPATIENT = "import datetime, repro.ranks; repro.ranks.PATIENCE = datetime.timedelta(seconds=3); " + AS_TYPED
+IMPATIENT = (
+    "import datetime, repro.training.distributed as ranks; ranks.PATIENCE = datetime.timedelta(seconds=3); " + AS_TYPED
+)
 
 
 @pytest.fixture(scope="module")

@@ -391,8 +391,8 @@ def test_two_devices_train_as_one_and_either_goes_on_for_the_other(
 
     In float64: in float32 a near tie in a pooling window may fall the other way, and a gradient goes elsewhere.
     """
-    monkeypatch.setattr(fit_module, "place", lambda model, devices: to_devices(model, devices).double())
-    for name in ("training", "testing"):
+    monkeypatch.setattr(fit_module, "to_devices", lambda model, devices: to_devices(model, devices).double())
+    for name in ("augment", "test_views"):
         monkeypatch.setattr(Views, name, in_float64(getattr(Views, name)))
     whole = finish(store, tmp_path / "one")
     split = replace(SETTINGS, devices="cpu,cpu")
