@@ -52,8 +52,10 @@ def experiments() -> Table:
     """Each experiment and the nets that it needs."""
     table = _table("experiment", "Sec.", "what it shows", "nets")
     for experiment in EXPERIMENTS.values():
-        nets = "" if experiment.name == "all" else ", ".join(dict.fromkeys(need.net for need in experiment.needs))
-        table.add_row(experiment.name, experiment.section, experiment.shows, nets)
+        nets = (
+            "" if experiment.name == "all" else ", ".join(dict.fromkeys(need.net for need in experiment.requirements))
+        )
+        table.add_row(experiment.name, experiment.section, experiment.summary, nets)
     return table
 
 

@@ -13,7 +13,7 @@ from repro.errors import ReproError
 from repro.models.layers import PaperDropout
 from repro.models.network import AlexNet, make_layer
 from repro.paper.arithmetic import LayerCount, count
-from repro.paper.communication import Crossing, has_towers, sees_both_towers
+from repro.paper.communication import Transfer, has_towers, sees_both_towers
 from repro.paper.networks import LRN, Conv, Dropout, Layer, Linear
 
 Halves = tuple[Tensor, Tensor]
@@ -57,11 +57,11 @@ class Towers(nn.Module):
                     x = (first(x[0]), second(x[1]))
         return torch.cat((x[0], self._send("softmax", x[1], 0)), dim=1)
 
-    def crossed(self) -> tuple[Crossing, ...]:
+    def crossed(self) -> tuple[Transfer, ...]:
         """The bytes that have crossed so far, all images together."""
         layers = dict.fromkeys(layer for layer, _ in self.sent)
         both = {layer: [self.sent.get((layer, to), [0, 0]) for to in (0, 1)] for layer in layers}
-        return tuple(Crossing(layer, *map(sum, zip(*ways, strict=True))) for layer, ways in both.items())
+        return tuple(Transfer(layer, *map(sum, zip(*ways, strict=True))) for layer, ways in both.items())
 
     def _share(self, layer: Layer, x: Halves) -> Halves:
         """Both halves on both devices."""

@@ -1,4 +1,4 @@
-"""What follows from a network's specification alone: map sizes, neurons, parameters, multiplications."""
+"""Map sizes, neurons, parameters and multiplications of a network, computed from its specification."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from repro.paper.networks import Conv, Layer, Linear, Local, Network, Pool
 
 @dataclass(frozen=True)
 class LayerCount:
-    """One layer of a network on one image.
+    """Counts for one layer of a network, on one image.
 
-    `maps`×`size`×`size` is its output (`size` 1 for a fully-connected layer), `kernel_depth` the number of
-    input maps that one kernel sees, `multiplications` those of one forward pass.
+    Attributes:
+        layer: the layer's specification.
+        maps: number of output maps, or of units.
+        size: side of an output map; 1 for a fully-connected layer.
+        kernel_depth: number of input maps that one kernel sees, or of inputs of one unit.
+        parameters: weights and biases.
+        multiplications: multiplications of one forward pass.
     """
 
     layer: Layer
@@ -24,30 +29,30 @@ class LayerCount:
 
     @property
     def neurons(self) -> int:
-        """The number of outputs on one image."""
+        """Number of outputs on one image."""
         return self.maps * self.size * self.size
 
 
 def conv_positions(layer: Conv, size: int) -> int:
-    """The number of positions of `layer`'s kernel along one side of `size` pixels."""
+    """Return the number of positions of the kernel of `layer` along one side of `size` pixels."""
     span = size + 2 * layer.padding - layer.size
     return (-(-span // layer.stride) if layer.round_up else span // layer.stride) + 1
 
 
 def overhang(layer: Conv, size: int) -> int:
-    """By how many pixels the last window of `layer` runs over the right and the bottom edge; ≥ 0."""
-    reach = (conv_positions(layer, size) - 1) * layer.stride + layer.size
-    return max(0, reach - (size + 2 * layer.padding))
+    """Return by how many pixels the last window of `layer` extends over the right and bottom edge; at least 0."""
+    end = (conv_positions(layer, size) - 1) * layer.stride + layer.size
+    return max(0, end - (size + 2 * layer.padding))
 
 
 def pool_positions(layer: Pool, size: int) -> int:
-    """The number of windows of `layer` along one side, rounded up; every window starts inside the map."""
+    """Return the number of windows of `layer` along one side, rounded up; every window starts inside the map."""
     positions = -(-(size - layer.size) // layer.stride) + 1
     return positions if (positions - 1) * layer.stride < size else positions - 1
 
 
 def count(network: Network) -> tuple[LayerCount, ...]:
-    """Each layer of `network` with its output size and its parameters, in order."""
+    """Return the counts of each layer of `network`, in order. Raises ValueError if the input is too small."""
     maps, size, counts = 3, network.input_size, []
     for layer in network.layers:
         match layer:
@@ -71,11 +76,13 @@ def count(network: Network) -> tuple[LayerCount, ...]:
             case _:
                 row = LayerCount(layer, maps, size)
         if size < 1:
-            raise ValueError(f"the input of {network.input_size} pixels leaves nothing for {layer.name}")
+            raise ValueError(
+                f"the input of {network.input_size} pixels is too small: nothing is left of it at {layer.name}"
+            )
         counts.append(row)
     return tuple(counts)
 
 
 def parameters(network: Network) -> int:
-    """The number of weights and biases of `network`."""
+    """Return the number of weights and biases of `network`."""
     return sum(row.parameters for row in count(network))

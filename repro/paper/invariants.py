@@ -1,7 +1,7 @@
-"""The paper's numbers that follow from the network and the recipe alone, computed: no run is needed.
+"""Numbers of the paper that follow from the network and the recipe, without a run.
 
-All are computed from the text's net and recipe at the paper's scale. Each function takes the target's
-`argument` (a layer, a variant, a number of days; often empty) and returns one number.
+All are computed from the text's net and recipe at the paper's scale. Each function takes the target's `argument`
+(a layer, a variant, a number of days; often empty) and returns one number.
 """
 
 from __future__ import annotations
@@ -32,38 +32,38 @@ def _learned(variant: str = "alexnet") -> list[LayerCount]:
 
 
 def parameters(variant: str) -> float:
-    """Weights and biases of a variant."""
+    """Return the number of weights and biases of a variant."""
     return parameters_of(_network(variant))
 
 
 def neurons(layer: str) -> float:
-    """The outputs of one layer, or of all layers with weights if `layer` is empty."""
+    """Return the number of outputs of a layer, or of all layers with weights if `layer` is empty."""
     return sum(row.neurons for row in _learned() if layer in ("", row.layer.name))
 
 
 def input_values(_: str) -> float:
-    """The numbers in one input image."""
+    """Return the number of values in one input image."""
     return 3 * _network().input_size ** 2
 
 
 def kernel_weights(layer: str) -> float:
-    """The weights in all kernels of a conv layer: kernels × size² × maps that one kernel sees."""
+    """Return the number of weights of a conv layer: kernels × size² × input maps of one kernel."""
     row = _row(layer)
     return row.parameters - row.maps
 
 
 def learned_layers(kind: str) -> float:
-    """The number of layers with weights: "conv", "fc", or both if `kind` is empty."""
+    """Return the number of layers with weights: "conv", "fc", or both if `kind` is empty."""
     return sum(row.layer.name.startswith(kind) for row in _learned())
 
 
 def parameter_share(layer: str) -> float:
-    """The share of one layer in all weights and biases, in percent."""
+    """Return the share of a layer in the net's parameters, in percent."""
     return 100 * _row(layer).parameters / parameters("alexnet")
 
 
 def first_positions(_: str) -> float:
-    """The positions of conv1's kernel along one side of the image, before any rounding."""
+    """Return the number of positions of conv1's kernel along one side of the image, before rounding."""
     network = _network()
     conv1 = network.layers[0]
     assert isinstance(conv1, Conv)
@@ -71,28 +71,28 @@ def first_positions(_: str) -> float:
 
 
 def training_patches(_: str) -> float:
-    """The different patches, mirror images included, that one training image yields (Sec. 4.1)."""
+    """Return the number of different crops of one training image, flips included (Sec. 4.1)."""
     scale = SCALES["paper"]
     return 2 * (scale.image_size - scale.crop_size + 1) ** 2
 
 
 def label_bits(_: str) -> float:
-    """The bits that one label tells (Sec. 4)."""
+    """Return the information in one label, in bits (Sec. 4)."""
     return math.log2(_network().classes)
 
 
 def parameter_ratio(variant: str) -> float:
-    """The parameters of a variant over those of `alexnet`."""
+    """Return the number of parameters of a variant over that of `alexnet`."""
     return parameters(variant) / parameters("alexnet")
 
 
 def pooled_ratio(variant: str) -> float:
-    """The size of the last pooling layer's output in a variant over that in `alexnet`."""
+    """Return the output size of the last pooling layer of a variant over that of `alexnet`."""
     return _row("pool5", variant).neurons / _row("pool5").neurons
 
 
 def implied_speed(days: str) -> float:
-    """Images per second if the whole training takes `days` (Sec. 5: epochs × training images)."""
+    """Return the images per second if training takes `days` (Sec. 5: epochs × training images)."""
     return PAPER.schedule.epochs * TRAINING_IMAGES / (float(days) * 86_400)
 
 

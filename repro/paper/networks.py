@@ -1,8 +1,8 @@
-"""The paper's networks as values: tuples of layers, in the order in which they act (Sec. 3).
+"""Specifications of the paper's networks: tuples of layers in forward order (Sec. 3).
 
-Of the large net there are two, because the text and the authors' own program order the layers of the first two
-blocks differently; every other large net is one of these two, changed (`repro.paper.variants`). The small nets on
-CIFAR-10 are the program's, for the text says no more of them than "four-layer".
+There are two large nets, because the text and the authors' program order the layers of the first two blocks
+differently. Every other large net is a change of one of these two (`repro.paper.variants`). The small nets on
+CIFAR-10 are the program's; the text only calls them "four-layer".
 """
 
 from __future__ import annotations
@@ -13,11 +13,17 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution: `kernels` kernels of `size`×`size` over the maps below.
+    """A convolution.
 
-    With `towers=2` each half of the kernels sees its own half of the maps ("on the same GPU", Sec. 3.2).
-    With `round_up` the number of positions is rounded up: the last window runs over the right and bottom
-    edge into zeros. That is how 224 pixels give 55 positions at size 11, stride 4.
+    Attributes:
+        name: the layer's name in the paper.
+        kernels: number of kernels, which is the number of output maps.
+        size: side of a kernel.
+        stride: distance between neighbouring positions.
+        padding: zeros on each side of the input.
+        towers: 2 if each half of the kernels sees only its own half of the input maps ("on the same GPU", Sec. 3.2).
+        round_up: round the number of positions up, so that the last window extends over the right and bottom edge
+            into zeros. This is how 224 pixels give 55 positions at size 11 and stride 4.
     """
 
     name: str
@@ -31,9 +37,9 @@ class Conv:
 
 @dataclass(frozen=True)
 class Local:
-    """A locally-connected layer: `size`×`size` windows like a convolution's, but each place has its own kernels.
+    """A locally-connected layer: a convolution with separate kernels at each position.
 
-    In the CIFAR-10 nets of the authors' program only.
+    Only the CIFAR-10 nets of the authors' program have it.
     """
 
     name: str
@@ -44,7 +50,7 @@ class Local:
 
 @dataclass(frozen=True)
 class Activation:
-    """The nonlinearity of each neuron, "relu" or "tanh" (Sec. 3.1)."""
+    """A nonlinearity, "relu" or "tanh" (Sec. 3.1)."""
 
     name: str
     function: str = "relu"
@@ -52,10 +58,10 @@ class Activation:
 
 @dataclass(frozen=True)
 class LRN:
-    """Local response normalisation across `n` adjacent maps at one position (Sec. 3.3).
+    """Local response normalisation over `n` adjacent maps at one position (Sec. 3.3).
 
     b_i = a_i / (k + alpha · Σ_j a_j²)^beta; `alpha` multiplies the plain sum. With `towers=2` the
-    neighbourhood stops at the border between the two halves of the maps.
+    neighbourhood ends at the border between the two halves of the maps.
     """
 
     name: str
@@ -68,9 +74,9 @@ class LRN:
 
 @dataclass(frozen=True)
 class SpatialNorm:
-    """Normalisation over a `size`×`size` window of each map on its own; in the authors' program only.
+    """Normalisation of each map over `size`×`size` windows; only in the authors' program.
 
-    b = a / (k + alpha · Σ a²)^beta, the sum over the window, zero beyond the edge.
+    b = a / (k + alpha · Σ a²)^beta, with the sum over the window, zero beyond the edge.
     """
 
     name: str
@@ -82,10 +88,10 @@ class SpatialNorm:
 
 @dataclass(frozen=True)
 class Pool:
-    """Pooling over `size`×`size` windows, `stride` apart (Sec. 3.4): their maximum, or with kind "mean" their mean.
+    """Pooling over `size`×`size` windows, `stride` apart (Sec. 3.4); `kind` is "max" or "mean".
 
     The number of positions is rounded up as in the authors' program; at the paper's sizes it divides evenly. The
-    mean is over the part of a window that lies inside the map.
+    mean is over the part of a window inside the map.
     """
 
     name: str
@@ -96,7 +102,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class Linear:
-    """A fully-connected layer; "all of the layer before" (Sec. 3.5)."""
+    """A fully-connected layer: each unit sees all outputs of the layer below (Sec. 3.5)."""
 
     name: str
     units: int
@@ -104,7 +110,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Dropout:
-    """Zeroes each neuron with probability `rate` in training; multiplies by 1 − rate in testing (Sec. 4.2)."""
+    """Dropout: zeroes each neuron with probability `rate` in training, multiplies by 1 − rate in testing (Sec. 4.2)."""
 
     name: str
     rate: float = 0.5
@@ -115,24 +121,24 @@ Layer = Conv | Local | Activation | LRN | SpatialNorm | Pool | Linear | Dropout
 
 @dataclass(frozen=True)
 class Network:
-    """A feed-forward net on square RGB inputs of `input_size` pixels; the softmax is not a layer of it."""
+    """A feed-forward net on square RGB inputs of `input_size` pixels. Its outputs are logits."""
 
     layers: tuple[Layer, ...]
     input_size: int = 224
 
     @property
     def classes(self) -> int:
-        """The number of outputs of the last layer."""
+        """Number of outputs of the last layer."""
         last = self.layers[-1]
         assert isinstance(last, Linear)
         return last.units
 
     def edit(self, change: Callable[[Layer], Layer | None]) -> Network:
-        """The net with each layer replaced by `change(layer)`; None takes it out."""
+        """Return the net with each layer replaced by `change(layer)`; None removes the layer."""
         return replace(self, layers=tuple(new for layer in self.layers if (new := change(layer)) is not None))
 
     def scaled(self, input_size: int, width: float, classes: int) -> Network:
-        """The net for smaller images: every hidden layer `width` times as wide, `classes` outputs."""
+        """Return the net for other images: every hidden layer `width` times as wide, with `classes` outputs."""
 
         def narrow(layer: Layer) -> Layer:
             if isinstance(layer, Conv | Local):
@@ -145,7 +151,7 @@ class Network:
 
 
 def _even(count: float) -> int:
-    """Rounded to a whole even number, so that two towers can share it."""
+    """Round to an even number, which two towers can share; at least 2."""
     return max(2, 2 * round(count / 2))
 
 
@@ -155,8 +161,8 @@ _FC = (
     Linear("fc8", 1000),
 )  # fmt: skip
 
-# Sec. 3.5, with the order of Sec. 3.3: LRN after ReLU. LRN runs over all maps of the layer, and alpha multiplies
-# the plain sum.
+# Sec. 3.5, with the order of Sec. 3.3: LRN after ReLU. LRN runs over all maps of the layer, and alpha multiplies the
+# plain sum.
 ALEXNET_TEXT = Network((
     Conv("conv1", 96, 11, stride=4, round_up=True), Activation("relu1"), LRN("lrn1"), Pool("pool1"),
     Conv("conv2", 256, 5, padding=2, towers=2), Activation("relu2"), LRN("lrn2"), Pool("pool2"),
@@ -166,9 +172,8 @@ ALEXNET_TEXT = Network((
     *_FC,
 ))  # fmt: skip
 
-# The authors' program, net 145: in the first block the normalisation sees conv1's outputs of both signs, and
-# the ReLU comes last; the second block has a second normalisation; LRN stays inside a tower, and its alpha is
-# divided by n.
+# The authors' program, net 145. In the first block, LRN acts on conv1's outputs of both signs, and the ReLU comes last.
+# The second block has a second normalisation. LRN stays within a tower, and its alpha is divided by n.
 ALEXNET_PROGRAM = Network((
     Conv("conv1", 96, 11, stride=4, round_up=True),
     LRN("lrn1", alpha=1e-4 / 5, towers=2), Pool("pool1"), Activation("relu1"),
@@ -191,8 +196,8 @@ CIFAR_FOUR_LAYERS = Network(
     input_size=32,
 )  # fmt: skip
 
-# The nets behind the 13% and 11% of Sec. 3.3. They differ in more than the normalisation: the second has twice
-# as many kernels in local3.
+# The nets behind the 13% and 11% of Sec. 3.3. They differ in more than normalisation: the second has twice as many
+# kernels in local3.
 CIFAR_LOCAL = Network(
     (
         Conv("conv1", 64, 5, padding=2), Activation("relu1"), Pool("pool1"),

@@ -1,7 +1,7 @@
-"""How the nets are trained: the text's recipe and that of the authors' own 2012 program.
+"""Training recipes: the text's, and that of the authors' own 2012 program.
 
-Every constant stands here once, with the section it comes from. "program" marks what only the authors'
-released program says, "ours" what neither says.
+Every constant is defined here once, with the section of the paper that it comes from. "program" marks what only the
+authors' released program says, "ours" what neither source says.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Initialisation:
-    """Weights ~ N(0, std²), `std_of` naming the exceptions; biases 1 in the layers of `ones`, else 0 (Sec. 5).
+    """Initial weights, drawn from N(0, std²), and initial biases (Sec. 5).
 
-    `std` None stands for 1/√n in a layer whose neurons have n inputs each, the later custom.
+    Attributes:
+        std: standard deviation of the weights. None for 1/√n in a layer whose neurons have n inputs each.
+        std_of: exceptions, as pairs of a layer's name and its standard deviation.
+        ones: layers whose biases start at 1; all other biases start at 0.
     """
 
     std: float | None = 0.01
@@ -21,22 +24,27 @@ class Initialisation:
     ones: tuple[str, ...] = ("conv2", "conv4", "conv5", "conv6", "fc6", "fc7")
 
     def weight_std(self, layer: str, inputs: int) -> float:
-        """The standard deviation of the initial weights of `layer`, whose neurons have so many inputs."""
+        """Return the standard deviation of the initial weights of `layer`, whose neurons have `inputs` inputs each."""
         std = dict(self.std_of).get(layer, self.std)
         return inputs**-0.5 if std is None else std
 
     def bias(self, layer: str) -> float:
-        """The initial bias of `layer`."""
+        """Return the initial bias of `layer`."""
         return 1.0 if layer in self.ones else 0.0
 
 
 @dataclass(frozen=True)
 class Colour:
-    """Noise along the principal components of the training set's RGB values, once per image (Sec. 4.1).
+    """Colour augmentation along the principal components of the training set's RGB values, once per image (Sec. 4.1).
 
-    The image gets Σ_i p_i · α_i · s_i with α_i ~ N(0, std²). `spread` says what s_i is: "eigenvalue", the
-    text, on values from 0 to 1; or "deviation", the program, its square root on values from 0 to 255. The
-    noisy image is divided by `divide_by`.
+    An image becomes (x + Σ_i p_i · α_i · s_i) / divide_by with α_i ~ N(0, std²), where p_i are the eigenvectors of
+    the RGB covariance.
+
+    Attributes:
+        spread: what s_i is. "eigenvalue" (text): the eigenvalue, on values from 0 to 1. "deviation" (program): its
+            square root, on values from 0 to 255.
+        std: standard deviation of α_i.
+        divide_by: divisor of the noisy image.
     """
 
     spread: str
@@ -46,12 +54,15 @@ class Colour:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to a training image on its way to the net (Sec. 4.1).
+    """Preprocessing and augmentation of a training image (Sec. 4.1).
 
-    `crops`: a random patch rather than the centre patch; `mirror`: mirrored in half of all uses.
-    `draws_shared_by`: how many consecutive images of an epoch share one offset and one mirror decision.
-    `mean_of_patch`: subtract the mean image at the patch's own place, rather than its centre patch.
-    `inputs_divided_by`: what the net sees, in training and in testing, is that much smaller than values of 0–255.
+    Attributes:
+        crops: random crops; False for the centre crop.
+        mirror: horizontal flips with probability 0.5.
+        colour: colour augmentation; None for none.
+        draws_shared_by: number of consecutive images of an epoch that share one crop offset and one flip.
+        mean_of_patch: subtract the mean image at the crop's position; False for the mean image's centre crop.
+        inputs_divided_by: divisor of the net's inputs, which are otherwise values of 0–255, in training and testing.
     """
 
     crops: bool = True
@@ -64,10 +75,15 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Plateau:
-    """Divide the rate by 10 when the validation error stops improving, `drops` times; then stop (Sec. 5).
+    """Divide the learning rate by 10 when the validation error stops improving (Sec. 5).
 
-    "Stops improving" is ours: no new best top-1 error for `patience` epochs, counted only once the net has
-    left chance, or the first epochs of a slow start would use up the drops.
+    The error has stopped improving (ours) when there was no new lowest top-1 error for `patience` epochs. Epochs
+    are counted only once the net is better than chance; otherwise a slow start would use up the divisions.
+
+    Attributes:
+        drops: number of divisions; the next plateau ends training.
+        patience: length of a plateau, in epochs.
+        epochs: maximum number of epochs.
     """
 
     drops: int = 3
@@ -77,17 +93,25 @@ class Plateau:
 
 @dataclass(frozen=True)
 class Steps:
-    """Divide the rate by 10 after each epoch of `after`; stop after `epochs` (program, the run of 2010)."""
+    """Divide the learning rate by 10 at fixed times; the defaults are those of the program's run on ILSVRC-2010.
+
+    Attributes:
+        after: epochs after which the learning rate is divided.
+        epochs: number of epochs.
+    """
 
     after: tuple[int, ...] = (23, 51, 78)
     epochs: int = 93
 
 
 @dataclass(frozen=True)
-class RateChange:
-    """From `epoch` on (counted from 1), the rate of the parameters that match `pattern` is `factor` times as high.
+class LrChange:
+    """Multiply the learning rate of some parameters from a certain epoch on; changes multiply with each other.
 
-    `pattern` is a shell pattern over names such as "conv1.weight"; changes multiply with each other.
+    Attributes:
+        epoch: first epoch with the changed learning rate, counted from 1.
+        pattern: shell pattern of the parameters' names, such as "conv1.*" or "*.bias".
+        factor: factor on the learning rate; 0 freezes the parameters.
     """
 
     epoch: int
@@ -97,12 +121,24 @@ class RateChange:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything about a training run but the net, the data, the scale and the seed.
+    """Everything about training except the net, the dataset, the scale and the seed.
 
-    `bias_lr_ratio` is the initial rate of the biases over that of the weights. `bias_follows`: the biases'
-    rate is divided when the schedule divides the weights'. `bias_decay`: weight decay acts on biases too.
-    `rate_changes` come on top. `colour_until`: the last epoch with colour noise, None for all of them.
-    `carries`: shell patterns of the parameters that a run takes over when it begins from another.
+    Attributes:
+        name: "authors", "paper" or "fan-in".
+        source: where the recipe comes from.
+        initialisation: initial weights and biases.
+        augmentation: preprocessing and augmentation of training images.
+        schedule: when the learning rate is divided by 10, and when training ends.
+        batch_size: images per update, over all ranks together.
+        lr: initial learning rate of the weights.
+        momentum: factor on the velocity in each update.
+        weight_decay: factor on lr · weight in each update.
+        bias_lr_ratio: initial learning rate of the biases, over that of the weights.
+        bias_lr_follows_schedule: whether the schedule divides the learning rate of the biases too.
+        bias_decay: whether weight decay applies to biases too.
+        lr_changes: changes of the learning rate of single layers, on top of the schedule.
+        colour_until: last epoch with colour augmentation; None for all epochs.
+        load_patterns: shell patterns of the parameters that a run started with `--init-from` loads.
     """
 
     name: str
@@ -115,11 +151,11 @@ class Recipe:
     momentum: float = 0.9  # Sec. 5
     weight_decay: float = 0.0005  # Sec. 5
     bias_lr_ratio: float = 1.0
-    bias_follows: bool = True
+    bias_lr_follows_schedule: bool = True
     bias_decay: bool = True
-    rate_changes: tuple[RateChange, ...] = ()
+    lr_changes: tuple[LrChange, ...] = ()
     colour_until: int | None = None
-    carries: tuple[str, ...] = ("*",)
+    load_patterns: tuple[str, ...] = ("*",)
 
 
 PAPER = Recipe(
@@ -137,46 +173,46 @@ AUTHORS = Recipe(
     augmentation=Augmentation(colour=Colour("deviation", divide_by=1.1), draws_shared_by=32, mean_of_patch=False),
     schedule=Steps(),
     bias_lr_ratio=2.0,
-    bias_follows=False,
+    bias_lr_follows_schedule=False,
     bias_decay=False,
-    # What the program's operator changed by hand towards the end. When the biases' rate was lowered is not
+    # Changed by hand during the program's run. The epoch in which the biases' learning rate was lowered is not
     # recorded: ours.
-    rate_changes=(RateChange(67, "*.bias", 0.1), RateChange(67, "conv1.*", 0.1), RateChange(72, "conv1.*", 0.0)),
+    lr_changes=(LrChange(67, "*.bias", 0.1), LrChange(67, "conv1.*", 0.1), LrChange(72, "conv1.*", 0.0)),
     colour_until=66,
 )
 
-# The three stages of the authors' net 146, "1 CNN*" of Table 2. How long the first lasted is not recorded: ours.
+# The three stages of the authors' net 146, "1 CNN*" of Table 2. The length of the first is ours.
 CONV6_FALL2009 = replace(
     AUTHORS,
-    source="the authors' program, net 146 on Fall 2009, begun from net 145's convolutions",
+    source="the authors' program, net 146 on Fall 2009, starting from net 145's convolutions",
     schedule=Steps(after=(12, 18), epochs=24),
-    rate_changes=(RateChange(1, "conv[1-5].*", 0.1),),
+    lr_changes=(LrChange(1, "conv[1-5].*", 0.1),),
     colour_until=None,
-    carries=("conv[1-5].*",),
+    load_patterns=("conv[1-5].*",),
 )
 CONV6_FALL2011 = replace(
     CONV6_FALL2009,
-    source="the authors' program, net 146 on Fall 2011, begun from its convolutions on Fall 2009",
+    source="the authors' program, net 146 on Fall 2011, starting from its convolutions on Fall 2009",
     schedule=Steps(after=(6,), epochs=8),
-    carries=("conv*",),
+    load_patterns=("conv*",),
 )
 CONV6_2012 = replace(
     AUTHORS,
     source="the authors' program, net 146 fine-tuned on ILSVRC-2012",
     schedule=Steps(after=(22, 42), epochs=54),
     lr=0.001,
-    # The program raised fc8's rate at batch 300 of the first epoch; here from its beginning.
-    rate_changes=(
-        RateChange(1, "conv1.*", 0.1),
-        RateChange(1, "fc8.*", 10.0),
-        RateChange(7, "conv1.*", 0.0),
-        RateChange(10, "fc8.*", 0.1),
+    # The program raised the learning rate of fc8 at batch 300 of the first epoch; here from its beginning.
+    lr_changes=(
+        LrChange(1, "conv1.*", 0.1),
+        LrChange(1, "fc8.*", 10.0),
+        LrChange(7, "conv1.*", 0.0),
+        LrChange(10, "fc8.*", 0.1),
     ),
     colour_until=37,
-    carries=("conv*", "fc6.*", "fc7.*"),
+    load_patterns=("conv*", "fc6.*", "fc7.*"),
 )
 
-# Figure 1: "no regularisation of any kind was employed"; the rate is the user's to choose, as the paper's was.
+# Figure 1: "no regularisation of any kind was employed"; the learning rate is chosen from a grid.
 CIFAR_FOUR_LAYERS = Recipe(
     name="authors",
     source="the authors' program, the 19% net",
@@ -189,8 +225,8 @@ CIFAR_FOUR_LAYERS = Recipe(
     bias_decay=False,
 )
 
-# Ours: how much of Figure 1's ratio hangs on where the nets begin. Signals keep their size on the way up, and tanh
-# is not saturated from the start.
+# Ours: shows how much of Figure 1's ratio depends on the initialisation. Activations keep their size from layer to
+# layer, and tanh does not saturate from the start.
 CIFAR_FAN_IN = replace(
     CIFAR_FOUR_LAYERS,
     name="fan-in",
@@ -200,7 +236,7 @@ CIFAR_FAN_IN = replace(
     lr=0.01,
 )
 
-# Sec. 3.3's nets. Weight decay and when the rate drops are ours.
+# The nets of Sec. 3.3. Weight decay and the schedule are ours.
 CIFAR_LOCAL = replace(
     CIFAR_FOUR_LAYERS,
     source="the authors' program, the 13% and 11% nets",

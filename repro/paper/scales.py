@@ -1,4 +1,4 @@
-"""How large a run is. Only the paper's own scale can match the paper's numbers."""
+"""Scales of a run: image size, width and length. Only scale "paper" can match the paper's numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Scale:
-    """Image and patch size in pixels, width of the hidden layers as a factor, epochs (None: the recipe's)."""
+    """The size of images and nets, and the length of training.
+
+    Attributes:
+        name: "paper", "small" or "smoke".
+        image_size: side of the stored images, in pixels.
+        crop_size: side of the crops that the net sees, in pixels.
+        width: factor on the number of kernels or units of every hidden layer.
+        epochs: number of training epochs; None for the recipe's.
+        purpose: what the scale is for, with its data and duration.
+    """
 
     name: str
     image_size: int
@@ -22,14 +31,14 @@ def _by_name(*scales: Scale) -> dict[str, Scale]:
 
 
 SCALES = _by_name(
-    Scale("paper", 256, 224, 1.0, None, "the paper's own: ImageNet and GPUs, days"),
+    Scale("paper", 256, 224, 1.0, None, "the paper's sizes: ImageNet and GPUs, days"),
     Scale("small", 128, 112, 0.5, 30, "the same pipeline on ten classes: a laptop, an hour"),
     Scale("smoke", 64, 56, 0.5, 10, "the built-in data: minutes"),
 )
 
-# The CIFAR-10 nets are small enough to be run as they are: only the number of epochs differs.
+# The CIFAR-10 nets are small enough to train at full size: only the number of epochs differs.
 CIFAR_SCALES = _by_name(
-    Scale("paper", 32, 32, 1.0, None, "the paper's own"),
+    Scale("paper", 32, 32, 1.0, None, "the paper's sizes"),
     Scale("small", 32, 32, 1.0, 10, "the paper's net, fewer epochs"),
     Scale("smoke", 32, 32, 0.5, 2, "half the width: a minute"),
 )

@@ -1,4 +1,4 @@
-"""The names that users type: each a change of the paper's network or recipe, with what the paper says of it."""
+"""Variants of the paper's net: each a named change of the network or the recipe, with the paper's result."""
 
 from __future__ import annotations
 
@@ -29,18 +29,25 @@ from repro.paper.scales import CIFAR_CROP_SCALES, CIFAR_SCALES, SCALES, Scale
 BASES = {"paper": ALEXNET_TEXT, "authors": ALEXNET_PROGRAM}
 
 
-def _same(layer: Layer) -> Layer:
+def _unchanged(layer: Layer) -> Layer:
     return layer
 
 
 @dataclass(frozen=True)
 class Family:
-    """Nets that share a base network and training by recipe, and what the scales mean for them."""
+    """Variants that share their base networks, recipes and scales.
+
+    Attributes:
+        bases: base network by recipe.
+        recipes: recipes by name.
+        scales: scales by name.
+        classes: number of classes of the dataset that the paper trains these nets on.
+    """
 
     bases: Mapping[str, Network]
     recipes: Mapping[str, Recipe]
     scales: Mapping[str, Scale]
-    classes: int = 1000  # of the dataset that the paper trains these nets on, where no store says otherwise
+    classes: int = 1000
 
 
 LARGE = Family(BASES, RECIPES, SCALES)
@@ -60,19 +67,28 @@ CIFAR_11 = Family({"authors": CIFAR_LOCAL_LRN}, {"authors": recipes.CIFAR_LOCAL}
 
 @dataclass(frozen=True)
 class Variant:
-    """A net of the paper: its family's base with each layer passed through `layer`, the recipe through `recipe`.
+    """A net of the paper, as a change of its family's base network and recipe.
 
-    `expected` is what the paper says to expect at its scale, in points of top-1/top-5 error. `begins_from` is the
-    variant whose trained weights a run of this one begins with, `dataset` what the paper trained it on.
+    Attributes:
+        name: the name to give to `--variant`.
+        section: section of the paper.
+        summary: how the net differs from `alexnet`.
+        expected: the paper's result at its scale, in points of top-1/top-5 error.
+        edit_layer: change of each layer of the base network; None removes the layer.
+        edit_recipe: change of the recipe.
+        edit_network: change of the network as a whole, after `edit_layer`.
+        family: the base networks, recipes and scales.
+        begins_from: variant whose trained weights a run starts from; None for random initial weights.
+        dataset: dataset that the paper trains the net on.
     """
 
     name: str
     section: str
     summary: str
     expected: str
-    layer: Callable[[Layer], Layer | None] = _same
-    recipe: Callable[[Recipe], Recipe] = lambda recipe: recipe
-    network: Callable[[Network], Network] = lambda network: network
+    edit_layer: Callable[[Layer], Layer | None] = _unchanged
+    edit_recipe: Callable[[Recipe], Recipe] = lambda recipe: recipe
+    edit_network: Callable[[Network], Network] = lambda network: network
     family: Family = LARGE
     begins_from: str | None = None
     dataset: str = "ilsvrc2012"
@@ -80,7 +96,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Configuration:
-    """A variant under a recipe at a scale, spelled out: all that a run needs to know but data and seed."""
+    """A variant with a recipe at a scale: everything about a run except its data and seed."""
 
     variant: Variant
     network: Network
@@ -89,7 +105,7 @@ class Configuration:
 
     @property
     def epochs(self) -> int:
-        """The number of passes over the training set, unless the user says otherwise."""
+        """Number of epochs, unless the user sets another."""
         return self.scale.epochs or self.recipe.schedule.epochs
 
 
@@ -98,7 +114,7 @@ def _without(*names: str) -> Callable[[Layer], Layer | None]:
 
 
 def _one_gpu(layer: Layer) -> Layer:
-    """Half the kernels in every conv layer but the last, every kernel sees all maps (Sec. 3.2, footnote 2)."""
+    """Halve the kernels of every conv layer but the last; each kernel sees all maps (Sec. 3.2, footnote 2)."""
     if isinstance(layer, Conv):
         kernels = layer.kernels if layer.name == "conv5" else layer.kernels // 2
         return replace(layer, kernels=kernels, towers=1)
@@ -106,7 +122,7 @@ def _one_gpu(layer: Layer) -> Layer:
 
 
 def _no_overlap(layer: Layer) -> Layer:
-    """Windows side by side; the paddings that keep the output sizes are those of the authors' net 147."""
+    """Pool without overlap; the paddings that keep the output sizes are those of the authors' net 147."""
     if isinstance(layer, Pool):
         return replace(layer, size=2, stride=2)
     if isinstance(layer, Conv) and layer.name in ("conv2", "conv5"):
@@ -119,20 +135,20 @@ def _tanh(layer: Layer) -> Layer:
 
 
 def _with_conv6(network: Network) -> Network:
-    """A sixth conv layer over the last pooling layer (Sec. 6), of the size in the authors' net 146."""
+    """Add a sixth conv layer over the last pooling layer (Sec. 6), of the size in the authors' net 146."""
     after = [layer.name for layer in network.layers].index("pool5") + 1
     conv6 = (Conv("conv6", 256, 3, padding=1), Activation("relu6a"))
     return replace(network, layers=(*network.layers[:after], *conv6, *network.layers[after:]))
 
 
 def _with_bottleneck(network: Network) -> Network:
-    """A linear layer of 2048 below the 21,841 outputs of Fall 2011, which would else hold 89 million weights."""
+    """Add a linear layer of 2048 units below the outputs, which would otherwise have 89 million weights."""
     *below, last = _with_conv6(network).layers
     return replace(network, layers=(*below, Linear("bottleneck", 2048), last))
 
 
 def _no_cross(layer: Layer) -> Layer:
-    """conv3 too sees its own tower alone. That the fully-connected layers still see both is ours."""
+    """Restrict conv3 to its own tower. The fully-connected layers still see both towers: ours."""
     return replace(layer, towers=2) if isinstance(layer, Conv) and layer.name == "conv3" else layer
 
 
@@ -149,61 +165,65 @@ VARIANTS = {
             "no-lrn", "3.3", "no normalisation layers", "+1.4/+1.2",
             lambda layer: None if isinstance(layer, LRN | SpatialNorm) else layer,
         ),
-        Variant("no-overlap", "3.4", "pooling windows side by side, less padding before", "+0.4/+0.3", _no_overlap),
-        Variant("tanh", "3.1", "tanh for ReLU", "slower (Figure 1's claim, on the large net)", _tanh),
+        Variant("no-overlap", "3.4", "pooling without overlap, less padding before it", "+0.4/+0.3", _no_overlap),
+        Variant("tanh", "3.1", "tanh instead of ReLU", "slower (Figure 1's claim, on the large net)", _tanh),
         Variant(
             "no-dropout", "4.2", "no dropout", "overfits substantially, converges in half the iterations",
             lambda layer: None if isinstance(layer, Dropout) else layer,
         ),
         Variant(
-            "no-crops", "4.1", "no random patches and mirror images", "overfits substantially",
-            recipe=_augmentation(crops=False, mirror=False),
+            "no-crops", "4.1", "no random crops and flips", "overfits substantially",
+            edit_recipe=_augmentation(crops=False, mirror=False),
         ),
-        Variant("no-colour", "4.1", "no colour noise", "over +1 (top-1)", recipe=_augmentation(colour=None)),
+        Variant(
+            "no-colour", "4.1", "no colour augmentation", "over +1 (top-1)",
+            edit_recipe=_augmentation(colour=None),
+        ),
         Variant(
             "no-weight-decay", "5", "no weight decay", "higher training error",
-            recipe=lambda recipe: replace(recipe, weight_decay=0.0),
+            edit_recipe=lambda recipe: replace(recipe, weight_decay=0.0),
         ),
         Variant("no-conv3", "7", "without conv3", "about +2 (top-1)", _without("conv3", "relu3")),
         Variant("no-conv4", "7", "without conv4", "about +2 (top-1)", _without("conv4", "relu4")),
         Variant("no-conv5", "7", "without conv5", "about +2 (top-1)", _without("conv5", "relu5")),
-        Variant("conv6", "6", "a sixth conv layer over pool5", "39.0/16.6 when pre-trained", network=_with_conv6),
+        Variant("conv6", "6", "a sixth conv layer over pool5", "39.0/16.6 when pre-trained", edit_network=_with_conv6),
         Variant(
-            "conv6-fall2009", "6", "conv6 on Fall 2009, begun from alexnet's convolutions", "67.4/40.9 (Fall 2009)",
-            network=_with_conv6, family=FALL2009, begins_from="alexnet", dataset="fall2009",
+            "conv6-fall2009", "6", "conv6 on Fall 2009, starting from alexnet's conv layers", "67.4/40.9 (Fall 2009)",
+            edit_network=_with_conv6, family=FALL2009, begins_from="alexnet", dataset="fall2009",
         ),
         Variant(
-            "conv6-fall2011", "6", "its convolutions, trained on Fall 2011", "none given",
-            network=_with_bottleneck, family=FALL2011, begins_from="conv6-fall2009", dataset="fall2011",
+            "conv6-fall2011", "6", "the conv layers of conv6-fall2009, trained on Fall 2011", "not given",
+            edit_network=_with_bottleneck, family=FALL2011, begins_from="conv6-fall2009", dataset="fall2011",
         ),
         Variant(
-            "conv6-pretrained", "6", "fine-tuned on ILSVRC-2012", "39.0/16.6 (2012 validation)",
-            network=_with_conv6, family=FINE_TUNED, begins_from="conv6-fall2011",
+            "conv6-pretrained", "6", "conv6-fall2011 fine-tuned on ILSVRC-2012", "39.0/16.6 (2012 validation)",
+            edit_network=_with_conv6, family=FINE_TUNED, begins_from="conv6-fall2011",
         ),
         Variant(
-            "no-cross", "3.2", "the towers never talk below fc6", "not in the paper; 41.8/19.3 in the authors' notes",
-            _no_cross,
+            "no-cross", "3.2", "no communication between the towers below fc6",
+            "not in the paper; 41.8/19.3 in the authors' notes", _no_cross,
         ),
         Variant(
-            "cifar-relu", "3.1", "Figure 1: four layers on CIFAR-10, ReLU", "25% training error six times sooner",
+            "cifar-relu", "3.1", "Figure 1: four layers on CIFAR-10, ReLU",
+            "25% training error in a sixth of the epochs",
             family=CIFAR_PLAIN, dataset="cifar10",
         ),
         Variant(
-            "cifar-tanh", "3.1", "Figure 1: the same with tanh", "25% training error in six times the epochs",
+            "cifar-tanh", "3.1", "Figure 1: the same with tanh", "25% training error in six times as many epochs",
             _tanh, family=CIFAR_PLAIN, dataset="cifar10",
         ),
         Variant(
-            "cifar-no-lrn", "3.3", "CIFAR-10 without normalisation", "13% test error",
+            "cifar-no-lrn", "3.3", "CIFAR-10 without response normalisation", "13% test error",
             family=CIFAR_13, dataset="cifar10",
         ),
         Variant(
-            "cifar-lrn", "3.3", "CIFAR-10 with normalisation", "11% test error",
+            "cifar-lrn", "3.3", "CIFAR-10 with response normalisation", "11% test error",
             family=CIFAR_11, dataset="cifar10",
         ),
     )
 }  # fmt: skip
 
-# Table 2: how many seeds of which nets are averaged.
+# Table 2: the averaged nets, with their number of seeds.
 ENSEMBLES = {
     "5cnns": (("alexnet", 5),),
     "7cnns": (("alexnet", 5), ("conv6-pretrained", 2)),
@@ -224,14 +244,17 @@ def ancestors_of(variant: str) -> tuple[Variant, ...]:
 
 
 def find_variant(variant: str) -> Variant:
-    """The variant of that name; ReproError with the nearest names if there is none."""
+    """Return the variant of that name. Raises ReproError with the nearest names if there is none."""
     if variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
     return VARIANTS[variant]
 
 
 def configure(variant: str, recipe: str = "authors", scale: str = "paper", classes: int = 1000) -> Configuration:
-    """The network and recipe of a variant, by names; ReproError with the nearest names for an unknown one."""
+    """Return the network and recipe of a variant, by names.
+
+    Raises ReproError with the nearest names for an unknown name.
+    """
     names = {name for each in VARIANTS.values() for name in each.family.recipes}
     if recipe not in names:
         raise unknown("recipe", recipe, names)
@@ -244,6 +267,6 @@ def configure(variant: str, recipe: str = "authors", scale: str = "paper", class
         reason = ", the text does not give one" if recipe == "paper" else ""
         raise ReproError(f"'{variant}' has no recipe '{recipe}'{reason}: choose --recipe {known}")
     size = family.scales[scale]
-    network = chosen.network(family.bases[recipe].edit(chosen.layer))
+    network = chosen.edit_network(family.bases[recipe].edit(chosen.edit_layer))
     network = network.scaled(size.crop_size, size.width, classes)
-    return Configuration(chosen, network, chosen.recipe(family.recipes[recipe]), size)
+    return Configuration(chosen, network, chosen.edit_recipe(family.recipes[recipe]), size)

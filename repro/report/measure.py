@@ -152,12 +152,12 @@ class Grid:
         return all(
             # By the log's length, because records may be published without weights.
             any(len(run.log) >= run.epochs or self.crossing(run) is not None for run in self.rates.get(rate, ()))
-            for rate in self.need.rates
+            for rate in self.need.lrs
         )
 
     def crossing(self, run: Run) -> float | None:
         """The epoch at which a run comes to the error that decides."""
-        return epochs_to_error(train_errors(run), self.need.until)
+        return epochs_to_error(train_errors(run), self.need.until_train_error)
 
 
 def train_errors(run: Run) -> list[float]:
@@ -177,8 +177,10 @@ def grid(runs: Iterable[Run]) -> Grid | None:
     first = next(iter(rates.values()))[0]
     need = LR_GRIDS[first.variant, first.recipe]
     # Of rates that are equally fast the first of the declared ones counts, which is the one that `repro run` trained.
-    ordered = dict.fromkeys(rate for rate in (*need.rates, *rates) if rate in rates)
-    return Grid(need, rates, fastest_lr({rate: train_errors(rates[rate][0]) for rate in ordered}, need.until))
+    ordered = dict.fromkeys(rate for rate in (*need.lrs, *rates) if rate in rates)
+    return Grid(
+        need, rates, fastest_lr({rate: train_errors(rates[rate][0]) for rate in ordered}, need.until_train_error)
+    )
 
 
 def select_runs(runs: Iterable[Run]) -> list[Run]:

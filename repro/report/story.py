@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from repro.errors import ReproError
+from repro.paper.datasets import DATASET_SIZES
 from repro.paper.experiments import LR_GRIDS, PARTS
 from repro.paper.targets import MATCH, MISMATCH, NOT_COMPARABLE, Target, Verdict
 from repro.paper.variants import ENSEMBLES, VARIANTS, configure
@@ -20,8 +21,7 @@ from repro.report.measure import (
 )
 from repro.report.records import Records, Run
 
-DATASETS = {"ilsvrc2010": "ILSVRC-2010", "ilsvrc2012": "ILSVRC-2012", "fall2009": "ImageNet Fall 2009",
-            "cifar10": "CIFAR-10"}  # fmt: skip
+DATASETS = {name: DATASET_SIZES[name].title for name in ("ilsvrc2010", "ilsvrc2012", "fall2009", "cifar10")}
 
 
 def headline(verdicts: Sequence[Verdict]) -> str:
@@ -156,7 +156,7 @@ def commands(target: Target, records: Records) -> list[str]:
 def _whole_experiment(nets: Sequence[str], target: Target) -> list[str]:
     """What fills a gap that takes many runs, one after the other: the experiment that holds them all."""
     for experiment in PARTS:
-        needs = [need for need in experiment.needs if need.dataset == target.dataset]
+        needs = [need for need in experiment.requirements if need.dataset == target.dataset]
         if not set(nets) <= {need.net for need in needs}:
             continue
         datasets = [target.dataset]

@@ -184,7 +184,7 @@ def prepare_training(settings: Settings, store: Store, ranks: ProcessGroup = SIN
     model = AlexNet(configuration.network).initialise(recipe.initialisation, weights)
     if settings.init_from:
         classes = [each.id for each in store.classes]
-        load_matching_weights(runs.open_run(settings.init_from), model, classes, recipe.carries)
+        load_matching_weights(runs.open_run(settings.init_from), model, classes, recipe.load_patterns)
     elif before := configuration.variant.begins_from:
         raise ReproError(f"'{settings.variant}' begins with the weights of a '{before}' run: name it with --init-from")
     placed = to_devices(model, devices)

@@ -56,8 +56,8 @@ def learning_rate(recipe: Recipe, parameter: str, drops: int, epoch: int) -> flo
     dropped = 0.1**drops
     rate = recipe.lr * dropped
     if parameter.endswith(".bias"):
-        rate = recipe.lr * recipe.bias_lr_ratio * (dropped if recipe.bias_follows else 1.0)
-    for change in recipe.rate_changes:
+        rate = recipe.lr * recipe.bias_lr_ratio * (dropped if recipe.bias_lr_follows_schedule else 1.0)
+    for change in recipe.lr_changes:
         if epoch >= change.epoch and fnmatch(parameter, change.pattern):
             rate *= change.factor
     return rate

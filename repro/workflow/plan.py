@@ -14,7 +14,8 @@ from repro.models.devices import find_devices
 from repro.models.network import AlexNet
 from repro.models.towers import to_devices
 from repro.paper.arithmetic import count, parameters
-from repro.paper.experiments import DATASET_SIZES, EXPERIMENTS, Requirement, dataset_size
+from repro.paper.datasets import DATASET_SIZES, dataset_size
+from repro.paper.experiments import EXPERIMENTS, Requirement
 from repro.paper.networks import Network
 from repro.paper.scales import SCALES
 from repro.paper.variants import ENSEMBLES, Configuration, configure, find_variant
@@ -55,7 +56,7 @@ def plan(
     """
     if experiment not in EXPERIMENTS:
         raise unknown("experiment", experiment, EXPERIMENTS)
-    runs = {run for need in EXPERIMENTS[experiment].needs for run in _runs(need)}
+    runs = {run for need in EXPERIMENTS[experiment].requirements for run in _runs(need)}
     return [_plan(runs, scale, device, precision, paper_speed if scale == "paper" else None) for scale in SCALES]
 
 
@@ -69,7 +70,7 @@ def _plan(runs: set[_Run], scale: str, device: str | None, precision: str, speed
         configuration = configure(run.variant, "authors", scale, size.classes)
         pixels = configuration.scale.image_size
         stand_in = run.dataset if dataset_size(run.dataset, scale) == DATASET_SIZES[run.dataset] else scale
-        stores[stand_in, pixels] = (size.train + size.held_out) * pixels * pixels * 3
+        stores[stand_in, pixels] = size.total * pixels * pixels * 3
         operations += operations_per_image(configuration.network) * size.train * configuration.epochs
         run_bytes += 4 * parameters(configuration.network)
     hours = operations / (speed * operations_per_image(alexnet.network)) / 3600
@@ -79,12 +80,12 @@ def _plan(runs: set[_Run], scale: str, device: str | None, precision: str, speed
 def _runs(need: Requirement) -> Iterator[_Run]:
     """Every training that a need implies, those that others begin from included."""
     for variant, seeds in ENSEMBLES.get(need.net, ((need.net, need.seeds),)):
-        rates = need.rates or (None,)
+        rates = need.lrs or (None,)
         trainings = [(0, rate) for rate in rates] + [(seed, rates[0]) for seed in range(1, seeds)]
         for seed, rate in trainings:
             yield _Run(variant, need.dataset, seed, rate)
-            if need.tuned_from:
-                yield _Run(variant, need.tuned_from, seed, None)
+            if need.pretrained_on:
+                yield _Run(variant, need.pretrained_on, seed, None)
             before = find_variant(variant).begins_from
             while before:
                 yield _Run(before, find_variant(before).dataset, seed, None)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from repro.errors import ReproError, unknown
-from repro.paper.experiments import EXPERIMENTS, IMAGENET, Requirement, epochs_to_error, fastest_lr
+from repro.paper.datasets import IMAGENET
+from repro.paper.experiments import EXPERIMENTS, Requirement, epochs_to_error, fastest_lr
 from repro.paper.variants import ENSEMBLES, Variant, configure, find_variant
 from repro.runs import run_name
 
@@ -98,7 +99,7 @@ def experiment(name: str, workspace: Workspace) -> Iterator[Stage]:
     if name not in EXPERIMENTS:
         raise unknown("experiment", name, EXPERIMENTS)
     seen: set[Path | None] = set()
-    for need in EXPERIMENTS[name].needs:
+    for need in EXPERIMENTS[name].requirements:
         for stage in _need(need, workspace if need.recipe is None else replace(workspace, recipe=need.recipe)):
             if stage.result not in seen:
                 seen.add(stage.result)
@@ -110,12 +111,12 @@ def _need(need: Requirement, workspace: Workspace) -> Iterator[Stage]:
     members = ENSEMBLES.get(need.net, ((need.net, need.seeds),))
     runs: list[Path] = []
     for variant, seeds in members:
-        if need.rates:
+        if need.lrs:
             yield from _grid(need, workspace)
-        lr = fastest_lr(_courses(need, workspace), need.until) if need.rates else None
-        until = need.until if len(need.rates) > 1 else None
+        lr = fastest_lr(_courses(need, workspace), need.until_train_error) if need.lrs else None
+        until = need.until_train_error if len(need.lrs) > 1 else None
         for seed in range(seeds):
-            runs.append((yield from _training(variant, seed, need.dataset, workspace, lr, need.tuned_from, until)))
+            runs.append((yield from _training(variant, seed, need.dataset, workspace, lr, need.pretrained_on, until)))
     store = _store(members[0][0], need.dataset, workspace)
     groups = [runs] if need.net in ENSEMBLES else [[run] for run in runs]
     split = _split(store, need.split)
@@ -183,14 +184,18 @@ def _training(
 
 def _grid(need: Requirement, workspace: Workspace) -> Iterator[Stage]:
     """A run at each rate; of several, none goes on for longer than the fastest before it took."""
-    if len(need.rates) == 1:
-        yield from _training(need.net, 0, need.dataset, workspace, need.rates[0], need.tuned_from)
+    if len(need.lrs) == 1:
+        yield from _training(need.net, 0, need.dataset, workspace, need.lrs[0], need.pretrained_on)
         return
-    for number, rate in enumerate(need.rates):
+    for number, rate in enumerate(need.lrs):
         courses = _courses(need, workspace)
-        before = [reached for each in need.rates[:number] if (reached := epochs_to_error(courses[each], need.until))]
+        before = [
+            reached for each in need.lrs[:number] if (reached := epochs_to_error(courses[each], need.until_train_error))
+        ]
         limit = math.ceil(min(before)) if before else None
-        yield from _training(need.net, 0, need.dataset, workspace, rate, need.tuned_from, need.until, limit)
+        yield from _training(
+            need.net, 0, need.dataset, workspace, rate, need.pretrained_on, need.until_train_error, limit
+        )
 
 
 def _courses(need: Requirement, workspace: Workspace) -> dict[float, list[float]]:
@@ -198,11 +203,11 @@ def _courses(need: Requirement, workspace: Workspace) -> dict[float, list[float]
     store = _store(need.net, need.dataset, workspace)
 
     def errors(rate: float) -> list[float]:
-        log = workspace.run(store, need.net, [0], rate, need.tuned_from is not None) / "log.jsonl"
+        log = workspace.run(store, need.net, [0], rate, need.pretrained_on is not None) / "log.jsonl"
         lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
         return [json.loads(line)["train_top1_error"] for line in lines]
 
-    return {rate: errors(rate) for rate in need.rates}
+    return {rate: errors(rate) for rate in need.lrs}
 
 
 def _epochs_of(folder: Path) -> float:

@@ -13,7 +13,7 @@ from repro.models import layers
 from repro.models.layers import DropoutMasks, use_dropout_masks
 from repro.models.network import AlexNet
 from repro.models.towers import Towers, gather, named_shards, scatter, to_devices
-from repro.paper.communication import Crossing, crossings, has_towers
+from repro.paper.communication import Transfer, has_towers, transfers
 from repro.paper.networks import Network
 from repro.paper.recipes import AUTHORS, RECIPES
 from repro.paper.variants import VARIANTS, configure
@@ -76,7 +76,7 @@ def test_the_paper_s_own_size() -> None:
     views = images(one, 2)
     single = difference({"logits": step(one, views)["logits"]}, {"logits": step(two, views)["logits"]})
     assert single < 1e-5
-    assert two.crossed() == tuple(Crossing(row.layer, 2 * row.forward, 2 * row.backward) for row in PAPER_SIZE)
+    assert two.crossed() == tuple(Transfer(row.layer, 2 * row.forward, 2 * row.backward) for row in PAPER_SIZE)
     one, two = one.double(), two.double()
     double = difference(step(one, views.double()), step(two, views.double()))
     assert double < 1e-12
@@ -84,24 +84,24 @@ def test_the_paper_s_own_size() -> None:
 
 
 PAPER_SIZE = [  # Sec. 3.2 by hand, in floats of four bytes: maps × height × width, there and back
-    Crossing("images", 4 * 3 * 224 * 224, 0),
-    Crossing("lrn1", *(4 * (2 + 2) * 55 * 55,) * 2),  # two maps each way at the border between the towers
-    Crossing("lrn2", *(4 * (2 + 2) * 27 * 27,) * 2),
-    Crossing("conv3", *(4 * 256 * 13 * 13,) * 2),
-    Crossing("fc6", *(4 * 256 * 6 * 6,) * 2),
-    Crossing("drop6", 2048, 0),  # half of the mask, a byte each
-    Crossing("fc7", *(4 * 4096,) * 2),
-    Crossing("drop7", 2048, 0),
-    Crossing("fc8", *(4 * 4096,) * 2),
-    Crossing("softmax", *(4 * 500,) * 2),
+    Transfer("images", 4 * 3 * 224 * 224, 0),
+    Transfer("lrn1", *(4 * (2 + 2) * 55 * 55,) * 2),  # two maps each way at the border between the towers
+    Transfer("lrn2", *(4 * (2 + 2) * 27 * 27,) * 2),
+    Transfer("conv3", *(4 * 256 * 13 * 13,) * 2),
+    Transfer("fc6", *(4 * 256 * 6 * 6,) * 2),
+    Transfer("drop6", 2048, 0),  # half of the mask, a byte each
+    Transfer("fc7", *(4 * 4096,) * 2),
+    Transfer("drop7", 2048, 0),
+    Transfer("fc8", *(4 * 4096,) * 2),
+    Transfer("softmax", *(4 * 500,) * 2),
 ]
 
 
 def test_the_bytes_that_cross_at_the_paper_s_own_size() -> None:
-    assert list(crossings(configure("alexnet", "paper").network)) == PAPER_SIZE
+    assert list(transfers(configure("alexnet", "paper").network)) == PAPER_SIZE
     # In the authors' program LRN stays within a tower.
     within = [row for row in PAPER_SIZE if not row.layer.startswith("lrn")]
-    assert list(crossings(configure("alexnet", "authors").network)) == within
+    assert list(transfers(configure("alexnet", "authors").network)) == within
 
 
 def test_the_bytes_that_cross_are_documented() -> None:
@@ -114,7 +114,7 @@ def test_the_bytes_that_cross_are_documented() -> None:
 def test_the_bytes_that_cross_are_those_computed(network: Network) -> None:
     _, two = pair(network)
     step(two, images(two, 1))
-    assert two.crossed() == crossings(network)
+    assert two.crossed() == transfers(network)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

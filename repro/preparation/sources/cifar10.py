@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from repro.data.store import ClassInfo
 from repro.errors import ReproError
+from repro.paper.datasets import DATASET_SIZES
 from repro.preparation.sources.folder import list_images
 from repro.preparation.sources.source import ImageReference, OnFile, Source, check_counts, file_identity, ignore_file
 
-IMAGES = {"train": 50_000, "test": 10_000}
+IMAGES = DATASET_SIZES["cifar10"].images
 FOLDER = "cifar-10-batches-py"
 BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
 

@@ -29,6 +29,7 @@ import numpy as np
 
 from repro.data.store import ClassInfo
 from repro.errors import ReproError
+from repro.paper.datasets import DATASET_SIZES
 from repro.preparation.sources.folder import list_images
 from repro.preparation.sources.parquet import parquet_images
 from repro.preparation.sources.source import OnFile, Source, check_counts, file_identity, ignore_file
@@ -60,7 +61,7 @@ YEARS = {
             "val": "ILSVRC2010_images_val.tar",
             "test": "ILSVRC2010_images_test.tar",
         },
-        images={"train": 1_261_406, "val": 50_000, "test": 150_000},
+        images=DATASET_SIZES["ilsvrc2010"].images,
         # No two public places were found that state the archives' sizes or sums.
         bytes={},
         md5={},
@@ -69,7 +70,7 @@ YEARS = {
         year=2012,
         kit="ILSVRC2012_devkit_t12.tar.gz",
         archives={"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"},
-        images={"train": 1_281_167, "val": 50_000},
+        images=DATASET_SIZES["ilsvrc2012"].images,
         # MD5: the download page of image-net.org, as many quote it, and torchvision.datasets.imagenet.ARCHIVE_META.
         # Sizes: what the site's server announces, and listings of downloads, as in jkjung-avt's keras_imagenet.
         bytes={"ILSVRC2012_img_train.tar": 147_897_477_120, "ILSVRC2012_img_val.tar": 6_744_924_160},

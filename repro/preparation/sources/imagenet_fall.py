@@ -18,23 +18,22 @@ from pathlib import Path
 
 from repro.data.store import ClassInfo
 from repro.errors import ReproError
+from repro.paper.datasets import DATASET_SIZES
 from repro.preparation.sources.ilsvrc import WNID, class_archives
 from repro.preparation.sources.source import OnFile, Source, choose, ignore_file
 from repro.preparation.sources.tar import Archive, Block, Blocks
 
 HELD_OUT = 50  # one in fifty
-CATEGORIES_2009 = 10_184  # Sec. 6
-CATEGORIES_2011 = 21_841
 
 
 def fall2009(path: Path | None, seed: int, on_file: OnFile = ignore_file) -> Source:
     """List Fall 2009: train, val and test. Raises ReproError for what cannot be read."""
-    return _fall(path, "fall2009", seed, CATEGORIES_2009, on_file, test=True)
+    return _fall(path, "fall2009", seed, DATASET_SIZES["fall2009"].classes, on_file, test=True)
 
 
 def fall2011(path: Path | None, seed: int, on_file: OnFile = ignore_file) -> Source:
     """List Fall 2011: train and val. Raises ReproError for what cannot be read."""
-    return _fall(path, "fall2011", seed, CATEGORIES_2011, on_file, test=False)
+    return _fall(path, "fall2011", seed, DATASET_SIZES["fall2011"].classes, on_file, test=False)
 
 
 def _fall(path: Path | None, dataset: str, seed: int, categories: int, on_file: OnFile, test: bool) -> Source:

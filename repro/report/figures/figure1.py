@@ -52,7 +52,7 @@ def grid_rows(nets: Mapping[str, Grid]) -> list[tuple[str, float, str, list[str 
     """Net, rate, whether it is the fastest, and the epochs to the error by seed; declared rates without a run too."""
     rows = []
     for name, each in nets.items():
-        for rate in sorted({*each.rates, *each.need.rates}):
+        for rate in sorted({*each.rates, *each.need.lrs}):
             runs = each.rates.get(rate, ())
             chosen = "fastest" if rate == each.fastest_lr else ""
             rows.append((name, rate, chosen, [epochs_taken(each, run) for run in runs] or ["not trained"]))
@@ -70,7 +70,7 @@ def _speed_picture(name: str, context: Context, nets: Mapping[str, Grid]) -> Pic
     figure = Figure(figsize=(7.4, 4.6))
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.085, 0.12, 0.9, 0.85))
-    until = next(iter(nets.values())).need.until
+    until = next(iter(nets.values())).need.until_train_error
     last = max(len(run.log) for each in nets.values() for runs in each.rates.values() for run in runs)
     handles, words = [], []
     for number, (net, each) in enumerate(nets.items()):
@@ -133,9 +133,9 @@ def _words(label: str, each: Grid, reached: Sequence[float]) -> str:
     seeds = f"{len(each.runs)} seed{'s' if len(each.runs) > 1 else ''}"
     if not reached:
         longest = max(len(run.log) for run in each.runs)
-        return f"{label} has not come to {each.need.until:g}% in {longest} epochs ({seeds})."
+        return f"{label} has not come to {each.need.until_train_error:g}% in {longest} epochs ({seeds})."
     if len(reached) < len(each.runs):
-        return f"{label} came to {each.need.until:g}% from {len(reached)} of {seeds}."
+        return f"{label} came to {each.need.until_train_error:g}% from {len(reached)} of {seeds}."
     span = f"{min(reached):.1f} to {max(reached):.1f}" if len(reached) > 1 else f"{reached[0]:.1f}"
     return f"{label}: {span} epochs ({seeds})."
 
