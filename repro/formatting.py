@@ -10,3 +10,14 @@ def duration(seconds: float) -> str:
     if seconds < 2 * 3600:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def file_size(size: int) -> str:
+    """Return a size in bytes as text: 512 bytes, 3.4 kB, 5.0 MB, 12.3 GB or 1.75 TB."""
+    if size < 1000:
+        return f"{size} bytes"
+    if size < 999_950:
+        return f"{size / 1e3:.1f} kB"
+    if size < 999_950_000:
+        return f"{size / 1e6:.1f} MB"
+    return f"{size / 1e9:,.1f} GB" if size < 999_950_000_000 else f"{size / 1e12:,.2f} TB"

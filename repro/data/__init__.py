@@ -1,1 +1,1 @@
-"""From image files to batches on the device: sources, the prepared store, sampling and views."""
+"""What training reads: the prepared store, the sampling of images, and the views cut out of them."""

@@ -1,4 +1,4 @@
-"""The patches of training views (Sec. 4.1): on a processor in one pass over the bytes, compiled by Numba."""
+"""Cut the patches of training views (Sec. 4.1): on a CPU in one pass over the bytes, compiled by Numba."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def cut(
     shift: NDArray[np.float32],
     divide_by: float,
 ) -> Tensor:
-    """(patch − mean + shift) / divide_by of each image of uint8 [N, S, S, 3], by its draws.
+    """Return (patch − mean + shift) / divide_by for each image, float32 [N, crop, crop, 3], on the CPU.
 
-    `mean` float32 [S, S, 3], on the processor, is taken at the patch's own place or, without `mean_of_patch`, in the
-    middle; `shift` is [N, 3]. Returns float32 [N, crop, crop, 3].
+    `images` is uint8 [N, S, S, 3], `mean` float32 [S, S, 3] on the CPU, and `shift` float32 [N, 3], a colour shift
+    per image. With `mean_of_patch` the mean is cropped at the position of the patch, otherwise at the centre.
     """
     out = torch.empty(len(images), crop, crop, 3)
     numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-    places = (draws.top, draws.left, draws.mirror)
-    # A row of pixels is one row of numbers, of which a vector instruction takes many at a time.
+    positions = (draws.top, draws.left, draws.mirror)
+    # Flattened to [N, S, 3·S], the innermost loop runs over consecutive values and can be vectorised.
     size = len(mean)
     rows, means = images.reshape(len(images), size, 3 * size), mean.numpy().reshape(size, 3 * size)
-    into = out.numpy().reshape(len(images), crop, 3 * crop)
-    _cut(rows, *places, means, mean_of_patch, shift, np.float32(divide_by), into)
+    out_rows = out.numpy().reshape(len(images), crop, 3 * crop)
+    _cut(rows, *positions, means, mean_of_patch, shift, np.float32(divide_by), out_rows)
     return out
 
 
@@ -48,9 +48,9 @@ def cut_by_operators(
     shift: NDArray[np.float32],
     divide_by: float,
 ) -> Tensor:
-    """The same to the bit with torch's operators, on the device of `mean`; on a processor they take many times as long.
+    """Return what `cut` returns, bit for bit, computed with torch operators on the device of `mean`.
 
-    The bytes travel to the device, and everything else happens there.
+    The images are copied to the device as bytes. On a CPU this takes many times as long as `cut`.
     """
     device, middle = mean.device, (len(mean) - crop) // 2
     top, left, mirror, shifts = (

@@ -1,6 +1,6 @@
-"""The order of the training images and their random draws, as a function of (seed, epoch, position) alone.
+"""Order of the training images and their random draws, as a function of (seed, epoch, position).
 
-Nothing is carried from one epoch to the next, so a resumed run draws what an uninterrupted one draws.
+No state is carried from one epoch to the next, so a resumed run draws the same values as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -11,26 +11,29 @@ import numpy as np
 
 from repro.paper.recipes import Augmentation
 
-# Each use of randomness has a stream of its own, so that switching one off leaves the others as they were.
+# Each use of randomness has a separate stream, so that switching one off does not change the others.
 ORDER, PATCH, COLOUR, DROPOUT, WEIGHTS = range(5)
 
 
 def generator(*key: int) -> np.random.Generator:
-    """A NumPy generator that depends on the whole numbers of `key` alone."""
+    """Return a NumPy generator that is a function of the integers `key`."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 
 def torch_seed(*key: int) -> int:
-    """A seed for a `torch.Generator` that depends on the whole numbers of `key` alone."""
+    """Return a seed for a `torch.Generator` that is a function of the integers `key`."""
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @dataclass(frozen=True)
 class Draws:
-    """One epoch's draws, or a batch's; row i belongs to the i-th image in training order.
+    """Random draws of an epoch or of a batch; row i belongs to the i-th image in training order.
 
-    `index` [N] int64 into the training split; `top`, `left` [N] int64, the patch's offset in pixels; `mirror`
-    [N] bool; `alpha` [N, 3] float32 ~ N(0, 1), to be scaled by the recipe.
+    Attributes:
+        index: int64 [N], positions in the training split.
+        top, left: int64 [N], offset of the patch in pixels.
+        mirror: bool [N], whether the patch is flipped horizontally.
+        alpha: float32 [N, 3] ~ N(0, 1), the colour noise before the recipe scales it (Sec. 4.1).
     """
 
     index: np.ndarray
@@ -47,7 +50,11 @@ class Draws:
 
 
 def draw_epoch(seed: int, epoch: int, images: int, margin: int, augmentation: Augmentation) -> Draws:
-    """A new order of all `images` and the draws of each; offsets run from 0 to `margin` inclusive (Sec. 4.1)."""
+    """Return a random order of `images` images and the draws of each one (Sec. 4.1).
+
+    Offsets are uniform on 0 … `margin`, both included. Consecutive runs of `augmentation.draws_shared_by` images
+    share one offset and one flip.
+    """
     patch = generator(seed, epoch, PATCH)
     run = np.arange(images) // augmentation.draws_shared_by
     runs = int(run[-1]) + 1

@@ -1,18 +1,18 @@
-"""The prepared store: square images in memory-mapped shards, and all that training must know of them.
+"""The prepared store: square images in memory-mapped shards, with labels, names and statistics.
 
 A store is a folder:
 
-    manifest.json       what it holds, with size and SHA-256 of every file below; written last
+    manifest.json       contents of the store, with size and SHA-256 of every file below; written last
     mean.npy            mean image of train, float32 [S, S, 3], 0–255
-    train/labels.npy    int64 [N], places in the manifest's list of classes
-    train/names.jsonl   what the source calls each image, one JSON string a line
+    train/labels.npy    int64 [N], indices into the manifest's list of classes
+    train/names.jsonl   name of each image in the source, one JSON string per line
     train/00000.npy …   shards, uint8 [n, S, S, 3], RGB
 
-and the same for val and test, where they exist. A folder without a manifest is never opened.
+and the same for val and test, where they exist. A folder without a manifest is not opened.
 
-Encoded as JPEG, a store takes a fifth of the disk and a shard `train/00000.jpegs` is its n images as JPEG files,
-one after the other, and then n + 1 places in bytes, unsigned 64 bits little-endian: where each begins and where the
-last ends.
+With encoding "jpeg" a store takes a fifth of the disk space. A shard `train/00000.jpegs` then holds n JPEG files, one
+after the other, followed by a table of n + 1 offsets in bytes, unsigned 64-bit little-endian: the beginning of each
+file and the end of the last one.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from repro.errors import ReproError
 FORMAT = "repro-store"
 VERSION = 1
 SPLITS = ("train", "val", "test")
-ENCODINGS = {"raw": ".npy", "jpeg": ".jpegs"}  # of shards, with the ending of their files
+ENCODINGS = {"raw": ".npy", "jpeg": ".jpegs"}  # encoding of a shard, and the extension of its file
 JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True)
 class ClassInfo:
-    """A class: its id in the source (a folder's name, a wnid) and a name for people."""
+    """A class: its id in the source (folder name, WordNet id) and a readable name."""
 
     id: str
     name: str
@@ -50,7 +50,7 @@ class ClassInfo:
 
 @dataclass(frozen=True)
 class FileRecord:
-    """A file of the store: path relative to the store, length in bytes, SHA-256 in hex."""
+    """A file of the store: path relative to the store, length in bytes, SHA-256 as hexadecimal digits."""
 
     file: str
     bytes: int
@@ -59,13 +59,13 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class ShardRecord(FileRecord):
-    """A shard: a file of `images` images."""
+    """A shard: a file that holds `images` images."""
 
     images: int
 
 
 class Split:
-    """One split of a store. Images are read from disk when asked for; the object is cheap to pickle."""
+    """One split of a store. Images are read from disk on demand, and the object is cheap to pickle."""
 
     def __init__(
         self,
@@ -86,20 +86,20 @@ class Split:
         return int(self._ends[-1])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_maps": {}}  # a pickled map would carry its pixels along
+        return {**self.__dict__, "_maps": {}}  # a memory map would be pickled with its pixels
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
-        """Class of each image, int64 [N], places in the store's `classes`."""
+        """Class of each image, int64 [N], indices into `Store.classes`."""
         return load_array(self._root / self._labels.file, np.int64, (len(self),))
 
     @cached_property
     def names(self) -> list[str]:
-        """What the source calls each image; a list of N."""
+        """Name of each image in the source, a list of N."""
         return list(self.iter_names())
 
     def iter_names(self) -> Iterator[str]:
-        """The names one by one: together, those of 15 million images fill gigabytes."""
+        """Yield the names one by one; a list of those of 15 million images takes gigabytes."""
         try:
             with (self._root / self._names.file).open(encoding="ascii") as lines:
                 for line in lines:
@@ -108,9 +108,9 @@ class Split:
             raise ReproError(_damaged(self._root / self._names.file, error)) from error
 
     def images(self, indices: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-        """The images at `indices` [B], in that order, as a fresh uint8 array [B, S, S, 3].
+        """Return the images at `indices` [B], in that order, as a new array, uint8 [B, S, S, 3].
 
-        Any indices in 0…N−1, in any order, repeated or not; others raise IndexError.
+        Indices may repeat. Raises IndexError for an index outside 0 … N−1.
         """
         indices = np.asarray(indices)
         if len(indices) and not (indices.min() >= 0 and indices.max() < len(self)):
@@ -118,15 +118,15 @@ class Split:
         shards = np.searchsorted(self._ends, indices, side="right")
         images = np.empty((len(indices), self._size, self._size, 3), np.uint8)
         for image, index, shard in zip(images, indices.tolist(), shards.tolist(), strict=True):
-            place = index - int(self._ends[shard])  # counted from the shard's end
-            image[...] = self._map(shard)[place] if self._encoding == "raw" else self._decoded(shard, place)
+            position = index - int(self._ends[shard])  # from the end of the shard: negative
+            image[...] = self._map(shard)[position] if self._encoding == "raw" else self._decode(shard, position)
         return images
 
     def shard(self, number: int) -> NDArray[np.uint8]:
-        """All images of a shard, uint8 [n, S, S, 3]: memory-mapped and read-only, or decoded from JPEG."""
+        """Return all images of a shard, uint8 [n, S, S, 3]: a read-only memory map, or decoded from JPEG."""
         if self._encoding == "raw":
             return self._map(number)
-        return np.stack([self._decoded(number, place) for place in range(-self.shards[number].images, 0)])
+        return np.stack([self._decode(number, position) for position in range(-self.shards[number].images, 0)])
 
     def _map(self, number: int) -> NDArray[np.uint8]:
         if number not in self._maps:
@@ -134,7 +134,7 @@ class Split:
             raw = self._encoding == "raw"
             shape = (record.images, self._size, self._size, 3) if raw else (record.bytes,)
             path = self._root / record.file
-            # The header is skipped, not read: its length follows from the file's, which was checked.
+            # The length of the file was checked, and gives the length of the header.
             offset = record.bytes - int(np.prod(shape))
             try:
                 mapped = np.memmap(path, np.uint8, "r", offset, shape)
@@ -143,10 +143,10 @@ class Split:
             self._maps[number] = mapped.view(np.ndarray)
         return self._maps[number]
 
-    def _decoded(self, number: int, place: int) -> NDArray[np.uint8]:
-        """One image of a JPEG shard, `place` counted from its end: −1 is the last."""
+    def _decode(self, number: int, position: int) -> NDArray[np.uint8]:
+        """Decode one image of a JPEG shard; `position` is counted from the end, −1 is the last image."""
         content = self._map(number)
-        table = len(content) + 8 * (place - 1)
+        table = len(content) + 8 * (position - 1)
         start, end = content[table : table + 16].view("<u8").tolist()
         try:
             with Image.open(io.BytesIO(content[start:end].tobytes()), formats=("JPEG",)) as picture:
@@ -160,25 +160,25 @@ class Split:
 
 @dataclass(frozen=True)
 class Store:
-    """A prepared data set, as `open_store` gives it."""
+    """A prepared dataset, as returned by `open_store`."""
 
     path: Path
-    dataset: str
-    size: int  # S: images are S×S
-    classes: tuple[ClassInfo, ...]
-    splits: dict[str, Split]  # train, val, test in this order, those that exist
+    dataset: str  # name of the dataset that was prepared
+    size: int  # S: images are S×S pixels
+    classes: tuple[ClassInfo, ...]  # in label order
+    splits: dict[str, Split]  # those of train, val and test that exist, in this order
     mean: NDArray[np.float32]  # mean image of train, [S, S, 3], RGB, 0–255
     mean_rgb: NDArray[np.float64]  # mean of the training pixels, [3], 0–255
-    covariance: NDArray[np.float64]  # of the RGB values 0–255 of the training pixels, [3, 3]
-    fingerprint: str  # hex SHA-256 over all that determines classes, labels, pixels and statistics
-    manifest: dict[str, Any]
+    covariance: NDArray[np.float64]  # covariance of the RGB values 0–255 of the training pixels, [3, 3]
+    fingerprint: str  # SHA-256 of everything that determines classes, labels, pixels and statistics
+    manifest: dict[str, Any]  # content of manifest.json
 
 
 def open_store(path: Path) -> Store:
-    """Open a prepared store. Images stay on disk, and hashes are left to `repro verify`.
+    """Open a prepared store. Images stay on disk; checksums are verified by `repro verify` only.
 
-    Raises ReproError if `path` holds no finished store of this format, or a file is missing or has another
-    length than the manifest says.
+    Raises ReproError if `path` is not a complete store of this format, or if a file is missing or its length differs
+    from the manifest.
     """
     path = Path(path)
     manifest = _read_manifest(path)
@@ -218,7 +218,7 @@ def open_store(path: Path) -> Store:
 
 
 def file_records(manifest: dict[str, Any]) -> Iterable[FileRecord]:
-    """Every file that a manifest lists, shards as `ShardRecord`."""
+    """Yield every file that a manifest lists, shards as `ShardRecord`."""
     yield FileRecord(**manifest["statistics"]["mean"])
     for split in manifest["splits"].values():
         yield FileRecord(**split["labels"])
@@ -227,9 +227,9 @@ def file_records(manifest: dict[str, Any]) -> Iterable[FileRecord]:
 
 
 def fingerprint(manifest: dict[str, Any]) -> str:
-    """Hex SHA-256 over all that determines a store's classes, labels, pixels and statistics.
+    """Return the SHA-256 of everything that determines classes, labels, pixels and statistics of a store.
 
-    Names of images, rejected inputs and versions of tools are left out: they do not reach the network.
+    Names of images, rejected inputs and versions of libraries are left out: they do not reach the network.
     """
     contents = {
         "dataset": manifest["dataset"],
@@ -249,7 +249,7 @@ def fingerprint(manifest: dict[str, Any]) -> str:
 
 
 def write_array(root: Path, file: str, array: NDArray[Any]) -> FileRecord:
-    """Write an array as `.npy` at `file` below `root`, through to the disk."""
+    """Write an array as `.npy` at `file` below `root` and sync it to disk."""
     with (root / file).open("wb") as target:
         writer = _HashingWriter(target)
         np.lib.format.write_array(writer, np.ascontiguousarray(array), allow_pickle=False)
@@ -258,7 +258,7 @@ def write_array(root: Path, file: str, array: NDArray[Any]) -> FileRecord:
 
 
 class RawShardWriter:
-    """Writes a shard of pixels, a few images at a time: `.npy`, uint8 [n, S, S, 3]."""
+    """Write a shard of pixels in batches: `.npy`, uint8 [n, S, S, 3]."""
 
     def __init__(self, target: BinaryIO, images: int, size: int) -> None:
         self._shape = (images, size, size, 3)
@@ -268,15 +268,15 @@ class RawShardWriter:
         self._write_header(self._writer, images)
 
     def write(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Append uint8 [N, S, S, 3]; returns what will be read: the same."""
+        """Append uint8 [N, S, S, 3]; return the pixels that a reader gets: the same."""
         self._images += len(pixels)
         self._writer.write(pixels.data if len(pixels) else b"")
         return pixels
 
     def finish(self, file: str) -> ShardRecord:
-        """The record of the shard, under the name `file`."""
+        """Complete the shard; return its record under the name `file`."""
         written = self._writer.record(file)
-        if self._images < self._shape[0]:  # some could not be used, and the header promised them
+        if self._images < self._shape[0]:  # some images were rejected: correct the count in the header
             self._target.seek(0)
             self._write_header(self._target, self._images)
             self._target.seek(0)
@@ -284,54 +284,70 @@ class RawShardWriter:
         return ShardRecord(**asdict(written), images=self._images)
 
     def _write_header(self, target: Any, images: int) -> None:
-        # NumPy leaves room for a longer number of images, so all headers of a shard have one length.
+        # NumPy pads the header for the largest possible count, so its length does not depend on the count.
         header = {"descr": "|u1", "fortran_order": False, "shape": (images, *self._shape[1:])}
         np.lib.format.write_array_header_1_0(target, header)
 
 
 class JpegShardWriter:
-    """Writes a shard of JPEGs and the table of their places."""
+    """Write a shard of JPEG files and the table of their offsets."""
 
     def __init__(self, target: BinaryIO, images: int, size: int) -> None:
-        self._places = [0]
+        self._offsets = [0]
         self._writer = _HashingWriter(target)
 
     def write(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Append uint8 [N, S, S, 3]; returns what will be read: the pixels that the JPEGs decode to."""
+        """Append uint8 [N, S, S, 3]; return the pixels that a reader gets: those of the decoded JPEGs."""
         read = np.empty_like(pixels)
         for number, image in enumerate(pixels):
             encoded = io.BytesIO()
-            # Colour at full resolution: halved, as is usual, it would differ by a third more.
+            # Full-resolution colour: with the usual 4:2:0 subsampling the error is a third larger.
             Image.fromarray(image).save(encoded, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-            self._places.append(self._places[-1] + self._writer.write(encoded.getvalue()))
+            self._offsets.append(self._offsets[-1] + self._writer.write(encoded.getvalue()))
             with Image.open(encoded, formats=("JPEG",)) as picture:
                 read[number] = np.asarray(picture)
         return read
 
     def finish(self, file: str) -> ShardRecord:
-        """The record of the shard, under the name `file`."""
-        self._writer.write(np.array(self._places, "<u8").tobytes())
-        return ShardRecord(**asdict(self._writer.record(file)), images=len(self._places) - 1)
+        """Complete the shard; return its record under the name `file`."""
+        self._writer.write(np.array(self._offsets, "<u8").tobytes())
+        return ShardRecord(**asdict(self._writer.record(file)), images=len(self._offsets) - 1)
 
 
-def write_names(root: Path, file: str, names: Iterable[str]) -> FileRecord:
-    """Write names as JSON strings, one a line; any name that a file system allows survives."""
-    with (root / file).open("wb") as target:
-        writer = _HashingWriter(target)
+class NamesWriter:
+    """Write names of images as JSON strings, one per line, at `file` below `root`.
+
+    Names that are not valid UTF-8 are escaped. A context manager; `record` is set when it exits.
+    """
+
+    def __init__(self, root: Path, file: str) -> None:
+        self._file = file
+        self._target = (root / file).open("wb")
+        self._writer = _HashingWriter(self._target)
+
+    def __enter__(self) -> NamesWriter:
+        return self
+
+    def write(self, names: Iterable[str]) -> None:
+        """Append names."""
         for name in names:
-            writer.write(f"{json.dumps(name)}\n".encode("ascii"))
-        atomic.sync(target)
-        return writer.record(file)
+            self._writer.write(f"{json.dumps(name)}\n".encode("ascii"))
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        with self._target:
+            if kind is None:
+                atomic.sync(self._target)
+                self.record = self._writer.record(self._file)
 
 
 def write_manifest(root: Path, manifest: dict[str, Any]) -> None:
-    """Complete a store: until this returns, nobody opens it; from then on, it is whole."""
-    # ASCII, because a file's name need not be UTF-8.
+    """Write the manifest, which completes a store: only from then on can it be opened."""
+    # ASCII, because file names need not be valid UTF-8.
     atomic.write(root / "manifest.json", f"{json.dumps(manifest, indent=1)}\n".encode("ascii"))
 
 
 def load_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
-    """Load an `.npy` file that must hold `shape` of `dtype`. Raises ReproError."""
+    """Load an `.npy` file. Raises ReproError if it does not hold an array of `dtype` and `shape`."""
     try:
         array: NDArray[Any] = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -342,7 +358,7 @@ def load_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> N
 
 
 class _HashingWriter:
-    """Hashes what it writes, so that no file is read a second time."""
+    """Hash what is written, so that no file has to be read again."""
 
     def __init__(self, target: BinaryIO) -> None:
         self._target = target
@@ -360,20 +376,20 @@ class _HashingWriter:
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    again = f"make it with `repro prepare DATASET --out {path}`"
+    again = f"prepare it with `repro prepare DATASET --out {path}`"
     try:
         manifest = json.loads((path / "manifest.json").read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         if not path.exists():
             raise ReproError(f"no store at '{path}': {again}") from None
-        raise ReproError(f"'{path}' is not a finished store, it has no manifest.json: {again}") from None
+        raise ReproError(f"'{path}' is not a complete store, it has no manifest.json: {again}") from None
     except (OSError, ValueError) as error:
         raise ReproError(_damaged(path / "manifest.json", error)) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise ReproError(f"'{path}' is not a store, its manifest.json is of something else: {again}")
+        raise ReproError(f"'{path}' is not a store, its manifest.json belongs to another program: {again}")
     if manifest.get("version") != VERSION:
         raise ReproError(
-            f"'{path}' is a store of version {manifest.get('version')!r}, this program reads {VERSION}: {again}"
+            f"'{path}' is a store of version {manifest.get('version')!r}, this program reads version {VERSION}: {again}"
         )
     return manifest
 
@@ -384,7 +400,7 @@ def _check_length(path: Path, record: FileRecord) -> None:
     except OSError as error:
         raise ReproError(_damaged(path / record.file, error)) from error
     if length != record.bytes:
-        raise ReproError(_damaged(path / record.file, f"it has {length} bytes and should have {record.bytes}"))
+        raise ReproError(_damaged(path / record.file, f"it has {length} bytes instead of {record.bytes}"))
 
 
 def _damaged(path: Path, reason: object) -> str:

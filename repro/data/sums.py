@@ -1,4 +1,4 @@
-"""The loop behind `statistics.py`, compiled by Numba: a quarter of the time that the same sums take in NumPy."""
+"""Inner loop of `statistics.py`, compiled by Numba; it takes a quarter of the time of the same sums in NumPy."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK = 768  # values of an image at a time: a multiple of 3, and the sums over them stay in the processor's first cache
-MOST_BLOCKS = 2**16  # × 255² < 2**32: so many products add up in 32 bits
+BLOCK = 768  # values processed together: a multiple of 3 whose sums fit into the first-level cache
+MAX_BLOCKS = 2**16  # × 255² < 2**32: the number of products that a 32-bit sum can hold
 
 
-def add_up(images: NDArray[np.uint8], sums: NDArray[np.int64], products: NDArray[np.int64]) -> None:
-    """Add uint8 images [N, 3·pixels] to `sums` [3·pixels] and to `products` [3, 3], both int64.
+def add_sums(images: NDArray[np.uint8], sums: NDArray[np.int64], products: NDArray[np.int64]) -> None:
+    """Add uint8 images [N, 3·pixels] to `sums` [3·pixels] and to `products` [3, 3], both int64, in place.
 
-    products[d, c] gets the values of colour c, each times the value d places further on. R, G and B lie in turns, so
-    all six pairs of colours are among them, besides three products across two pixels, which mean nothing.
+    products[d, c] is increased by the products of each value of colour c with the value d positions after it. R, G
+    and B alternate, so these include all six pairs of colours; the other three entries combine two pixels and are
+    not used.
     """
-    at_once = MOST_BLOCKS // -(-images.shape[1] // BLOCK)
-    for start in range(0, len(images), at_once):
-        _add_up(images[start : start + at_once], sums, products)
+    step = MAX_BLOCKS // -(-images.shape[1] // BLOCK)
+    for start in range(0, len(images), step):
+        _add_sums(images[start : start + step], sums, products)
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]
-def _add_up(images: NDArray[np.uint8], sums: NDArray[np.int64], products: NDArray[np.int64]) -> None:
-    multiplied: Any = np.zeros((3, BLOCK), np.uint32)
+def _add_sums(images: NDArray[np.uint8], sums: NDArray[np.int64], products: NDArray[np.int64]) -> None:
+    block_products: Any = np.zeros((3, BLOCK), np.uint32)
     for start in range(0, images.shape[1], BLOCK):
         totals: Any = np.zeros(min(BLOCK, images.shape[1] - start), np.uint32)
         for image in images:
@@ -33,12 +34,12 @@ def _add_up(images: NDArray[np.uint8], sums: NDArray[np.int64], products: NDArra
             for i in range(len(values)):
                 totals[i] += values[i]
             for distance in range(3):
-                others, into = image[start + distance : start + distance + BLOCK], multiplied[distance]
+                others, target = image[start + distance : start + distance + BLOCK], block_products[distance]
                 for i in range(len(others)):
-                    # Multiplied in 16 bits, which hold 255², and widened then: 32 values go at once.
-                    into[i] += np.uint16(np.uint16(values[i]) * np.uint16(others[i]))
+                    # 16 bits hold 255²; multiplying before widening lets the compiler process 32 values at once.
+                    target[i] += np.uint16(np.uint16(values[i]) * np.uint16(others[i]))
         for i in range(len(totals)):
             sums[start + i] += totals[i]
     for distance in range(3):
         for i in range(BLOCK):
-            products[distance, i % 3] += multiplied[distance, i]
+            products[distance, i % 3] += block_products[distance, i]

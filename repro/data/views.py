@@ -1,4 +1,4 @@
-"""From stored bytes to what the net sees: training views (Sec. 4.1) and the ten test views, on the device."""
+"""Network inputs from stored images: random training views and the ten test views (Sec. 4.1), on the device."""
 
 from __future__ import annotations
 
@@ -14,12 +14,18 @@ from repro.paper.recipes import Augmentation, Colour
 
 
 class Views:
-    """Cuts `crop`×`crop` views out of stored images and subtracts the training set's mean.
+    """Cut `crop`×`crop` views out of stored images and subtract the mean of the training set.
 
-    `mean` float32 [S, S, 3] and `covariance` float64 [3, 3] are the store's, of values 0–255. The mean is taken
-    off before the patch is cut and mirrored (the text), or its centre patch is taken off last (the program), as
-    `augmentation.mean_of_patch` says. All results are float32 [N, 3, crop, crop] on `device`, in channels-last
-    memory, which the bytes already have.
+    All views are float32 [N, 3, crop, crop] on `device`, in channels-last memory format, which the stored bytes
+    already have.
+
+    Args:
+        mean: mean image of the store, float32 [S, S, 3], 0–255.
+        covariance: RGB covariance of the store, float64 [3, 3], of values 0–255.
+        crop: side of the views in pixels.
+        augmentation: with `mean_of_patch` the mean is subtracted before cropping and flipping (the text), otherwise
+            its centre crop is subtracted last (the released program).
+        device: where the views are computed.
     """
 
     def __init__(
@@ -41,7 +47,11 @@ class Views:
             self.colour_basis = colour_basis(covariance, self.colour).numpy()
 
     def augment(self, images: np.ndarray, draws: Draws, colour: bool = True) -> Tensor:
-        """One training view of each image, uint8 [N, S, S, 3], by its draws; `colour` False leaves out the noise."""
+        """Return one random view of each image, float32 [N, 3, crop, crop].
+
+        `images` is uint8 [N, S, S, 3], and row i of `draws` belongs to image i. Without `colour` the colour noise is
+        left out.
+        """
         shift, divide_by = np.zeros((len(draws), 3), np.float32), self.inputs_divided_by
         if self.colour and colour:
             shift, divide_by = draws.alpha @ self.colour_basis.T, divide_by * self.colour.divide_by
@@ -49,14 +59,17 @@ class Views:
         return cut(images, draws, self.crop, self.mean, self.mean_of_patch, shift, divide_by).permute(0, 3, 1, 2)
 
     def test_views(self, images: np.ndarray, views: int) -> Iterator[Tensor]:
-        """The centre view, or with `views` 10 the corners and the centre and their mirror images, one by one."""
+        """Yield each test view of `images`, uint8 [N, S, S, 3], as float32 [N, 3, crop, crop].
+
+        With `views` 1 that is the centre crop; with 10 the centre, the four corners and their horizontal flips.
+        """
         batch = torch.from_numpy(images).to(self.device)
-        for place in self.places(views):
-            patch = self.patch(batch, *place).float() - self.mean_at(*place)
+        for position in self.positions(views):
+            patch = self.patch(batch, *position).float() - self.mean_at(*position)
             yield (patch / self.inputs_divided_by).permute(0, 3, 1, 2)
 
-    def places(self, views: int) -> list[tuple[int, int, bool]]:
-        """The test views: top, left, and whether the patch there is mirrored."""
+    def positions(self, views: int) -> list[tuple[int, int, bool]]:
+        """Return top, left and whether the crop is flipped, for each of the 1 or 10 test views."""
         middle, end = self.margin // 2, self.margin
         if views == 1:
             return [(middle, middle, False)]
@@ -64,18 +77,18 @@ class Views:
         return [(*corner, mirrored) for corner in ((middle, middle), *corners) for mirrored in (False, True)]
 
     def patch(self, image: Tensor, top: int, left: int, mirrored: bool = False) -> Tensor:
-        """The patch of [..., S, S, 3] at a place, [..., crop, crop, 3]."""
+        """Return the crop of [..., S, S, 3] at a position, [..., crop, crop, 3]."""
         patch = image[..., top : top + self.crop, left : left + self.crop, :]
         return patch.flip(-2) if mirrored else patch
 
     def mean_at(self, top: int, left: int, mirrored: bool) -> Tensor:
-        """What is taken off the patch at a place, [crop, crop, 3]."""
+        """Return what is subtracted from the crop at a position, float32 [crop, crop, 3]."""
         return self.patch(self.mean, top, left, mirrored) if self.mean_of_patch else self.centre_mean
 
 
 def colour_basis(covariance: np.ndarray, colour: Colour) -> Tensor:
-    """The matrix B, float32 [3, 3], for which B·α with α ~ N(0, 1)³ is the noise on values 0–255 (Sec. 4.1)."""
+    """Return B, float32 [3, 3], such that B·α with α ~ N(0, 1)³ is the colour noise on values 0–255 (Sec. 4.1)."""
     variances, directions = np.linalg.eigh(covariance)
-    # "eigenvalue" takes the text at its word on values from 0 to 1: λ/255² there, and 255 times that here.
+    # "eigenvalue" is the text taken literally, on values from 0 to 1: λ/255² there, 255 times that on 0–255.
     spread = variances / 255 if colour.spread == "eigenvalue" else np.sqrt(np.maximum(variances, 0))
     return torch.from_numpy((directions * spread * colour.std).astype(np.float32))

@@ -105,7 +105,7 @@ def share_conv1(conv1: RoundedUpConv2d, views: Views, images: np.ndarray) -> Ite
     last = (positions - 1) * stride  # where a view's last windows begin
     pictures = _pictures(views, images)
     wholes = [conv1(picture) for picture in pictures]
-    for place, (mirrored, top, left) in zip(views.places(10), _places(views), strict=True):
+    for place, (mirrored, top, left) in zip(views.positions(10), _places(views), strict=True):
         more = views.patch(views.mean, *place) - views.mean_at(*place)
         added = _without_bias(conv1, (more / views.inputs_divided_by).permute(2, 0, 1)[None])
         view = _cut(pictures[mirrored], top, left, views.crop)
@@ -146,7 +146,7 @@ def _pictures(views: Views, images: np.ndarray) -> tuple[Tensor, Tensor]:
 
 def _places(views: Views) -> Iterator[tuple[bool, int, int]]:
     """Of each of the ten views whether it lies in the mirror image, and where there: top and left."""
-    for top, left, mirrored in views.places(10):
+    for top, left, mirrored in views.positions(10):
         yield mirrored, top, views.margin - left if mirrored else left
 
 

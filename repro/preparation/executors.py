@@ -1,6 +1,6 @@
-"""Who does the work of `prepare`: this process, processes of this machine, or a Dask cluster.
+"""Executors for `prepare`: this process, processes of this machine, or a Dask cluster.
 
-All three are executors of `concurrent.futures`, so the work is the same function whoever does it.
+All three are executors of `concurrent.futures`, so the same function runs on each of them.
 """
 
 from __future__ import annotations
@@ -19,66 +19,72 @@ from typing import Any
 
 from repro.errors import ReproError
 
-AHEAD = 3  # tasks in hand for each worker: one being done, one waiting, one on its way to the disk
-SECONDS = 10  # to wait for a scheduler
+PENDING_PER_WORKER = 3  # submitted tasks per worker: one in progress, one waiting, one being synced to disk
+CONNECT_SECONDS = 10  # timeout for the Dask scheduler
 
 
 @dataclass(frozen=True)
 class WorkerPool:
-    """An executor, how many work for it, and how many tasks to have in hand."""
+    """An executor and its size."""
 
     executor: Executor
-    workers: int
-    ahead: int
+    workers: int  # number of workers
+    max_pending: int  # number of tasks to submit before waiting for the first result
 
 
 @contextmanager
 def local_pool(workers: int) -> Iterator[WorkerPool]:
-    """`workers` processes of this machine; for one, this process. Raises ReproError if one is killed."""
+    """Run tasks in `workers` processes of this machine, or, for 1, in this process.
+
+    Raises ReproError if a worker process is killed.
+    """
     if workers == 1:
-        yield WorkerPool(_AtOnce(), 1, 1)
+        yield WorkerPool(_InProcessExecutor(), 1, 1)
         return
-    # Spawned, not forked: the caller may hold threads and locks.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_follow)
+    # Spawned, not forked: the calling process may have threads and locks.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_initialize_worker)
     try:
-        yield WorkerPool(pool, workers, workers * AHEAD)
+        yield WorkerPool(pool, workers, workers * PENDING_PER_WORKER)
     except BrokenProcessPool as error:
-        raise ReproError(f"a worker was killed, perhaps for want of memory: try --workers {workers // 2}") from error
+        raise ReproError(
+            f"a worker process was killed, perhaps because memory ran out: try --workers {workers // 2}"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
 def dask_pool(scheduler: str) -> Iterator[WorkerPool]:
-    """The workers of the Dask cluster whose scheduler is at an address such as tcp://10.0.0.1:8786.
+    """Run tasks on the workers of a Dask cluster; `scheduler` is its address, such as tcp://10.0.0.1:8786.
 
-    They must have this package, and see source and store under the same paths. Raises ReproError if Dask is not
-    installed, if nobody answers, or if the scheduler is lost or the same work kills worker after worker.
+    This package must be installed on the workers, and source and store must have the same paths there. Raises
+    ReproError if Dask is not installed, if the scheduler cannot be reached, if the connection is lost, or if a task
+    kills several workers.
     """
     try:
         from dask.distributed import Client, KilledWorker
     except ImportError as error:
         raise ReproError("--scheduler needs Dask: install it with pip install 'repro[dask]'") from error
     try:
-        client = Client(scheduler, timeout=SECONDS)
+        client = Client(scheduler, timeout=CONNECT_SECONDS)
     except (OSError, ValueError, TimeoutError) as error:
         reason = " ".join(str(error).split())
         raise ReproError(
-            f"no Dask scheduler answers at '{scheduler}' ({reason}): start one, or leave it out"
+            f"no Dask scheduler answers at '{scheduler}' ({reason}): start one, or omit --scheduler"
         ) from error
     with client:
         workers = len(client.nthreads())
         if not workers:
-            raise ReproError(f"the Dask scheduler at '{scheduler}' has no workers: start some")
+            raise ReproError(f"the Dask scheduler at '{scheduler}' has no workers: start at least one")
         try:
-            yield WorkerPool(client.get_executor(), workers, workers * AHEAD)
+            yield WorkerPool(client.get_executor(), workers, workers * PENDING_PER_WORKER)
         except (CancelledError, KilledWorker) as error:
             reason = " ".join(str(error).split()) or "the connection was lost"
-            raise ReproError(f"the Dask cluster at '{scheduler}' has failed ({reason}): start it again") from error
+            raise ReproError(f"the Dask cluster at '{scheduler}' has failed ({reason}): restart it") from error
 
 
-class _AtOnce(Executor):
-    """Does what it is given before it answers."""
+class _InProcessExecutor(Executor):
+    """Run each task in this process when it is submitted."""
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -89,14 +95,14 @@ class _AtOnce(Executor):
         return future
 
 
-def _follow() -> None:
-    """Leave stopping to the main process: Ctrl-C reaches it too. And end with it, even if it is killed."""
+def _initialize_worker() -> None:
+    """Ignore Ctrl-C, which the main process handles, and exit when the main process exits, even if it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
-    def end_with_parent() -> None:
+    def exit_with_parent() -> None:
         if parent is not None:
             wait([parent.sentinel])
             os._exit(1)
 
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()

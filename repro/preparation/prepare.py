@@ -1,63 +1,45 @@
-"""`repro prepare`: from the images of a data set to a store that training reads."""
+"""`repro prepare`: turn the images of a dataset into a store that training reads (Sec. 2).
+
+The steps, in order: list the images (`sources`), open a staging area beside the store (`staging`), process one shard
+after the other (`shards`) in this process, in worker processes or on a Dask cluster (`executors`), and complete the
+store with labels, names, mean image and manifest (`assembly`).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from itertools import groupby
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import PIL.features
-from numpy.typing import NDArray
 
 from repro import atomic
-from repro.data.statistics import PixelStatistics
-from repro.data.store import (
-    ENCODINGS,
-    FORMAT,
-    SPLITS,
-    VERSION,
-    ClassInfo,
-    Store,
-    fingerprint,
-    open_store,
-    write_array,
-    write_manifest,
-    write_names,
-)
+from repro.data.store import ENCODINGS, FORMAT, SPLITS, VERSION, Store, fingerprint, open_store, write_manifest
 from repro.errors import ReproError, unknown
-from repro.formatting import duration
+from repro.formatting import duration, file_size
+from repro.preparation.assembly import assemble
+from repro.preparation.estimates import STARTUP_SECONDS, check_disk_space, seconds_per_image, shard_bytes
 from repro.preparation.executors import WorkerPool, dask_pool, local_pool
-from repro.preparation.preprocess import UndecodableImage, decode
-from repro.preparation.shards import ShardNotes, ShardTask, finish, make_shard, read_notes, read_sums
+from repro.preparation.settings import PrepareSettings
+from repro.preparation.shards import ShardNotes, ShardTask, commit_shard, make_shard, read_notes
 from repro.preparation.sources.datasets import DATASETS
 from repro.preparation.sources.source import ImageReference, Source, choose
 from repro.preparation.staging import StagingArea, already_published, staging_area
 
-SHARD_IMAGES = 512  # 100 MB of 256×256: what is lost when a worker is stopped
-POOL_IMAGES = 1000  # fewer are done sooner than worker processes have started
-REJECTED_SHARE = 0.001  # more undecodable images than this mean that something is wrong with the data
-LISTING_SECONDS = 10.0  # between two lines about a listing
-SAMPLE = 16  # images that are decoded to estimate the time
-# What else a worker does to an image, in seconds (benchmarks/prepare.py): resampling takes its share of the time of
-# decoding; hashes, statistics and writing go with the pixels that are kept; the rest is the same for every image.
-RESAMPLING = 0.3
-PER_PIXEL = {"raw": 6e-9, "jpeg": 25e-9}
-PER_IMAGE = 50e-6
-STARTING = 4.0  # seconds until worker processes have begun
-JPEG_SHARE = 0.25  # of the raw pixels' bytes; photographs take 0.18
+SHARD_IMAGES = 512  # images per shard: 100 MB at 256×256, the most that is lost when a worker is stopped
+POOL_IMAGES = 1000  # with fewer images to process, one process finishes before worker processes have started
+REJECTED_SHARE = 0.001  # a larger share of images that cannot be decoded points to a problem with the dataset
+LISTING_SECONDS = 10.0  # between two notes while images are listed
+
+OnNote = Callable[[str], None]
+OnProgress = Callable[[int, int], None]
 
 
 def prepare(
@@ -72,46 +54,32 @@ def prepare(
     encoding: str = "raw",
     allow_partial: bool = False,
     seed: int = 0,
-    on_progress: Callable[[int, int], None] | None = None,
-    on_note: Callable[[str], None] | None = None,
+    on_progress: OnProgress | None = None,
+    on_note: OnNote | None = None,
 ) -> Store:
-    """Prepare a data set as a store at `out` and open it (Sec. 2).
+    """Prepare a dataset as a store at `out` and open it (Sec. 2).
 
-    Every image is decoded to RGB, its shorter side rescaled to `size` pixels (default: the data set's own) and
-    the central square cut out; mean image and RGB covariance are taken over train. `limit_per_class` keeps so
-    many images of each class in each split, chosen by `seed`. `workers` processes share the work (default: all
-    processors), or the workers of the Dask `scheduler` at an address; the store is the same to the byte for any
-    number of them. `encoding` of the shards is "raw" or "jpeg". `on_progress(done, total)` counts images;
-    `on_note(line)` is told what was found and what it will take.
+    Every image is decoded to RGB, its shorter side is resized to `size` pixels and the central square is cropped.
+    The mean image and the RGB covariance are those of train. The keywords are the fields of `PrepareSettings`.
+    `on_progress(done, total)` is called with numbers of images, `on_note(line)` with what was found and how long the
+    work will take.
 
-    Images that cannot be decoded are listed in the manifest with their reasons. More than one in a thousand of
-    them, a class of which none is left, and whatever an official data set lacks are errors, unless
-    `allow_partial`. Stopped, killed or failed, the same call goes on with the first shard that is not finished.
-    Raises ReproError for what the user must mend.
+    Images that cannot be decoded are listed in the manifest with the reason. It is an error if they are more than one
+    in a thousand, if a class has no image left, or if an official dataset is incomplete, unless `allow_partial` is
+    set. After an interruption or an error, the same call resumes with the first shard that is not finished.
+    Raises ReproError for problems with settings, images or disk.
 
-    Workers are spawned: a script that calls this needs `if __name__ == "__main__":`.
+    Worker processes are spawned: a script that calls this function needs `if __name__ == "__main__":`.
     """
-    if dataset not in DATASETS:
-        raise unknown("data set", dataset, DATASETS)
-    if encoding not in ENCODINGS:
-        raise unknown("--encoding", encoding, ENCODINGS)
-    size = DATASETS[dataset].size if size is None else size
-    _check_number("--size", size, 8, 1024)
-    _check_number("--limit-per-class", limit_per_class, 1)
-    _check_number("--workers", workers, 1)
-    _check_number("--seed", seed, 0)
+    settings = PrepareSettings(
+        dataset, source, size, limit_per_class, encoding, seed, allow_partial, workers, scheduler
+    )
+    _check_settings(settings)
     note = on_note or (lambda line: None)
-    out = Path(out).resolve()  # `.` has no name to rename to, and a link could not be replaced
-    images = DATASETS[dataset].open(None if source is None else Path(source), seed, _Listing(note).count)
-    _report(images, allow_partial, note)
-    splits = {
-        split: _limited(images.splits[split], limit_per_class, seed) for split in SPLITS if split in images.splits
-    }
-    if not splits.get("train"):
-        raise ReproError(
-            f"no training images of '{dataset}' in '{source}': name the folder that has them with --source"
-        )
-    settings = {
+    out = Path(out).resolve()  # "." has no name, and a symbolic link cannot be replaced
+    images = _list_images(settings, note)
+    size = DATASETS[dataset].size if size is None else size
+    stored_settings = {
         "dataset": dataset,
         "size": size,
         "encoding": encoding,
@@ -119,270 +87,208 @@ def prepare(
         "limit_per_class": limit_per_class,
         "versions": _versions(),
     }
-    plan = {**settings, "shard_images": SHARD_IMAGES}
+    plan = {**stored_settings, "shard_images": SHARD_IMAGES}
     if already_published(out, plan):
         return open_store(out)
-    with staging_area(out, plan) as site:
-        _check_sums(images, site, allow_partial, note)
-        tasks = partial(_tasks, site, splits, size, encoding)
-        _make(tasks, splits, site, workers, scheduler, allow_partial, on_progress or (lambda done, total: None), note)
+    with staging_area(out, plan) as staging:
+        _check_md5(images.md5, staging, allow_partial, note)
+        shards = _Shards(staging, _select(images, settings), size, encoding)
+        _process(shards, settings, on_progress or (lambda done, total: None), note)
         manifest = {
             "format": FORMAT,
             "version": VERSION,
-            **settings,
+            **stored_settings,
             "classes": [asdict(info) for info in images.classes],
-            **_assemble(site.store, images.classes, tasks(), size, allow_partial),
+            **assemble(staging.store, images.classes, shards.tasks(), size, allow_partial),
         }
-        write_manifest(site.store, {**manifest, "fingerprint": fingerprint(manifest)})
+        write_manifest(staging.store, {**manifest, "fingerprint": fingerprint(manifest)})
     return open_store(out)
 
 
-def _report(images: Source, allow_partial: bool, note: Callable[[str], None]) -> None:
-    for line in images.notes:
-        note(line)
-    if images.problems:
-        if not allow_partial:
-            raise ReproError(f"{'; '.join(images.problems)}: mend it, or go on without with --allow-partial")
-        for problem in images.problems:
-            note(f"{problem}; going on without")
+def _check_settings(settings: PrepareSettings) -> None:
+    if settings.dataset not in DATASETS:
+        raise unknown("dataset", settings.dataset, DATASETS)
+    if settings.encoding not in ENCODINGS:
+        raise unknown("--encoding", settings.encoding, ENCODINGS)
+    _check_number("--size", settings.size, 8, 1024)
+    _check_number("--limit-per-class", settings.limit_per_class, 1)
+    _check_number("--workers", settings.workers, 1)
+    _check_number("--seed", settings.seed, 0)
 
 
-def _check_sums(images: Source, site: StagingArea, allow_partial: bool, note: Callable[[str], None]) -> None:
-    """Hold the source's files against the published checksums. A file is summed up once, for it takes minutes."""
-    record = site.path / "sums.json"
-    sums: dict[str, str] = json.loads(record.read_bytes()) if record.exists() else {}
-    for path, expected in images.md5.items():
-        state = path.stat()
-        file = f"{path.resolve()}, {state.st_size} bytes of {state.st_mtime_ns}"  # fetched again, it is another
-        if file not in sums:
-            note(f"checking {path.name} ({state.st_size / 1e9:,.1f} GB) against its published MD5")
-            with path.open("rb") as content:
-                sums[file] = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-            atomic.write_json(record, sums)
-        problem = f"'{path}' has the MD5 {sums[file]}, the official file {expected}"
-        if sums[file] == expected:
-            note(f"{path.name} is the official file")
-        elif allow_partial:
-            note(f"{problem}; going on with it")
-        else:
-            raise ReproError(f"{problem}: fetch it again, or take it as it is with --allow-partial")
-
-
-def _tasks(
-    site: StagingArea, splits: dict[str, Sequence[ImageReference]], size: int, encoding: str
-) -> Iterator[ShardTask]:
-    """All tasks, made one by one: together they would hold a reference to every image."""
-    for split, references in splits.items():
-        for folder in (site.store, site.notes):
-            (folder / split).mkdir(exist_ok=True)
-        for number, start in enumerate(range(0, len(references), SHARD_IMAGES)):
-            chunk = references[start : start + SHARD_IMAGES]
-            yield ShardTask(str(site.store), str(site.notes), split, number, chunk, size, encoding)
-
-
-class _Listing:
-    """Counts the files that are found, and says so now and then: an archive of millions takes minutes."""
-
-    def __init__(self, note: Callable[[str], None]) -> None:
-        self._note = note
-        self._found = 0
-        self._next = time.monotonic() + LISTING_SECONDS
-
-    def count(self) -> None:
-        self._found += 1
-        if self._found % 1000 == 0 and time.monotonic() >= self._next:
-            self._next += LISTING_SECONDS
-            self._note(f"listing the images: {self._found:,} files so far")
-
-
-class _Tally:
-    """Counts what is done; too much that cannot be used is an error."""
-
-    def __init__(self, total: int, allow_partial: bool) -> None:
-        self.done = 0
-        self.total = total
-        self._bearable = total if allow_partial else REJECTED_SHARE * total
-        self._rejected: list[tuple[int, str, str]] = []
-
-    def add(self, notes: ShardNotes) -> None:
-        self.done += len(notes.labels) + len(notes.rejected)
-        self._rejected += notes.rejected
-        if len(self._rejected) > self._bearable:
-            _, name, reason = self._rejected[0]
-            raise ReproError(
-                f"{len(self._rejected)} of {self.done} images cannot be used, the first is '{name}' ({reason}): mend "
-                "or remove them, or go on without them with --allow-partial"
-            )
-
-
-def _make(
-    tasks: Callable[[], Iterable[ShardTask]],
-    splits: dict[str, Sequence[ImageReference]],
-    site: StagingArea,
-    workers: int | None,
-    scheduler: str | None,
-    allow_partial: bool,
-    on_progress: Callable[[int, int], None],
-    note: Callable[[str], None],
-) -> None:
-    """Make every shard that is not finished yet."""
-    tally = _Tally(sum(len(references) for references in splits.values()), allow_partial)
-    room = shards = 0
-    for task in tasks():
-        notes = read_notes(task)
-        if notes:
-            tally.add(notes)
-        else:
-            task.finished.unlink(missing_ok=True)
-            shards += 1
-            room += _bytes_for(task)
-    left = tally.total - tally.done
-    _check_room(site, room, note)
-    if tally.done:
-        note(f"{tally.done:,} images are done already, {left:,} are left")
-    workers = min(workers or os.cpu_count() or 1, shards) if left >= POOL_IMAGES else 1
-    with dask_pool(scheduler) if scheduler else local_pool(max(workers, 1)) as crew:
-        if left >= POOL_IMAGES:
-            each = _seconds_for(next(iter(splits.values())), next(iter(tasks())))
-            seconds = STARTING + each * left / crew.workers
-            note(f"{left:,} images will take about {duration(seconds)} with {crew.workers} at work")
-        on_progress(tally.done, tally.total)
-        for notes in _made((task for task in tasks() if not task.finished.exists()), crew):
-            tally.add(notes)
-            on_progress(tally.done, tally.total)
-
-
-def _made(tasks: Iterable[ShardTask], crew: WorkerPool) -> Iterator[ShardNotes]:
-    """The notes of each task when it is finished, in order; as many are under way as the crew can use."""
-    under_way: deque[tuple[ShardTask, Future[None]]] = deque()
-    for task in tasks:
-        under_way.append((task, crew.executor.submit(make_shard, task)))
-        if len(under_way) >= crew.ahead:
-            yield _finished(*under_way.popleft())
-    while under_way:
-        yield _finished(*under_way.popleft())
-
-
-def _finished(task: ShardTask, future: Future[None]) -> ShardNotes:
-    future.result()
-    return finish(task)
-
-
-def _bytes_for(task: ShardTask) -> int:
-    pixels = 3 * task.size**2
-    share = JPEG_SHARE if task.encoding == "jpeg" else 1
-    return int(len(task.references) * pixels * share) + 4 * pixels  # the notes hold a sum for each pixel
-
-
-def _check_room(site: StagingArea, needed: int, note: Callable[[str], None]) -> None:
-    free = shutil.disk_usage(site.path).free
-    if needed > free:
-        raise ReproError(
-            f"the store needs {needed / 1e9:,.2f} GB, the disk of '{site.path.parent}' has {free / 1e9:,.2f} GB free: "
-            "make room, name another disk with --out, or take less of it with --encoding jpeg or --size"
-        )
-    note(f"needs {needed / 1e9:,.2f} GB, of {free / 1e9:,.2f} GB free")
-
-
-def _seconds_for(references: Sequence[ImageReference], task: ShardTask) -> float:
-    """How long a worker takes for one of the images, from the time in which this process reads and decodes a few."""
-    seconds = 0.0
-    for place in np.linspace(0, len(references) - 1, SAMPLE, dtype=int).tolist():
-        with suppress(OSError, UndecodableImage):
-            _decode(references[place])  # the first one to ask for an image may open a batch of many
-            began = time.perf_counter()
-            _decode(references[place])
-            seconds += time.perf_counter() - began
-    return seconds / SAMPLE * (1 + RESAMPLING) + task.size**2 * PER_PIXEL[task.encoding] + PER_IMAGE
-
-
-def _decode(reference: ImageReference) -> None:
-    image = reference.read()
-    if isinstance(image, bytes):
-        decode(image)
-
-
-def _assemble(
-    root: Path, classes: Sequence[ClassInfo], tasks: Iterable[ShardTask], size: int, allow_partial: bool
-) -> dict[str, Any]:
-    """Write labels, names and mean image; return the part of the manifest that describes them and the shards."""
-    described: dict[str, Any] = {}
-    rejected: list[dict[str, str]] = []
-    damaged: list[dict[str, str]] = []
-    statistics = PixelStatistics(size)
-    digest = hashlib.sha256()
-    for split, group in groupby(tasks, key=lambda task: task.split):
-        labels: list[NDArray[np.int64]] = []
-        shards: list[dict[str, Any]] = []
-        unused: set[int] = set()
-
-        def names() -> Iterator[str]:
-            """Names, one shard after the other; what else the notes say is collected on the way."""
-            for task in group:  # noqa: B023
-                notes = read_notes(task)
-                if notes is None:
-                    raise OSError(f"'{task.file}' has gone")
-                digest.update(notes.source_sha256.encode())
-                labels.append(np.array(notes.labels, np.int64))  # noqa: B023
-                shards.extend([asdict(notes.record)] if notes.record else [])  # noqa: B023
-                unused.update(label for label, _, _ in notes.rejected)  # noqa: B023
-                rejected.extend(_entries(task.split, ((name, reason) for _, name, reason in notes.rejected)))
-                damaged.extend(_entries(task.split, notes.damaged))
-                if task.split == "train":
-                    statistics.merge(read_sums(task))
-                yield from notes.names
-
-        names_record = write_names(root, f"{split}/names.jsonl", names())
-        for file in (
-            set((root / split).glob("*.*")) - {root / shard["file"] for shard in shards} - {root / names_record.file}
-        ):
-            file.unlink()  # of an earlier call, when there were more images
-        all_labels = np.concatenate(labels)
-        lost = sorted(unused - set(np.unique(all_labels).tolist()))
-        if not len(all_labels) or (lost and not allow_partial):
-            raise ReproError(f"of class '{classes[lost[0]].id}' in {split} no image can be decoded")
-        described[split] = {
-            "images": len(all_labels),
-            "labels": asdict(write_array(root, f"{split}/labels.npy", all_labels)),
-            "names": asdict(names_record),
-            "shards": shards,
-        }
-    return {
-        "splits": described,
-        "statistics": {
-            "mean": asdict(write_array(root, "mean.npy", statistics.mean())),
-            "mean_rgb": statistics.mean_rgb().tolist(),
-            "covariance": statistics.covariance().tolist(),
-        },
-        "rejected": rejected,
-        "damaged": damaged,
-        "source_fingerprint": digest.hexdigest(),
-    }
-
-
-def _entries(split: str, found: Iterable[tuple[str, str]]) -> Iterator[dict[str, str]]:
-    return ({"split": split, "name": name, "reason": reason} for name, reason in found)
-
-
-def _check_number(option: str, value: int | None, least: int, most: int | None = None) -> None:
-    if value is not None and (value < least or (most is not None and value > most)):
-        bounds = f"at least {least}" if most is None else f"from {least} to {most}"
+def _check_number(option: str, value: int | None, low: int, high: int | None = None) -> None:
+    if value is not None and (value < low or (high is not None and value > high)):
+        bounds = f"at least {low}" if high is None else f"from {low} to {high}"
         raise ReproError(f"{option} is {value}: it must be {bounds}")
 
 
-def _limited(references: Sequence[ImageReference], limit: int | None, seed: int) -> Sequence[ImageReference]:
-    if limit is None:
-        return references
-    groups: dict[int, list[tuple[str, int]]] = {}
-    for place, reference in enumerate(references):
-        groups.setdefault(reference.label, []).append((reference.name, place))
-    kept = [place for group in groups.values() for place in choose(group, limit, seed)]
-    return [references[place] for place in sorted(kept)]
-
-
 def _versions() -> dict[str, str]:
-    """What the pixels depend on."""
+    """Return the versions of the libraries that the pixels depend on."""
     return {
         **{name: version(name) for name in ("numpy", "pillow", "torch", "simplejpeg")},
         "libjpeg_turbo": PIL.features.version("libjpeg_turbo") or "none",
     }
+
+
+class _ListingProgress:
+    """Report the number of listed files from time to time: an archive of millions takes minutes."""
+
+    def __init__(self, note: OnNote) -> None:
+        self._note = note
+        self._files = 0
+        self._next = time.monotonic() + LISTING_SECONDS
+
+    def count(self) -> None:
+        """Count a file."""
+        self._files += 1
+        if self._files % 1000 == 0 and time.monotonic() >= self._next:
+            self._next += LISTING_SECONDS
+            self._note(f"listing images: {self._files:,} files so far")
+
+
+def _list_images(settings: PrepareSettings, note: OnNote) -> Source:
+    """List the images of the dataset. Raises ReproError for its problems, unless they are allowed."""
+    source = None if settings.source is None else Path(settings.source)
+    images = DATASETS[settings.dataset].open(source, settings.seed, _ListingProgress(note).count)
+    for line in images.notes:
+        note(line)
+    if images.problems and not settings.allow_partial:
+        raise ReproError(f"{'; '.join(images.problems)}: fix this, or pass --allow-partial to skip what is missing")
+    for problem in images.problems:
+        note(f"{problem}; continuing without")
+    if not images.splits.get("train"):
+        raise ReproError(
+            f"no training images of '{settings.dataset}' in '{settings.source}': name the folder that has them with "
+            "--source"
+        )
+    return images
+
+
+def _select(images: Source, settings: PrepareSettings) -> dict[str, Sequence[ImageReference]]:
+    """Return the images to prepare by split, at most `limit_per_class` of each class."""
+    limit, seed = settings.limit_per_class, settings.seed
+    return {split: _limit(images.splits[split], limit, seed) for split in SPLITS if split in images.splits}
+
+
+def _limit(references: Sequence[ImageReference], limit: int | None, seed: int) -> Sequence[ImageReference]:
+    if limit is None:
+        return references
+    classes: dict[int, list[tuple[str, int]]] = {}
+    for index, reference in enumerate(references):
+        classes.setdefault(reference.label, []).append((reference.name, index))
+    kept = [index for images in classes.values() for index in choose(images, limit, seed)]
+    return [references[index] for index in sorted(kept)]
+
+
+def _check_md5(published: Mapping[Path, str], staging: StagingArea, allow_partial: bool, note: OnNote) -> None:
+    """Compare files of the source with their published MD5. Each file is read once only: that takes minutes."""
+    record = staging.path / "md5.json"
+    known: dict[str, str] = json.loads(record.read_bytes()) if record.exists() else {}
+    for path, expected in published.items():
+        state = path.stat()
+        file = f"{path.resolve()}, {state.st_size} bytes of {state.st_mtime_ns}"
+        if file not in known:
+            note(f"checking {path.name} ({file_size(state.st_size)}) against its published MD5")
+            with path.open("rb") as content:
+                known[file] = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+            atomic.write_json(record, known)
+        problem = f"'{path}' has the MD5 {known[file]}, the official file {expected}"
+        if known[file] == expected:
+            note(f"{path.name} is the official file")
+        elif allow_partial:
+            note(f"{problem}; using it as it is")
+        else:
+            raise ReproError(f"{problem}: download it again, or pass --allow-partial to use it as it is")
+
+
+@dataclass(frozen=True)
+class _Shards:
+    """The shards to make: images of each split, and how they are stored."""
+
+    staging: StagingArea
+    splits: Mapping[str, Sequence[ImageReference]]
+    size: int
+    encoding: str
+
+    def tasks(self) -> Iterator[ShardTask]:
+        """Yield all tasks, split by split. They are created on demand: together they refer to every image."""
+        store, notes = self.staging.store, self.staging.notes
+        for split, references in self.splits.items():
+            for folder in (store, notes):
+                (folder / split).mkdir(exist_ok=True)
+            for number, start in enumerate(range(0, len(references), SHARD_IMAGES)):
+                images = references[start : start + SHARD_IMAGES]
+                yield ShardTask(str(store), str(notes), split, number, images, self.size, self.encoding)
+
+    def images(self) -> int:
+        """Return the number of images of all splits."""
+        return sum(len(references) for references in self.splits.values())
+
+    def seconds_per_image(self) -> float:
+        """Return the time that a worker takes for an image, estimated from a few of them."""
+        return seconds_per_image(next(iter(self.splits.values())), self.size, self.encoding)
+
+
+class _ImageCounts:
+    """Count the images that are done, and limit the number of those that are rejected."""
+
+    def __init__(self, total: int, allow_partial: bool) -> None:
+        self.done = 0
+        self.total = total
+        self._max_rejected = total if allow_partial else REJECTED_SHARE * total
+        self._rejected: list[tuple[int, str, str]] = []
+
+    def add(self, notes: ShardNotes) -> None:
+        """Count the images of a shard. Raises ReproError if too many images are rejected."""
+        self.done += len(notes.labels) + len(notes.rejected)
+        self._rejected += notes.rejected
+        if len(self._rejected) > self._max_rejected:
+            _, name, reason = self._rejected[0]
+            raise ReproError(
+                f"{len(self._rejected)} of {self.done} images cannot be used, the first is '{name}' ({reason}): fix "
+                "or remove them, or pass --allow-partial to leave them out"
+            )
+
+
+def _process(shards: _Shards, settings: PrepareSettings, on_progress: OnProgress, note: OnNote) -> None:
+    """Make every shard that is not finished yet."""
+    counts = _ImageCounts(shards.images(), settings.allow_partial)
+    needed = pending = 0
+    for task in shards.tasks():
+        notes = read_notes(task)
+        if notes:
+            counts.add(notes)
+        else:
+            task.finished.unlink(missing_ok=True)
+            pending += 1
+            needed += shard_bytes(len(task.references), task.size, task.encoding)
+    note(check_disk_space(shards.staging.path, needed))
+    remaining = counts.total - counts.done
+    if counts.done:
+        note(f"{counts.done:,} images are finished, {remaining:,} remain")
+    use_pool = remaining >= POOL_IMAGES
+    workers = min(settings.workers or os.cpu_count() or 1, pending) if use_pool else 1
+    with dask_pool(settings.scheduler) if settings.scheduler else local_pool(max(workers, 1)) as pool:
+        if use_pool:
+            seconds = STARTUP_SECONDS + shards.seconds_per_image() * remaining / pool.workers
+            note(f"{remaining:,} images will take about {duration(seconds)} with {pool.workers} workers")
+        on_progress(counts.done, counts.total)
+        for notes in _make_shards((task for task in shards.tasks() if not task.finished.exists()), pool):
+            counts.add(notes)
+            on_progress(counts.done, counts.total)
+
+
+def _make_shards(tasks: Iterable[ShardTask], pool: WorkerPool) -> Iterator[ShardNotes]:
+    """Yield the notes of each task, in order, when it is finished; at most `pool.max_pending` are submitted at once."""
+    pending: deque[tuple[ShardTask, Future[None]]] = deque()
+    for task in tasks:
+        pending.append((task, pool.executor.submit(make_shard, task)))
+        if len(pending) >= pool.max_pending:
+            yield _commit(*pending.popleft())
+    while pending:
+        yield _commit(*pending.popleft())
+
+
+def _commit(task: ShardTask, future: Future[None]) -> ShardNotes:
+    future.result()
+    return commit_shard(task)

@@ -1,18 +1,17 @@
-"""From any image to a square of RGB pixels (Sec. 2): shorter side to S, central S×S cut out.
+"""Preprocess an encoded image to a square of RGB pixels (Sec. 2): resize the shorter side to S, crop the central S×S.
 
-What the paper leaves open is decided here, once, for every data set:
+The paper leaves some choices open. They are made here, for every dataset:
 
-- Resampling is bilinear with antialiasing. The pixels are those of torchvision's `Resize(S)` and
-  `CenterCrop(S)` on a PIL image, to within one grey level; on photographs they lie 0.28 grey levels on average
-  from the same resampling in floats (the rounding to whole levels itself makes 0.25). That holds for plain JPEGs,
-  which libjpeg-turbo and torch take care of (`repro.preparation.jpeg`), and for all else, which Pillow does.
-- EXIF orientation is ignored: pixels are taken as stored, as the usual ImageNet pipelines do. So are colour
-  profiles.
-- Transparent pixels are laid on white, as a browser shows them; the colour hidden beneath is arbitrary.
-- Greyscale becomes three equal channels, 16 bits keep their upper 8, CMYK is converted by Pillow's formula,
-  and of an animation the first frame counts.
-- More than about 89 million pixels (Pillow's limit against decompression bombs) are refused, and JPEGs of so many
-  scans that they would take minutes.
+- Resampling is bilinear with antialiasing. The pixels equal those of torchvision's `Resize(S)` and `CenterCrop(S)`
+  on a PIL image to within one grey level; on photographs they differ by 0.28 grey levels on average from the same
+  resampling in floating point (rounding to integers alone makes 0.25). This holds for ordinary JPEGs, which
+  libjpeg-turbo and torch process (`repro.preparation.jpeg`), and for all other images, which Pillow processes.
+- EXIF orientation is ignored: pixels are used as stored, as in the usual ImageNet pipelines. So are colour profiles.
+- Transparent pixels are composited on white, as in a browser; the colour beneath them is arbitrary.
+- Greyscale becomes three equal channels, of 16 bits the upper 8 are kept, CMYK is converted by Pillow's formula, and
+  the first frame of an animation is used.
+- Images of more than about 89 million pixels (Pillow's limit against decompression bombs) are rejected, and so are
+  JPEGs with so many scans that they would take minutes.
 """
 
 from __future__ import annotations
@@ -26,36 +25,36 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from repro.preparation.jpeg import complaint_about, is_quick, to_square_quickly
+from repro.preparation.jpeg import complaint_about, is_ordinary, to_square_fast
 
-# The content decides, not the file's extension. A closed list: some of Pillow's other readers run programs.
+# The content decides, not the file extension. The list is closed: some readers of Pillow run other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-MOST_PASSES = 10**10  # pixels × scans of a JPEG: some seven seconds; a small file could ask for many minutes
+MAX_SCANNED_PIXELS = 10**10  # pixels × scans of a JPEG: about seven seconds; a small file could take many minutes
 
 
 class UndecodableImage(Exception):
-    """The bytes are not an image that can be used; the message is the reason, for the list of rejects."""
+    """The image cannot be used; the message is the reason, for the list of rejected images."""
 
 
 def to_square(
     image: bytes | NDArray[np.uint8], size: int, on_complaint: Callable[[str], None] | None = None
 ) -> NDArray[np.uint8]:
-    """Bring an image to uint8 [size, size, 3] (RGB, 0–255).
+    """Resize and crop an image to uint8 [size, size, 3], RGB, 0–255.
 
-    `image` is an encoded image, or RGB pixels as uint8 [H, W, 3]. The shorter side is rescaled to `size` and
-    the central square cut out. Raises `UndecodableImage` for anything that Pillow cannot decode in full.
-    `on_complaint` is told what libjpeg finds wrong with a JPEG that is decoded all the same.
+    `image` is an encoded image, or RGB pixels as uint8 [H, W, 3]. The shorter side is resized to `size`, and the
+    central square is cropped. `on_complaint` is called with the complaint of libjpeg about a damaged JPEG that is
+    decoded nevertheless. Raises `UndecodableImage` for an image that Pillow cannot decode completely.
     """
-    if isinstance(image, bytes) and is_quick(image, Image.MAX_IMAGE_PIXELS or 0):
-        with suppress(ValueError):  # Pillow finds the same, with a reason for people, or decodes what there is
-            return to_square_quickly(image, size)
+    if isinstance(image, bytes) and is_ordinary(image, Image.MAX_IMAGE_PIXELS or 0):
+        with suppress(ValueError):  # Pillow gives a readable reason, or decodes the image nevertheless
+            return to_square_fast(image, size)
     picture = decode(image) if isinstance(image, bytes) else Image.fromarray(image)
     if on_complaint and isinstance(image, bytes) and image.startswith(b"\xff\xd8"):
         complaint = complaint_about(image)
         if complaint:
             on_complaint(complaint)
-    # Only the square is resampled: the same pixels as resizing first and cropping then, but a picture of
-    # 1×60,000 needs no 256×15,360,000 in between.
+    # Only the square is resampled. The pixels equal those of resizing first and cropping afterwards, but an image of
+    # 1×60,000 does not need an intermediate one of 256×15,360,000.
     left, right = _central_span(picture.width, picture.height, size)
     top, bottom = _central_span(picture.height, picture.width, size)
     if picture.size != (size, size):
@@ -64,9 +63,9 @@ def to_square(
 
 
 def decode(encoded: bytes) -> Image.Image:
-    """Decode an image of any mode to RGB. Raises `UndecodableImage`, with Pillow's reason."""
+    """Decode an image of any mode to RGB. Raises `UndecodableImage` with the reason."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # corrupt EXIF and the like: the pixels are what counts
+        warnings.simplefilter("ignore")  # corrupt EXIF data and the like do not affect the pixels
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(io.BytesIO(encoded), formats=FORMATS) as picture:
@@ -77,13 +76,13 @@ def decode(encoded: bytes) -> Image.Image:
         except UnidentifiedImageError:
             reason = "empty file" if not encoded else f"not an image ({', '.join(FORMATS)})"
             raise UndecodableImage(reason) from None
-        except Exception as error:  # damaged files make Pillow's readers raise almost any type
+        except Exception as error:  # for damaged files the readers of Pillow raise almost any type
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UndecodableImage(reason) from error
 
 
 def _check_passes(picture: Image.Image, scans: int) -> None:
-    if scans * picture.width * picture.height > MOST_PASSES:
+    if scans * picture.width * picture.height > MAX_SCANNED_PIXELS:
         raise UndecodableImage(f"{scans} scans of {picture.width}×{picture.height} pixels: a decompression bomb")
 
 
@@ -100,7 +99,7 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def _central_span(length: int, other: int, size: int) -> tuple[float, float]:
-    """Where the central `size` pixels of a resized side lie on the original side of `length` pixels."""
+    """Return start and end of the central `size` pixels of a resized side, on the original side of `length` pixels."""
     resized = max(size, size * length // min(length, other))
     start = round((resized - size) / 2)
     return start * length / resized, (start + size) * length / resized

@@ -1,8 +1,7 @@
-"""The unit of preparation: some images of one split become one shard, on any machine that sees the disk.
+"""The unit of preparation: a few hundred images of one split become one shard, on any machine that sees the disk.
 
-Besides the shard, two files of notes are made, which the finished store does not keep: `00007.json`, what was read
-and written, and `00007.npz`, the sums for the statistics. A shard whose notes are in place is finished, whatever
-happens afterwards.
+Besides the shard, a task writes two files of notes, which are not part of the finished store: `00007.json`, what was
+read and written, and `00007.npz`, the sums for the statistics. A shard is finished once its notes are in place.
 """
 
 from __future__ import annotations
@@ -22,72 +21,92 @@ from repro.data.store import ENCODINGS, JpegShardWriter, RawShardWriter, ShardRe
 from repro.preparation.preprocess import UndecodableImage, to_square
 from repro.preparation.sources.source import ImageReference
 
-BATCH = 32  # images between writes: 6 MB of 256×256 stay in the processor's cache
+BATCH = 32  # images between two writes: 6 MB at 256×256, which stay in the processor's cache
 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """What one shard is made of, and where it goes."""
+    """The images of one shard, and where the shard is written. Pickled and sent to a worker.
 
-    store: str  # the folder of the store under construction
-    notes: str  # the folder of the notes
+    Attributes:
+        store: folder of the store in the staging area.
+        notes: folder of the notes in the staging area.
+        split: train, val or test.
+        number: index of the shard in its split.
+        references: the images, in order.
+        size: side of the prepared images in pixels.
+        encoding: encoding of the shard, a key of `ENCODINGS`.
+    """
+
+    store: str
+    notes: str
     split: str
-    number: int  # of the shard in its split
+    number: int
     references: Sequence[ImageReference]
     size: int
     encoding: str
 
     def listing(self) -> str:
-        """Hex SHA-256 of names and labels: notes on other images are not taken for this task's."""
+        """Return the SHA-256 of names and labels; notes with another value belong to other images."""
         lines = (f"{reference.label} {reference.name}\n" for reference in self.references)
         return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
     @property
     def name(self) -> str:
-        """Of the shard and its notes, without ending: train/00007."""
+        """Name of the shard and its notes without extension, for example train/00007."""
         return f"{self.split}/{self.number:05}"
 
     @property
     def file(self) -> str:
-        """The shard's file, relative to the store."""
+        """File of the shard, relative to the store."""
         return f"{self.name}{ENCODINGS[self.encoding]}"
 
     @property
-    def partial(self) -> Path:
-        """The shard while it is written, by this process alone."""
+    def temporary(self) -> Path:
+        """The shard while this process writes it."""
         return Path(self.notes, f"{self.name}.{os.getpid()}.partial")
 
     @property
     def sums(self) -> Path:
-        """The notes that hold the sums."""
+        """The notes that hold the sums for the statistics."""
         return Path(self.notes, f"{self.name}.npz")
 
     @property
-    def made(self) -> Path:
-        """The other notes, until `finish` has put them in place."""
+    def uncommitted(self) -> Path:
+        """The other notes, until `commit_shard` renames them."""
         return Path(self.notes, f"{self.name}.made")
 
     @property
     def finished(self) -> Path:
-        """The other notes, in place."""
+        """The other notes of a finished shard."""
         return Path(self.notes, f"{self.name}.json")
 
 
 @dataclass(frozen=True)
 class ShardNotes:
-    """What is known of a finished shard."""
+    """What is known of a finished shard.
+
+    Attributes:
+        listing: `ShardTask.listing` of the task that made it.
+        record: file of the shard; None if no image could be used.
+        labels: label of each image in the shard.
+        names: name of each image in the shard.
+        rejected: label, name and reason of each image that cannot be used.
+        damaged: name of each image that is used although it is damaged, and the complaint of libjpeg.
+        source_sha256: SHA-256 of names, labels and encoded images, including those that are rejected.
+    """
 
     listing: str
-    record: ShardRecord | None  # None if no image could be used
+    record: ShardRecord | None
     labels: list[int]
     names: list[str]
-    rejected: list[tuple[int, str, str]]  # label, name, reason
-    damaged: list[tuple[str, str]]  # name, libjpeg's complaint; decoded and kept
-    source_sha256: str  # of names, labels and encoded images, rejected ones too
+    rejected: list[tuple[int, str, str]]
+    damaged: list[tuple[str, str]]
+    source_sha256: str
 
 
 def make_shard(task: ShardTask) -> None:
-    """Decode, resize and write a shard's images, and its notes. Raises OSError if they cannot be written."""
+    """Decode, resize and write the images of a shard, and its notes. Raises OSError if they cannot be written."""
     labels: list[int] = []
     names: list[str] = []
     rejected: list[tuple[int, str, str]] = []
@@ -96,7 +115,7 @@ def make_shard(task: ShardTask) -> None:
     statistics = PixelStatistics(task.size)
     Writer = JpegShardWriter if task.encoding == "jpeg" else RawShardWriter
     batch = np.empty((BATCH, task.size, task.size, 3), np.uint8)
-    with task.partial.open("w+b") as target:
+    with task.temporary.open("w+b") as target:
         writer = Writer(target, len(task.references), task.size)
         for start in range(0, len(task.references), BATCH):
             filled = 0
@@ -124,35 +143,40 @@ def make_shard(task: ShardTask) -> None:
                 statistics.add(pixels)
         record = writer.finish(task.file)
     if labels:
-        task.partial.rename(Path(task.store, task.file))
+        task.temporary.rename(Path(task.store, task.file))
     else:
-        task.partial.unlink()
-    sums = statistics.sums.astype(np.int32)  # 512 images of up to 255 need no more
+        task.temporary.unlink()
+    sums = statistics.sums.astype(np.int32)  # enough for 512 images of values up to 255
     np.savez(task.sums, images=np.array(statistics.images), sums=sums, products=statistics.products)
     notes = ShardNotes(task.listing(), record if labels else None, labels, names, rejected, damaged, digest.hexdigest())
-    task.made.write_text(json.dumps(asdict(notes)))
+    task.uncommitted.write_text(json.dumps(asdict(notes)), encoding="ascii")
 
 
-def finish(task: ShardTask) -> ShardNotes:
-    """Have a shard that was made on the disk and its notes in place; returns them.
+def commit_shard(task: ShardTask) -> ShardNotes:
+    """Sync a shard and its notes to disk, and put the notes in place; return them.
 
-    Apart from `make_shard`, because waiting for the disk is no work for those who decode.
+    Separate from `make_shard`, so that workers decode instead of waiting for the disk.
     """
     shard = Path(task.store, task.file)
-    for path in (shard, task.sums, task.made):
+    for path in (shard, task.sums, task.uncommitted):
         if path.exists():
             with path.open("rb") as file:
                 atomic.sync(file)
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # nobody reads it soon; memory is scarce
-    task.made.rename(task.finished)
+                os.posix_fadvise(
+                    file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED
+                )  # not read again soon: free the page cache
+    task.uncommitted.rename(task.finished)
     notes = read_notes(task)
     if notes is None:
-        raise OSError(f"'{task.file}' is not what it was when it was written")
+        raise OSError(f"the shard '{task.file}' has changed since it was written")
     return notes
 
 
 def read_notes(task: ShardTask) -> ShardNotes | None:
-    """The notes of a finished shard; None if it is not finished, or was made of other images, or has another length."""
+    """Return the notes of a finished shard.
+
+    None if the shard is not finished, was made from other images, or has another length than its notes say.
+    """
     try:
         content = json.loads(task.finished.read_bytes())
         record = ShardRecord(**content["record"]) if content["record"] else None
@@ -164,7 +188,7 @@ def read_notes(task: ShardTask) -> ShardNotes | None:
 
 
 def read_sums(task: ShardTask) -> PixelStatistics:
-    """The sums over a finished shard's images."""
+    """Return the sums over the images of a finished shard."""
     statistics = PixelStatistics(task.size)
     with np.load(task.sums) as sums:
         statistics.images = int(sums["images"])

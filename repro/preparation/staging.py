@@ -1,9 +1,10 @@
-"""A store under construction: beside its place, locked, and there for the same command to go on with.
+"""The staging area of a store: a locked folder beside it, where the same command resumes.
 
-.NAME.partial/plan.json   what is being made; another plan is refused
-.NAME.partial/lock        held while `repro prepare` is at work
-.NAME.partial/store/      becomes NAME when it is complete
-.NAME.partial/notes/      on the shards that are finished
+.NAME.partial/plan.json   settings of the store; other settings are refused
+.NAME.partial/lock        locked while `repro prepare` runs
+.NAME.partial/md5.json    checksums of the source's archives that were computed
+.NAME.partial/store/      renamed to NAME when it is complete
+.NAME.partial/notes/      notes on the finished shards
 """
 
 from __future__ import annotations
@@ -24,64 +25,64 @@ from repro.errors import ReproError, Stopped
 
 @dataclass(frozen=True)
 class StagingArea:
-    """Where a store is built, and what was found there."""
+    """Paths of the staging area of a store."""
 
     path: Path
 
     @classmethod
     def of(cls, out: Path) -> StagingArea:
-        """The site of the store that is to be at `out`."""
+        """Return the staging area of the store at `out`."""
         return cls(out.with_name(f".{out.name}.partial"))
 
     @property
     def plan(self) -> Path:
-        """The plan's file: it is written after the folders below were made, and taken away last."""
+        """File of the settings. It is written after the folders below were made, and removed last."""
         return self.path / "plan.json"
 
     @property
     def store(self) -> Path:
-        """The store to be."""
+        """Folder of the incomplete store."""
         return self.path / "store"
 
     @property
     def notes(self) -> Path:
-        """Notes on its shards."""
+        """Folder of the notes on shards."""
         return self.path / "notes"
 
-    def finished(self) -> int:
-        """How many shards are finished."""
+    def count_finished(self) -> int:
+        """Return the number of finished shards."""
         return sum(1 for _ in self.notes.rglob("*.json"))
 
 
 @contextmanager
 def staging_area(out: Path, plan: dict[str, Any]) -> Iterator[StagingArea]:
-    """Build a store within this; it takes its place at `out` if all goes well.
+    """Open the staging area of the store at `out`; on success the store is moved to `out`.
 
-    If not, finished shards are kept for the same plan to go on with; where there are none, nothing stays behind.
-    Raises ReproError if `out` is not vacant or cannot be written, if another process is building it, or if another
-    plan was begun there.
+    After an error, finished shards are kept, and the same plan resumes with them; without any, nothing is left.
+    Raises ReproError if `out` is not empty or cannot be written, if another process is preparing it, or if the staging
+    area has shards of another plan.
     """
-    site = StagingArea.of(out)
-    made = [parent for parent in site.path.parents if not parent.exists()]
+    staging = StagingArea.of(out)
+    new_parents = [parent for parent in staging.path.parents if not parent.exists()]
     try:
-        site.path.mkdir(parents=True, exist_ok=True)
-        with _locked(site.path / "lock", out):
+        staging.path.mkdir(parents=True, exist_ok=True)
+        with _lock(staging.path / "lock", out):
             try:
-                _check_vacant(out)
-                site.store.mkdir(exist_ok=True)
-                site.notes.mkdir(exist_ok=True)
-                _check_plan(site, plan, out)
-                with _told_what_is_kept(site):
-                    yield site
-                site.store.rename(out)
+                _check_empty(out)
+                staging.store.mkdir(exist_ok=True)
+                staging.notes.mkdir(exist_ok=True)
+                _check_plan(staging, plan, out)
+                with _report_kept_shards(staging):
+                    yield staging
+                staging.store.rename(out)
                 atomic.sync_folder(out.parent)
-                _clear(site)
+                _remove(staging)
             except BaseException:
-                if not site.finished():
-                    shutil.rmtree(site.path, ignore_errors=True)
+                if not staging.count_finished():
+                    shutil.rmtree(staging.path, ignore_errors=True)
                 raise
     except BaseException as error:
-        for parent in made:
+        for parent in new_parents:
             with suppress(OSError):
                 parent.rmdir()
         if isinstance(error, OSError):
@@ -90,78 +91,82 @@ def staging_area(out: Path, plan: dict[str, Any]) -> Iterator[StagingArea]:
 
 
 def already_published(out: Path, plan: dict[str, Any]) -> bool:
-    """Has the store of this plan taken its place at `out`, and its site was left behind? The site is cleared then.
+    """Return whether the complete store of this plan is at `out` with its staging area beside it; remove the latter.
 
-    That is how a process leaves it that is killed at the very end. Raises ReproError if one is still at work there.
+    This is the state after a process was killed at the very end. Raises ReproError if a process is still running.
     """
-    site = StagingArea.of(out)
-    if _begun(site) != plan or site.store.exists() or not (out / "manifest.json").exists():
+    staging = StagingArea.of(out)
+    if _read_plan(staging) != plan or staging.store.exists() or not (out / "manifest.json").exists():
         return False
-    with _locked(site.path / "lock", out):
-        _clear(site)
+    with _lock(staging.path / "lock", out):
+        _remove(staging)
     return True
 
 
-def _clear(site: StagingArea) -> None:
-    """Remove what is left of a staging area once its store is in place; the plan last: `already_published` reads it."""
-    for path in sorted(site.path.iterdir(), key=lambda path: path == site.plan):
+def _remove(staging: StagingArea) -> None:
+    """Remove the staging area of a store that was moved; the plan last, which `already_published` reads."""
+    for path in sorted(staging.path.iterdir(), key=lambda path: path == staging.plan):
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink()
-    site.path.rmdir()
+    staging.path.rmdir()
 
 
 @contextmanager
-def _told_what_is_kept(site: StagingArea) -> Iterator[None]:
+def _report_kept_shards(staging: StagingArea) -> Iterator[None]:
+    """Add to errors how many finished shards are kept."""
     try:
         yield
     except (OSError, ReproError, Stopped) as error:
-        kept = site.finished()
-        again = f"; {kept:,} shards are kept in '{site.path}', and the same command goes on from there" if kept else ""
+        kept = staging.count_finished()
+        resume = f"; {kept:,} shards are kept in '{staging.path}': run the same command again to resume" if kept else ""
         if isinstance(error, Stopped):
-            raise Stopped(error.signal, f"stopped{again or '; nothing half-made was left behind'}") from error
+            raise Stopped(error.signal, f"stopped{resume or '; no incomplete files are left'}") from error
         reason = error.strerror or error if isinstance(error, OSError) else error
         kind = "cannot write the store: " if isinstance(error, OSError) else ""
-        raise ReproError(f"{kind}{reason}{again}") from error
+        raise ReproError(f"{kind}{reason}{resume}") from error
 
 
 @contextmanager
-def _locked(path: Path, out: Path) -> Iterator[None]:
-    busy = ReproError(f"another `repro prepare` is at work on '{out}': wait for it, or name another folder with --out")
+def _lock(path: Path, out: Path) -> Iterator[None]:
+    busy = ReproError(
+        f"another `repro prepare` is writing '{out}': wait until it has finished, or choose another folder with --out"
+    )
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise busy from None
-        # The one who held the lock before may have finished, and taken the locked file away.
+        # The previous owner of the lock may have finished and removed the file in the meantime.
         if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
             raise busy
         yield
 
 
-def _check_vacant(out: Path) -> None:
+def _check_empty(out: Path) -> None:
     with suppress(FileNotFoundError):
         if any(out.iterdir()):
-            raise ReproError(f"'{out}' is not empty: remove it, or name another folder with --out")
+            raise ReproError(f"'{out}' is not empty: remove it, or choose another folder with --out")
 
 
-def _check_plan(site: StagingArea, plan: dict[str, Any], out: Path) -> None:
-    begun = _begun(site)
-    if begun is not None and site.finished():
-        differing = [key for key in {**begun, **plan} if begun.get(key) != plan.get(key)]
+def _check_plan(staging: StagingArea, plan: dict[str, Any], out: Path) -> None:
+    started = _read_plan(staging)
+    if started is not None and staging.count_finished():
+        differing = [key for key in {**started, **plan} if started.get(key) != plan.get(key)]
         if differing:
-            changes = ", ".join(f"{key} {begun.get(key)} and now {plan.get(key)}" for key in differing)
+            changes = ", ".join(f"{key} was {started.get(key)} and is now {plan.get(key)}" for key in differing)
             raise ReproError(
-                f"'{out}' was begun as another store ({changes}): go on as it was begun, or remove '{site.path}'"
+                f"'{out}' was started with other settings ({changes}): use the same settings, or remove "
+                f"'{staging.path}' to start again"
             )
-    atomic.write_json(site.plan, plan)
+    atomic.write_json(staging.plan, plan)
 
 
-def _begun(site: StagingArea) -> dict[str, Any] | None:
-    """The plan that was begun; None if none was."""
+def _read_plan(staging: StagingArea) -> dict[str, Any] | None:
+    """Return the plan of the staging area; None if there is none."""
     try:
-        begun: dict[str, Any] = json.loads(site.plan.read_bytes())
-        return begun
+        plan: dict[str, Any] = json.loads(staging.plan.read_bytes())
+        return plan
     except (OSError, ValueError):
         return None

@@ -1,4 +1,4 @@
-"""Stores whose shards are JPEGs, and stores of many shards."""
+"""Stores with JPEG shards, and stores of many shards."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ from repro.verification.store import verify_store
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Store]:
-    """The same 23 + 4 images, raw and as JPEG, in shards of 4."""
+    """Two stores of the same 23 + 4 images in shards of 4, raw and JPEG."""
     folder = tmp_path_factory.mktemp("stores")
     source = write_pictures(folder / "images", {"train/a": 11, "train/b": 12, "val/a": 2, "val/b": 2})
     with pytest.MonkeyPatch.context() as patch:
@@ -31,11 +31,11 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Store]:
     return raw, jpeg
 
 
-def test_images_are_nearly_those_of_the_raw_store(stores: tuple[Store, Store]) -> None:
+def test_images_are_close_to_those_of_the_raw_store(stores: tuple[Store, Store]) -> None:
     raw, jpeg = (store.splits["train"] for store in stores)
     indices = np.array([22, 0, 4, 3, 4, 21, 7, 8])
-    apart = np.abs(jpeg.images(indices).astype(int) - raw.images(indices))
-    assert 0 < apart.mean() < 2
+    difference = np.abs(jpeg.images(indices).astype(int) - raw.images(indices))
+    assert 0 < difference.mean() < 2
     assert jpeg.names == raw.names
     np.testing.assert_array_equal(jpeg.labels, raw.labels)
     np.testing.assert_array_equal(jpeg.shard(2), jpeg.images(np.arange(8, 12)))
@@ -44,20 +44,20 @@ def test_images_are_nearly_those_of_the_raw_store(stores: tuple[Store, Store]) -
         jpeg.images(np.array([23]))
 
 
-def test_the_statistics_are_those_of_the_pixels_that_training_sees(stores: tuple[Store, Store]) -> None:
+def test_the_statistics_are_those_of_the_decoded_pixels(stores: tuple[Store, Store]) -> None:
     _, store = stores
     pixels = store.splits["train"].images(np.arange(23))
     np.testing.assert_array_equal(store.mean, pixels.mean(axis=0).astype(np.float32))
     assert verify_store(store.path) == []
 
 
-def test_a_flipped_bit_is_traced_to_its_shard(stores: tuple[Store, Store], tmp_path: Path) -> None:
+def test_verify_names_the_shard_with_a_flipped_bit(stores: tuple[Store, Store], tmp_path: Path) -> None:
     copy = Path(shutil.copytree(stores[1].path, tmp_path / "copy"))
     shard = copy / "train/00003.jpegs"
     whole = shard.read_bytes()
-    for place in (5, len(whole) // 2, len(whole) - 4):
+    for position in (5, len(whole) // 2, len(whole) - 4):
         damaged = bytearray(whole)
-        damaged[place] ^= 1
+        damaged[position] ^= 1
         shard.write_bytes(damaged)
         (problem,) = verify_store(copy)
         assert "shard train/00003.jpegs" in problem
@@ -75,7 +75,7 @@ def test_an_unknown_encoding_is_refused(stores: tuple[Store, Store], tmp_path: P
 
 
 def test_photographs_as_jpeg(real_images: Callable[[str], Path], tmp_path: Path) -> None:
-    """The trade: a fifth of the bytes for less than two grey levels."""
+    """JPEG takes a fifth of the bytes and changes pixels by less than two grey levels on average."""
     source = real_images("imagenet5")
     raw, jpeg = (
         prepare("folder", tmp_path / encoding, source=source, encoding=encoding, limit_per_class=10)
@@ -83,13 +83,13 @@ def test_photographs_as_jpeg(real_images: Callable[[str], Path], tmp_path: Path)
     )
     sizes = [sum(path.stat().st_size for path in store.path.rglob("000*")) for store in (raw, jpeg)]
     assert sizes[1] < 0.3 * sizes[0]
-    places = np.arange(len(raw.splits["train"]))
-    apart = np.abs(raw.splits["train"].images(places).astype(int) - jpeg.splits["train"].images(places))
-    assert apart.mean() < 2
+    indices = np.arange(len(raw.splits["train"]))
+    difference = np.abs(raw.splits["train"].images(indices).astype(int) - jpeg.splits["train"].images(indices))
+    assert difference.mean() < 2
 
 
 def test_a_store_of_fifteen_million_images_opens_in_a_second(tmp_path: Path) -> None:
-    """Sparse shards: what is read at opening is the manifest and the length of each file, and then an image's bytes."""
+    """Opening reads the manifest and the length of each file only, so that sparse shards will do."""
     images, size, per_shard = 15_000_000, 256, 512
     record = {"bytes": 128 + per_shard * size * size * 3, "sha256": "0" * 64}
     (tmp_path / "train").mkdir()
@@ -127,18 +127,18 @@ def test_a_store_of_fifteen_million_images_opens_in_a_second(tmp_path: Path) -> 
     (tmp_path / "manifest.json").write_text(json.dumps(manifest, indent=1))
     times = []
     for _ in range(3):
-        began = time.process_time()
+        start = time.process_time()
         store = open_store(tmp_path)
-        times.append(time.process_time() - began)
+        times.append(time.process_time() - start)
     assert min(times) < 1
     train = store.splits["train"]
     assert len(train) == count > 14_999_000
-    for place in (0, 511, 512, 14_000_000, count - 1):
-        with (tmp_path / shards[place // per_shard]["file"]).open("r+b") as target:
-            target.seek(128 + place % per_shard * size * size * 3)
+    for index in (0, 511, 512, 14_000_000, count - 1):
+        with (tmp_path / shards[index // per_shard]["file"]).open("r+b") as target:
+            target.seek(128 + index % per_shard * size * size * 3)
             target.write(np.full(size * size * 3, 9, np.uint8).data)
-        began = time.process_time()
-        (image,) = train.images(np.array([place]))
-        assert time.process_time() - began < 0.1
+        start = time.process_time()
+        (image,) = train.images(np.array([index]))
+        assert time.process_time() - start < 0.1
         assert (image == 9).all()
-    assert len(train._maps) == 4  # of 29,296 shards, those that were asked for
+    assert len(train._maps) == 4  # of 29,296 shards, only those that were used are mapped

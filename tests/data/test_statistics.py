@@ -4,12 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repro.data.statistics import PixelStatistics
-from repro.data.sums import MOST_BLOCKS
+from repro.data.sums import MAX_BLOCKS
 
 
 @settings(deadline=None)  # the first call loads the compiled loop
 @given(st.integers(0, 2**32), st.integers(1, 9), st.lists(st.integers(0, 9), max_size=3))
-def test_equal_numpy_on_all_pixels_however_the_images_are_cut(seed: int, count: int, cuts: list[int]) -> None:
+def test_equal_numpy_for_any_division_into_batches(seed: int, count: int, cuts: list[int]) -> None:
     images = np.random.default_rng(seed).integers(0, 256, (count, 6, 6, 3), dtype=np.uint8)
     whole = PixelStatistics(6)
     for piece in np.split(images, sorted(min(cut, count) for cut in cuts)):
@@ -27,7 +27,7 @@ def test_equal_numpy_on_all_pixels_however_the_images_are_cut(seed: int, count: 
     np.testing.assert_array_equal(whole.covariance(), at_once.covariance())
 
 
-def test_covariance_does_not_cancel_in_bright_images_that_hardly_vary() -> None:
+def test_the_covariance_is_accurate_for_bright_images_with_little_variance() -> None:
     images = np.full((200, 64, 64, 3), 255, np.uint8)
     images[0, 0, 0] = 254
     statistics = PixelStatistics(64)
@@ -36,8 +36,8 @@ def test_covariance_does_not_cancel_in_bright_images_that_hardly_vary() -> None:
     assert statistics.covariance()[0, 1] == pytest.approx(share * (1 - share), rel=1e-12)
 
 
-def test_sums_do_not_overflow_in_more_bright_images_than_are_added_at_once() -> None:
-    images = np.full((MOST_BLOCKS + 3, 2, 2, 3), 255, np.uint8)  # a block each
+def test_sums_do_not_overflow_for_many_bright_images() -> None:
+    images = np.full((MAX_BLOCKS + 3, 2, 2, 3), 255, np.uint8)  # one block per image
     images[:, 0, 0, 1] = 0
     statistics = PixelStatistics(2)
     statistics.add(images)
@@ -46,8 +46,8 @@ def test_sums_do_not_overflow_in_more_bright_images_than_are_added_at_once() -> 
     np.testing.assert_array_equal(statistics.sums, images.sum(axis=0, dtype=np.int64))
 
 
-def test_images_of_any_size_and_any_layout_in_memory() -> None:
-    for size in (8, 16, 17, 40, 1024):  # one block, just one, and several with a rest
+def test_images_of_any_size_and_memory_layout() -> None:
+    for size in (8, 16, 17, 40, 1024):  # less than a block, exactly one, and several with a remainder
         images = np.random.default_rng(size).integers(0, 256, (5, size, size, 3), dtype=np.uint8)[:, ::-1]
         statistics = PixelStatistics(size)
         statistics.add(images)

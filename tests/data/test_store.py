@@ -12,7 +12,7 @@ import pytest
 from helpers import write_pictures
 
 import repro.preparation.prepare
-from repro.data.store import Store, fingerprint, open_store, write_array, write_names
+from repro.data.store import NamesWriter, Store, fingerprint, open_store, write_array
 from repro.errors import ReproError
 from repro.preparation.prepare import prepare
 from repro.preparation.preprocess import to_square
@@ -21,7 +21,7 @@ from repro.verification.store import verify_store
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """23 training images in shards of 4, and 2 + 2 for validation."""
+    """A store of 23 training images in shards of 4, and of 2 + 2 validation images."""
     folder = tmp_path_factory.mktemp("store")
     source = write_pictures(folder / "images", {"train/a": 11, "train/b": 12, "val/a": 2, "val/b": 2})
     with pytest.MonkeyPatch.context() as patch:
@@ -31,11 +31,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture
 def copy(store: Store, tmp_path: Path) -> Path:
-    """A store of one's own, to damage."""
+    """A copy of the store, to be damaged."""
     return Path(shutil.copytree(store.path, tmp_path / "copy"))
 
 
-def test_images_come_from_any_shard_in_any_order(store: Store) -> None:
+def test_images_are_read_from_any_shard_in_any_order(store: Store) -> None:
     train = store.splits["train"]
     assert len(train) == 23
     assert len(train.shards) == 6
@@ -49,7 +49,7 @@ def test_images_come_from_any_shard_in_any_order(store: Store) -> None:
             assert store.classes[train.labels[index]].id == name.split("/")[1]
 
 
-def test_images_are_fresh_and_outside_is_an_error(store: Store) -> None:
+def test_images_are_copies_and_indices_are_checked(store: Store) -> None:
     train = store.splits["train"]
     first = train.images(np.array([0]))
     first += 1
@@ -59,7 +59,7 @@ def test_images_are_fresh_and_outside_is_an_error(store: Store) -> None:
             train.images(np.array([3, outside]))
 
 
-def test_a_split_travels_to_workers_without_its_pixels(store: Store) -> None:
+def test_a_split_is_pickled_without_its_pixels(store: Store) -> None:
     train = store.splits["train"]
     train.images(np.arange(23))
     pickled = pickle.dumps(train)
@@ -67,7 +67,7 @@ def test_a_split_travels_to_workers_without_its_pixels(store: Store) -> None:
     np.testing.assert_array_equal(pickle.loads(pickled).images(np.arange(23)), train.images(np.arange(23)))
 
 
-def test_fingerprint_follows_the_contents_not_the_place(store: Store, copy: Path) -> None:
+def test_the_fingerprint_depends_on_the_contents_not_on_the_path(store: Store, copy: Path) -> None:
     assert open_store(copy).fingerprint == store.fingerprint
     assert len(store.fingerprint) == 64
     manifest = json.loads((copy / "manifest.json").read_text())
@@ -84,38 +84,38 @@ def test_fingerprint_follows_the_contents_not_the_place(store: Store, copy: Path
         assert open_store(copy).fingerprint != store.fingerprint
 
 
-def test_what_is_not_a_whole_store_is_refused(copy: Path, tmp_path: Path) -> None:
-    def refused(match: str, path: Path = copy) -> None:
+def test_an_incomplete_store_is_refused(copy: Path, tmp_path: Path) -> None:
+    def assert_refused(match: str, path: Path = copy) -> None:
         with pytest.raises(ReproError, match=match) as error:
             open_store(path)
         assert "\n" not in str(error.value)
         assert str(path) in str(error.value)
 
-    refused("no store at", tmp_path / "nowhere")
+    assert_refused("no store at", tmp_path / "nowhere")
     manifest = (copy / "manifest.json").read_text()
     shard = copy / "train" / "00003.npy"
     whole = shard.read_bytes()
 
     shard.write_bytes(whole[:-1])
-    refused(r"00003\.npy.*bytes")
+    assert_refused(r"00003\.npy.*bytes")
     shard.unlink()
-    refused(r"00003\.npy.*No such file")
+    assert_refused(r"00003\.npy.*No such file")
     shard.write_bytes(whole)
 
     for damage, match in [
         (manifest.replace('"version": 1', '"version": 99'), "version 99"),
-        (manifest.replace("repro-store", "something"), "of something else"),
+        (manifest.replace("repro-store", "something"), "belongs to another program"),
         (manifest[:-20], "damaged"),
         (manifest.replace('"splits"', '"parts"'), "damaged"),
-        ("[]", "of something else"),
+        ("[]", "belongs to another program"),
     ]:
         (copy / "manifest.json").write_text(damage)
-        refused(match)
+        assert_refused(match)
     (copy / "manifest.json").unlink()
-    refused("not a finished store")
+    assert_refused("not a complete store")
 
 
-def test_damaged_small_files_are_errors_of_the_user(copy: Path) -> None:
+def test_damaged_small_files_are_named_in_one_line(copy: Path) -> None:
     for file, read in [
         ("train/labels.npy", lambda store: store.splits["train"].labels),
         ("train/names.jsonl", lambda store: store.splits["train"].names),
@@ -128,17 +128,18 @@ def test_damaged_small_files_are_errors_of_the_user(copy: Path) -> None:
         (copy / file).write_bytes(intact)
 
 
-def test_verify_finds_nothing_in_a_sound_store(store: Store) -> None:
+def test_verify_finds_no_problem_in_an_intact_store(store: Store) -> None:
     seen: list[tuple[int, int]] = []
     assert verify_store(store.path, lambda done, total: seen.append((done, total))) == []
     assert seen[-1][0] == seen[-1][1] > 0
 
 
-def test_verify_counts_names_one_by_one(copy: Path) -> None:
-    """Those of 15 million images would fill gigabytes."""
-    record = write_names(copy, "train/names.jsonl", (f"train/n00000000/{number}" for number in range(300_000)))
+def test_verify_counts_names_without_keeping_them(copy: Path) -> None:
+    """The names of 15 million images take gigabytes."""
+    with NamesWriter(copy, "train/names.jsonl") as names:
+        names.write(f"train/n00000000/{number}" for number in range(300_000))
     manifest = json.loads((copy / "manifest.json").read_text())
-    manifest["splits"]["train"]["names"] = asdict(record)
+    manifest["splits"]["train"]["names"] = asdict(names.record)
     (copy / "manifest.json").write_text(json.dumps(manifest))
     tracemalloc.start()
     try:
@@ -153,7 +154,7 @@ def test_verify_counts_names_one_by_one(copy: Path) -> None:
 @pytest.mark.parametrize(
     "file", ["train/00003.npy", "val/00000.npy", "train/labels.npy", "val/names.jsonl", "mean.npy"]
 )
-def test_verify_traces_a_flipped_bit_to_its_file(copy: Path, file: str) -> None:
+def test_verify_names_the_file_with_a_flipped_bit(copy: Path, file: str) -> None:
     damaged = bytearray((copy / file).read_bytes())
     damaged[-10] ^= 1
     (copy / file).write_bytes(damaged)
@@ -162,9 +163,9 @@ def test_verify_traces_a_flipped_bit_to_its_file(copy: Path, file: str) -> None:
     assert file in problems[0]
 
 
-def test_verify_as_typed(store: Store, copy: Path) -> None:
+def test_verify_on_the_command_line(store: Store, copy: Path) -> None:
     def verify() -> tuple[int, str]:
-        """Exit code and last line."""
+        """Return the exit code and the last line."""
         done = subprocess.run([sys.executable, "-m", "repro", "verify", copy], capture_output=True, text=True)
         return done.returncode, (done.stdout if done.returncode == 0 else done.stderr).splitlines()[-1]
 
@@ -177,8 +178,8 @@ def test_verify_as_typed(store: Store, copy: Path) -> None:
     assert line.startswith(f"repro: '{copy}' is damaged: shard train/00003.npy: its SHA-256 is ")
 
 
-def test_verify_finds_a_label_that_no_class_has(copy: Path) -> None:
-    """Labels that were hashed as they are: the hash is right, the number is not."""
+def test_verify_finds_a_label_outside_the_classes(copy: Path) -> None:
+    """The checksum of the labels is right, but one of them is out of range."""
     manifest = json.loads((copy / "manifest.json").read_text())
     labels = np.load(copy / "train/labels.npy")
     labels[3] = 2

@@ -1,4 +1,4 @@
-"""Training and test views against slices written out by hand."""
+"""Training and test views against slices computed in NumPy."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def views(augmentation: Augmentation) -> Views:
 
 
 def by_hand(image: np.ndarray, top: int, left: int, mirror: bool, mean_of_patch: bool) -> np.ndarray:
-    """One view, float32 [3, CROP, CROP]: the mean taken off before cutting and mirroring, or its centre after."""
+    """Return one view, float32 [3, CROP, CROP], with the mean subtracted before the crop, or its centre after it."""
     region = np.s_[top : top + CROP, left : left + CROP]
     values = (image.astype(np.float32) - MEAN if mean_of_patch else image.astype(np.float32))[region]
     values = values[:, ::-1] if mirror else values
@@ -33,8 +33,8 @@ def test_training_views_are_slices(mean_of_patch: bool) -> None:
     draws = draw_epoch(0, 1, 10, SIZE - CROP, augmentation)
     result = views(augmentation).augment(IMAGES, draws).numpy()
     for i in range(10):
-        place = (int(draws.top[i]), int(draws.left[i]), bool(draws.mirror[i]))
-        np.testing.assert_array_equal(result[i], by_hand(IMAGES[i], *place, mean_of_patch))
+        position = (int(draws.top[i]), int(draws.left[i]), bool(draws.mirror[i]))
+        np.testing.assert_array_equal(result[i], by_hand(IMAGES[i], *position, mean_of_patch))
 
 
 @pytest.mark.parametrize("mean_of_patch", [True, False])
@@ -50,9 +50,9 @@ def test_ten_views_are_four_corners_the_centre_and_their_mirror_images(mean_of_p
 
 
 def test_one_view_is_the_centre_and_the_first_of_the_ten() -> None:
-    maker = views(AUTHORS.augmentation)
-    (one,) = maker.test_views(IMAGES, 1)
-    assert torch.equal(one, next(iter(maker.test_views(IMAGES, 10))))
+    cutter = views(AUTHORS.augmentation)
+    (one,) = cutter.test_views(IMAGES, 1)
+    assert torch.equal(one, next(iter(cutter.test_views(IMAGES, 10))))
     assert one.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -60,15 +60,15 @@ def test_one_view_is_the_centre_and_the_first_of_the_ten() -> None:
 def test_colour_noise_is_one_shift_for_the_whole_image(recipe) -> None:
     augmentation = recipe.augmentation
     draws = draw_epoch(0, 1, 10, SIZE - CROP, augmentation)
-    maker = views(augmentation)
-    with_noise = maker.augment(IMAGES, draws) * augmentation.colour.divide_by
-    shift = with_noise - maker.augment(IMAGES, draws, colour=False)
+    cutter = views(augmentation)
+    with_noise = cutter.augment(IMAGES, draws) * augmentation.colour.divide_by
+    shift = with_noise - cutter.augment(IMAGES, draws, colour=False)
     expected = draws.alpha @ colour_basis(COVARIANCE, augmentation.colour).numpy().T
     np.testing.assert_allclose(shift.numpy(), np.broadcast_to(expected[:, :, None, None], shift.shape), atol=1e-3)
 
 
-def test_colour_noise_at_the_authors_statistics() -> None:
-    """On the authors' ImageNet: 12.2 grey levels of noise by the program, 5.8 by the text on values 0 to 1."""
+def test_colour_noise_for_the_statistics_of_imagenet() -> None:
+    """On the ImageNet of the authors: 12.2 grey levels with the program, 5.8 with the text on values 0 to 1."""
     covariance = np.diag(np.square([121.78, 37.09, 19.72]))
     program = colour_basis(covariance, AUTHORS.augmentation.colour).norm(dim=0).sort(descending=True).values
     text = colour_basis(covariance, PAPER.augmentation.colour).norm(dim=0).sort(descending=True).values
@@ -82,20 +82,20 @@ def test_colour_noise_lies_along_the_principal_components() -> None:
 
 
 @pytest.mark.parametrize("recipe", [AUTHORS, PAPER], ids=["authors", "paper"])
-def test_on_another_device_the_training_views_are_the_same_to_the_bit(recipe: Recipe) -> None:
-    maker = views(recipe.augmentation)
+def test_training_views_on_another_device_are_bit_identical(recipe: Recipe) -> None:
+    cutter = views(recipe.augmentation)
     draws = draw_epoch(1, 2, 10, SIZE - CROP, recipe.augmentation)
-    expected = maker.augment(IMAGES, draws)
-    maker.device = torch.device("meta")  # not a processor: torch's operators, on whatever device the mean is
-    assert torch.equal(maker.augment(IMAGES, draws), expected)
+    expected = cutter.augment(IMAGES, draws)
+    cutter.device = torch.device("meta")  # not a CPU: selects the torch operators
+    assert torch.equal(cutter.augment(IMAGES, draws), expected)
 
 
-def test_a_rank_without_images_gets_an_empty_batch() -> None:
+def test_a_batch_without_images_is_empty() -> None:
     draws = draw_epoch(0, 1, 10, SIZE - CROP, AUTHORS.augmentation)[:0]
     assert views(AUTHORS.augmentation).augment(IMAGES[:0], draws).shape == (0, 3, CROP, CROP)
 
 
-def test_inputs_are_divided_in_training_and_in_testing_alike() -> None:
+def test_inputs_are_divided_in_training_and_test_views() -> None:
     plain, scaled = views(Augmentation()), views(Augmentation(inputs_divided_by=50.0))
     draws = draw_epoch(0, 1, 10, SIZE - CROP, Augmentation())
     torch.testing.assert_close(scaled.augment(IMAGES, draws), plain.augment(IMAGES, draws) / 50)

@@ -15,7 +15,7 @@ from repro.data.store import open_store
 from repro.errors import ReproError
 from repro.preparation.prepare import prepare
 
-# In a process of its own: the cluster's own warnings and threads are no business of these tests.
+# In a separate process, because the cluster starts threads and emits warnings.
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -31,7 +31,7 @@ if __name__ == "__main__":
 """
 
 
-def test_two_dask_workers_make_the_same_store(tmp_path: Path) -> None:
+def test_dask_workers_make_the_same_store(tmp_path: Path) -> None:
     pytest.importorskip("dask")
     pytest.importorskip("distributed")
     images = write_pictures(tmp_path / "images", {"a": 60, "b": 60}, "PNG")
@@ -42,14 +42,14 @@ def test_two_dask_workers_make_the_same_store(tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": path}, cwd=tmp_path,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == ["2"]  # both workers worked
+    assert result.stdout.split() == ["2"]  # both workers took part
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(repro.preparation.prepare, "SHARD_IMAGES", 8)
         here = prepare("folder", tmp_path / "here", source=images, size=32)
     assert open_store(tmp_path / "dask").manifest == here.manifest
 
 
-def test_a_scheduler_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scheduler_needs_dask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = write_pictures(tmp_path / "images", {"a": 3, "b": 3})
     for module in ("dask", "dask.distributed"):
         monkeypatch.setitem(sys.modules, module, None)
@@ -71,9 +71,7 @@ def test_a_scheduler_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("loss", ["scheduler", "workers"])
-def test_a_cluster_that_fails_leaves_what_is_finished(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str
-) -> None:
+def test_a_failing_cluster_leaves_finished_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str) -> None:
     distributed = pytest.importorskip("dask.distributed")
     error = (
         CancelledError()
@@ -103,7 +101,7 @@ def test_a_cluster_that_fails_leaves_what_is_finished(
     monkeypatch.setattr(distributed, "Client", lambda address, timeout: Client())
     monkeypatch.setattr(repro.preparation.prepare, "SHARD_IMAGES", 8)
     images = write_pictures(tmp_path / "images", {"a": 30, "b": 30}, "PNG")
-    match = r"the Dask cluster at 'tcp://127\.0\.0\.1:9' has failed \(.+\): start it again; 3 shards are kept"
+    match = r"the Dask cluster at 'tcp://127\.0\.0\.1:9' has failed \(.+\): restart it; 3 shards are kept"
     with pytest.raises(ReproError, match=match) as raised:
         prepare("folder", tmp_path / "store", source=images, size=16, scheduler="tcp://127.0.0.1:9")
     assert "\n" not in str(raised.value)

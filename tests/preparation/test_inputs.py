@@ -1,4 +1,4 @@
-"""Whatever lies in an archive, `prepare` ends with a store that says what it holds, or with none."""
+"""For any content of an archive, `prepare` makes a store whose manifest lists what was left out, or none at all."""
 
 import io
 import os
@@ -38,7 +38,7 @@ def two_frames(format: str) -> bytes:
     return encode(plain(RED), format, save_all=True, append_images=[plain(BLUE)])
 
 
-USED = {  # whatever it is, its name ends in .JPEG: what comes out at the centre
+USED = {  # content of a file whose name ends in .JPEG, and the expected colour of the centre
     "cmyk": (encode(plain((255, 0, 0, 0), "CMYK"), "JPEG"), CYAN),
     "grey": (encode(plain((77,), "L"), "JPEG"), GREY),
     "png": (encode(plain(RED)), RED),
@@ -63,14 +63,14 @@ REJECTED = {
 
 
 def train_of(members: dict[str, bytes]) -> bytes:
-    """The training archive with these images as the whole of its first class."""
+    """Return the training archive with `members` as its first class."""
     return tar({**class_tars(), "n01440764.tar": tar(members)})
 
 
-def test_every_odd_image_is_used_or_listed_with_its_reason(tmp_path: Path) -> None:
+def test_every_unusual_image_is_used_or_listed_with_a_reason(tmp_path: Path) -> None:
     source = write_ilsvrc2012(tmp_path / "2012")
-    odd = {f"n01440764_{name}.JPEG": content for name, (content, _) in {**USED, **REJECTED}.items()}
-    (source / TRAIN).write_bytes(train_of(odd))
+    images = {f"n01440764_{name}.JPEG": content for name, (content, _) in {**USED, **REJECTED}.items()}
+    (source / TRAIN).write_bytes(train_of(images))
     store = prepare("ilsvrc2012", tmp_path / "store", source=source, size=16, allow_partial=True)
 
     reasons = {entry["name"].split("_")[-1][:-5]: entry["reason"] for entry in store.manifest["rejected"]}
@@ -80,15 +80,15 @@ def test_every_odd_image_is_used_or_listed_with_its_reason(tmp_path: Path) -> No
     assert store.manifest["damaged"] == []
     train = store.splits["train"]
     assert len(train) == len(USED) + 9
-    places = {name.split("_")[-1][:-5]: place for place, name in enumerate(train.names) if "n01440764" in name}
-    assert places.keys() == USED.keys()
+    indices = {name.split("_")[-1][:-5]: index for index, name in enumerate(train.names) if "n01440764" in name}
+    assert indices.keys() == USED.keys()
     for name, (_, colour) in USED.items():
-        (image,) = train.images([places[name]])
+        (image,) = train.images([indices[name]])
         assert abs(image[4, 8].astype(int) - colour).max() < 6, name
 
 
 def with_member(name: str = "n01440764_1.JPEG", kind: bytes = tarfile.REGTYPE, again: bool = False) -> bytes:
-    """The training archive; to its first class a member is added."""
+    """Return the training archive with another member in its first class."""
     inner = io.BytesIO()
     with tarfile.open(fileobj=inner, mode="w", format=tarfile.GNU_FORMAT, errors="surrogateescape") as archive:
         for one in ("n01440764_0.JPEG", name, *([name] if again else [])):
@@ -102,7 +102,7 @@ def with_member(name: str = "n01440764_1.JPEG", kind: bytes = tarfile.REGTYPE, a
 
 
 WHOLE = with_member()
-HOSTILE = {
+MALICIOUS = {
     "outer cut": (WHOLE[: len(WHOLE) // 2], r", byte [\d,]+: .*member 'n\d+\.tar'.*truncated"),
     "inner cut": (
         tar({**class_tars(), "n01440764.tar": tar({"n01440764_0.JPEG": picture(7)})[:900]}),
@@ -119,9 +119,9 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("allow_partial", [False, True])
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_a_hostile_or_short_archive_makes_no_store(tmp_path: Path, kind: str, allow_partial: bool) -> None:
-    content, reason = HOSTILE[kind]
+@pytest.mark.parametrize("kind", MALICIOUS)
+def test_a_malicious_or_truncated_archive_makes_no_store(tmp_path: Path, kind: str, allow_partial: bool) -> None:
+    content, reason = MALICIOUS[kind]
     source = write_ilsvrc2012(tmp_path / "2012")
     (source / TRAIN).write_bytes(content)
     before = sorted(tmp_path.rglob("*"))
@@ -154,8 +154,8 @@ print((used() - before) // 10**6)
 """
 
 
-def test_threads_and_bombs_take_little_memory(tmp_path: Path) -> None:
-    """Of a process of its own, as the system counts it: Pillow and torch do not ask Python for memory."""
+def test_very_long_images_and_bombs_take_little_memory(tmp_path: Path) -> None:
+    """Measured by the system in a separate process: Pillow and torch do not allocate through Python."""
     jpeg = encode(plain(RED), "JPEG")
     size = jpeg.index(b"\xff\xc0") + 5
     inputs = {

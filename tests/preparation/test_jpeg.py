@@ -1,4 +1,4 @@
-"""The quick way for plain JPEGs: the same pixels, the same refusals, and nothing accepted in silence."""
+"""The fast path for ordinary JPEGs: the same pixels and the same rejections as Pillow, and no damage unreported."""
 
 import io
 import struct
@@ -14,11 +14,11 @@ from helpers import picture
 from PIL import Image
 from torchvision.transforms import v2
 
-from repro.preparation.jpeg import is_quick, to_square_quickly
+from repro.preparation.jpeg import is_ordinary, to_square_fast
 from repro.preparation.preprocess import UndecodableImage, decode, to_square
 
 LIMIT = 89_000_000
-MUTATED = 2000  # pictures: five seconds
+MUTATED = 2000  # images: five seconds
 
 
 def jpeg(image: Image.Image, **options: Any) -> bytes:
@@ -27,14 +27,14 @@ def jpeg(image: Image.Image, **options: Any) -> bytes:
     return encoded.getvalue()
 
 
-def by_pillow(encoded: bytes, size: int, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+def to_square_by_pillow(encoded: bytes, size: int, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     with monkeypatch.context() as patch:
-        patch.setattr("repro.preparation.preprocess.is_quick", lambda encoded, limit: False)
+        patch.setattr("repro.preparation.preprocess.is_ordinary", lambda encoded, limit: False)
         return to_square(encoded, size)
 
 
-def in_floats(encoded: bytes, size: int) -> np.ndarray:
-    """Full decoding, antialiased resampling in floats, then the crop: the reference for the pixels."""
+def in_floating_point(encoded: bytes, size: int) -> np.ndarray:
+    """Return the reference: full decoding, antialiased resampling in floating point, then the crop."""
     pixels = torch.from_numpy(np.array(Image.open(io.BytesIO(encoded)).convert("RGB"))).permute(2, 0, 1).float()
     resized = v2.functional.resize(pixels, [size], antialias=True)
     return v2.functional.center_crop(resized, [size]).permute(1, 2, 0).numpy()
@@ -42,74 +42,77 @@ def in_floats(encoded: bytes, size: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("width", "height"), [(64, 48), (48, 64), (300, 100), (77, 301), (40, 40), (24, 24), (9, 30)])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 30}])
-def test_pixels_are_pillows_to_within_a_grey_level(
+def test_pixels_equal_those_of_pillow_to_within_one_grey_level(
     width: int, height: int, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded = jpeg(Image.open(io.BytesIO(picture(width, width, height, "PNG"))), **options)
-    assert is_quick(encoded, LIMIT)
-    apart = np.abs(to_square_quickly(encoded, 40).astype(int) - by_pillow(encoded, 40, monkeypatch))
-    assert apart.max() <= 1
+    assert is_ordinary(encoded, LIMIT)
+    difference = np.abs(to_square_fast(encoded, 40).astype(int) - to_square_by_pillow(encoded, 40, monkeypatch))
+    assert difference.max() <= 1
 
 
-def test_photographs_lie_a_quarter_of_a_grey_level_from_floats(real_images: Callable[[str], Path]) -> None:
-    apart = []
+def test_photographs_are_within_a_quarter_grey_level_of_floating_point(
+    real_images: Callable[[str], Path],
+) -> None:
+    difference = []
     for path in sorted(real_images("imagenet5").rglob("*.jpg"))[::5]:
         encoded = path.read_bytes()
-        assert is_quick(encoded, LIMIT), path
-        apart.append(np.abs(to_square_quickly(encoded, 256) - in_floats(encoded, 256)).mean())
-    assert len(apart) == 75
-    assert np.mean(apart) < 0.3
-    assert np.max(apart) < 0.5
+        assert is_ordinary(encoded, LIMIT), path
+        difference.append(np.abs(to_square_fast(encoded, 256) - in_floating_point(encoded, 256)).mean())
+    assert len(difference) == 75
+    assert np.mean(difference) < 0.3
+    assert np.max(difference) < 0.5
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"grey": True}])
-def test_decoded_pixels_are_pillows(options: dict[str, Any]) -> None:
-    """To the bit, where both carry the same libjpeg: a picture of the right size is not resampled."""
+def test_decoded_pixels_are_identical_to_those_of_pillow(options: dict[str, Any]) -> None:
+    """Images of the right size are not resampled, and both libraries use the same libjpeg."""
     image = Image.open(io.BytesIO(picture(5, 40, 40, "PNG"))).convert("L" if options.pop("grey", False) else "RGB")
     encoded = jpeg(image, **options)
-    np.testing.assert_array_equal(to_square_quickly(encoded, 40), np.asarray(decode(encoded)))
+    np.testing.assert_array_equal(to_square_fast(encoded, 40), np.asarray(decode(encoded)))
 
 
 def with_size(encoded: bytes, height: int, width: int) -> bytes:
-    """A JPEG that claims another size."""
-    place = encoded.index(b"\xff\xc0") + 5
-    return encoded[:place] + struct.pack(">HH", height, width) + encoded[place + 4 :]
+    """Return a JPEG whose header states another size."""
+    position = encoded.index(b"\xff\xc0") + 5
+    return encoded[:position] + struct.pack(">HH", height, width) + encoded[position + 4 :]
 
 
-def test_what_is_not_plain_is_left_to_pillow() -> None:
+def test_other_images_are_left_to_pillow() -> None:
     plain = picture(1)
-    assert is_quick(plain, LIMIT)
-    assert is_quick(jpeg(Image.new("L", (20, 20), 9)), LIMIT)
+    assert is_ordinary(plain, LIMIT)
+    assert is_ordinary(jpeg(Image.new("L", (20, 20), 9)), LIMIT)
     for other in (
         b"", b"\xff\xd8", plain[:100], picture(1, format="PNG"), picture(1, format="WEBP"), b"<html>",
         jpeg(Image.new("CMYK", (20, 20))), picture(1, 500, 100), with_size(plain, 0, 40),
         with_size(plain, 20_000, 20_000),
         plain.replace(b"\xff\xc0", b"\xff\xc9"),  # arithmetic coding
     ):  # fmt: skip
-        assert not is_quick(other, LIMIT)
+        assert not is_ordinary(other, LIMIT)
     scans = jpeg(Image.new("RGB", (20, 20)), progressive=True)
     last = scans.rindex(b"\xff\xda")
-    assert not is_quick(scans[:last] + 100 * scans[last:-2] + b"\xff\xd9", LIMIT)
+    assert not is_ordinary(scans[:last] + 100 * scans[last:-2] + b"\xff\xd9", LIMIT)
 
 
-def test_many_scans_are_a_bomb_of_time() -> None:
-    """Each is a pass over all pixels, in a few bytes."""
+def test_a_jpeg_with_many_scans_is_rejected_quickly() -> None:
+    """Each scan takes a few bytes and a pass over all pixels."""
     scans = jpeg(Image.new("RGB", (3000, 3000)), progressive=True)
     last = scans.rindex(b"\xff\xda")
-    began = time.process_time()
+    start = time.process_time()
     with pytest.raises(UndecodableImage, match=r"1\d\d\d scans of 3000×3000 pixels: a decompression bomb"):
         to_square(scans[:last] + 1200 * scans[last:-2] + b"\xff\xd9", 32)
-    assert time.process_time() - began < 2
+    assert time.process_time() - start < 2
     few = jpeg(Image.new("RGB", (30, 30), (9, 9, 9)), progressive=True)
     last = few.rindex(b"\xff\xda")
-    assert (to_square(few[:last] + 300 * few[last:-2] + b"\xff\xd9", 32) == 9).all()  # small: no matter
+    assert (to_square(few[:last] + 300 * few[last:-2] + b"\xff\xd9", 32) == 9).all()
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "YCCK"])
 def test_cmyk_and_ycck(mode: str) -> None:
-    """Four inks as Photoshop writes them, inverted, against the arithmetic of inks.
+    """Four inks, inverted as Photoshop writes them, against the arithmetic of inks.
 
-    YCCK says so in its Adobe marker: it holds the luminance and chrominance of the inks, and the inverted black.
+    A YCCK image is marked as such in its Adobe marker; it holds luminance and chrominance of the inks, and the inverted
+    black.
     """
     across, down = np.meshgrid(np.arange(64), np.arange(64))
     inks = np.stack([3 * across, 3 * down, 200 - across - down, across + down], axis=-1).astype(np.uint8)
@@ -124,100 +127,102 @@ def test_cmyk_and_ycck(mode: str) -> None:
     light = 255 - inks.astype(float)
     expected = light[..., :3] * light[..., 3:] / 255
     assert expected.std() > 30
-    apart = np.abs(to_square(encoded, 64) - expected)
-    assert apart.mean() < 1
-    assert apart.max() < 6
+    difference = np.abs(to_square(encoded, 64) - expected)
+    assert difference.mean() < 1
+    assert difference.max() < 6
 
 
 @pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1), (3, 30_000)])
-def test_threads_need_no_wide_intermediate(size: tuple[int, int]) -> None:
+def test_very_long_images_need_no_large_intermediate_image(size: tuple[int, int]) -> None:
     assert (to_square(jpeg(Image.new("RGB", size, (9, 9, 9))), 64) == 9).all()
 
 
-def test_libjpegs_complaints_are_heard_and_not_seen(capfd: pytest.CaptureFixture[str]) -> None:
+def test_complaints_of_libjpeg_are_reported_and_not_printed(capfd: pytest.CaptureFixture[str]) -> None:
     whole = picture(3, 200, 200)
     short = whole[: len(whole) * 2 // 3] + b"\xff\xd9"
-    heard: list[str] = []
-    to_square(whole, 32, heard.append)
-    assert not heard
-    assert to_square(short, 32, heard.append).shape == (32, 32, 3)
-    assert len(heard) == 1
-    assert "premature end" in heard[0]
+    complaints: list[str] = []
+    to_square(whole, 32, complaints.append)
+    assert not complaints
+    assert to_square(short, 32, complaints.append).shape == (32, 32, 3)
+    assert len(complaints) == 1
+    assert "premature end" in complaints[0]
     assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("kind", ["CMYK", "long"])
-def test_damage_is_heard_of_where_pillow_decodes(kind: str) -> None:
-    """Pillow keeps libjpeg's complaints to itself, and a third that is missing would be grey in silence."""
+def test_damage_is_reported_where_pillow_decodes(kind: str) -> None:
+    """Pillow does not report complaints of libjpeg: without them a missing third would be grey, unnoticed."""
     image = Image.open(io.BytesIO(picture(5, 300, 200, "PNG")))
     whole = jpeg(image.convert("CMYK") if kind == "CMYK" else image.resize((1000, 100)))
-    assert not is_quick(whole, LIMIT)
-    heard: list[str] = []
-    to_square(whole, 32, heard.append)
-    assert not heard
-    to_square(whole[: len(whole) * 2 // 3] + b"\xff\xd9", 32, heard.append)
-    assert len(heard) == 1
-    assert "premature end" in heard[0]
+    assert not is_ordinary(whole, LIMIT)
+    complaints: list[str] = []
+    to_square(whole, 32, complaints.append)
+    assert not complaints
+    to_square(whole[: len(whole) * 2 // 3] + b"\xff\xd9", 32, complaints.append)
+    assert len(complaints) == 1
+    assert "premature end" in complaints[0]
 
 
 def mutated(random: np.random.Generator, whole: bytes) -> bytes:
-    """Bytes flipped, cut out, repeated, exchanged or cut off; in the headers more often than chance would have it."""
+    """Return the bytes with some flipped, removed, repeated, replaced or cut off, more often in the headers."""
     content = bytearray(whole)
     for _ in range(int(random.integers(1, 6))):
         reach = min(len(content), 700) if random.random() < 0.6 else len(content)
-        place, length = int(random.integers(0, reach)), int(random.integers(1, 30))
+        position, length = int(random.integers(0, reach)), int(random.integers(1, 30))
         action = random.integers(0, 6)
         if action <= 1:
-            content[place] = int(random.choice([0, 0xFF, int(random.integers(0, 256))]))
+            content[position] = int(random.choice([0, 0xFF, int(random.integers(0, 256))]))
         elif action == 2:
-            content[place] ^= 1 << int(random.integers(0, 8))
+            content[position] ^= 1 << int(random.integers(0, 8))
         elif action == 3:
-            del content[place : place + length]
+            del content[position : position + length]
         elif action == 4:
-            content[place:place] = content[place : place + length]
+            content[position:position] = content[position : position + length]
         else:
-            content[place : place + 2] = bytes([0xFF, int(random.integers(0xC0, 0x100))])
+            content[position : position + 2] = bytes([0xFF, int(random.integers(0xC0, 0x100))])
         if len(content) < 2:
             break
     return bytes(content[: int(random.integers(1, len(content) + 1))] if random.random() < 0.1 else content)
 
 
-def test_mutated_jpegs_are_refused_or_decoded_as_pillow_decodes_them() -> None:
-    """Seeded. A JPEG has no checksum, so damage to its pixels can be heard of, at best. What must not be: a crash, a
-    hang, a picture that another decoder does not see, or the start of a picture taken for the whole in silence."""
+def test_mutated_jpegs_are_rejected_or_decoded_as_by_pillow() -> None:
+    """No crash, no hang, no pixels that differ from those of another decoder, no incomplete image without a report.
+
+    A JPEG has no checksum, so damaged pixels cannot always be detected. The mutations are seeded.
+    """
     wholes = [picture(seed, 150, 110) for seed in range(6)]
     images = [Image.open(io.BytesIO(encoded)) for encoded in wholes]
     wholes += [jpeg(image, progressive=True) for image in images[:4]]
     wholes += [jpeg(images[0].convert("CMYK")), jpeg(images[1].resize((400, 50))), jpeg(images[2].convert("L"))]
     reasons: set[str] = set()
-    outcomes = {"refused": 0, "heard of": 0, "as Pillow": 0}
+    outcomes = {"rejected": 0, "reported": 0, "as Pillow": 0}
     slowest = 0.0
     for seed in range(MUTATED):
         random = np.random.default_rng(seed)
         content = mutated(random, wholes[int(random.integers(0, len(wholes)))])
-        heard: list[str] = []
-        began = time.process_time()
+        complaints: list[str] = []
+        start = time.process_time()
         try:
-            square = to_square(content, 32, heard.append)
+            square = to_square(content, 32, complaints.append)
         except UndecodableImage as error:
             reasons.add(str(error))
-            outcomes["refused"] += 1
+            outcomes["rejected"] += 1
             continue
         finally:
-            slowest = max(slowest, time.process_time() - began)
+            slowest = max(slowest, time.process_time() - start)
         assert square.shape == (32, 32, 3)
-        outcomes["heard of" if heard else "as Pillow"] += 1
-        picture_of_pillow = decode(content)
-        if max(picture_of_pillow.size) <= 4 * min(picture_of_pillow.size) and is_quick(content, LIMIT):
-            apart = np.abs(square - in_floats(content, 32))
-            assert apart.mean() < 1, seed
+        outcomes["reported" if complaints else "as Pillow"] += 1
+        by_pillow = decode(content)
+        if max(by_pillow.size) <= 4 * min(by_pillow.size) and is_ordinary(content, LIMIT):
+            difference = np.abs(square - in_floating_point(content, 32))
+            assert difference.mean() < 1, seed
     assert min(outcomes.values()) > MUTATED / 20, outcomes
     assert slowest < 5  # seconds
     assert all(reasons)
     assert not any("\n" in reason for reason in reasons)
 
 
-def test_a_jpeg_cut_anywhere_is_refused() -> None:
+def test_a_jpeg_cut_short_anywhere_is_rejected() -> None:
     whole = picture(8, 300, 200)
     for length in np.linspace(0, len(whole) - 2, 300, dtype=int).tolist():
         with pytest.raises(UndecodableImage):

@@ -17,9 +17,10 @@ from helpers import picture, write_pictures
 import repro.preparation.prepare
 from repro.data.store import Store, open_store
 from repro.errors import ReproError
-from repro.preparation.prepare import DATASETS, _Listing, _seconds_for, prepare
+from repro.preparation.estimates import seconds_per_image
+from repro.preparation.prepare import DATASETS, _ListingProgress, prepare
 from repro.preparation.preprocess import to_square
-from repro.preparation.shards import ShardTask
+from repro.preparation.settings import PrepareSettings
 from repro.preparation.sources.folder import folder
 
 
@@ -28,8 +29,8 @@ def images(tmp_path: Path) -> Path:
     return write_pictures(tmp_path / "images", {"train/a": 6, "train/b": 4, "val/a": 2, "val/b": 2})
 
 
-def refused(match: str, tmp_path: Path, *arguments: Any, **options: Any) -> None:
-    """Refused in one line, and nothing is left that was not there but finished shards, if the line says so."""
+def assert_refused(match: str, tmp_path: Path, *arguments: Any, **options: Any) -> None:
+    """`prepare` fails with one line, and leaves nothing behind but finished shards that the line mentions."""
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ReproError, match=match) as error:
         prepare(*arguments, **options)
@@ -43,7 +44,7 @@ def refused(match: str, tmp_path: Path, *arguments: Any, **options: Any) -> None
     assert after == before
 
 
-def test_what_is_prepared_is_what_was_there(images: Path, tmp_path: Path) -> None:
+def test_a_store_holds_the_images_of_the_source(images: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     store = prepare("folder", tmp_path / "store", source=images, size=24, on_progress=lambda *at: seen.append(at))
     assert (store.dataset, store.size, list(store.splits)) == ("folder", 24, ["train", "val"])
@@ -68,7 +69,7 @@ def same_files(one: Path, other: Path) -> bool:
     return all(filecmp.cmp(one / file, other / file, shallow=False) for file in files)
 
 
-def test_any_number_of_workers_makes_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_store_does_not_depend_on_the_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repro.preparation.prepare, "SHARD_IMAGES", 16)
     monkeypatch.setattr(repro.preparation.prepare, "POOL_IMAGES", 1)
     images = write_pictures(tmp_path / "images", {"a": 60, "b": 60}, "PNG")
@@ -79,17 +80,17 @@ def test_any_number_of_workers_makes_the_same_bytes(tmp_path: Path, monkeypatch:
     assert open_store(tmp_path / "other").fingerprint != open_store(tmp_path / "1").fingerprint
 
 
-def test_a_long_listing_is_heard_of(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_listing_reports_progress(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repro.preparation.prepare, "LISTING_SECONDS", 0)
     lines: list[str] = []
-    listing = _Listing(lines.append)
+    listing = _ListingProgress(lines.append)
     for _ in range(200):
-        folder(images, 0, listing.count)  # of 14 images
-    assert lines == ["listing the images: 1,000 files so far", "listing the images: 2,000 files so far"]
+        folder(images, 0, listing.count)  # 14 images
+    assert lines == ["listing images: 1,000 files so far", "listing images: 2,000 files so far"]
 
 
-def test_the_time_is_estimated_from_the_images(images: Path) -> None:
-    """More pixels to keep take longer, and compressing them longer still; rows of CIFAR-10 take hardly any time."""
+def test_the_time_is_estimated_from_a_sample_of_the_images(images: Path) -> None:
+    """Larger images take longer, and JPEG encoding longer still; rows of CIFAR-10 take hardly any time."""
 
     class Row:
         name, label = "row", 0
@@ -98,20 +99,22 @@ def test_the_time_is_estimated_from_the_images(images: Path) -> None:
         def read(self) -> np.ndarray:
             Row.reads += 1
             if Row.reads % 2:
-                time.sleep(0.02)  # a batch of rows is opened
+                time.sleep(0.02)  # loading a batch of rows
             return np.zeros((32, 32, 3), np.uint8)
 
-    def task(size: int, encoding: str = "raw") -> ShardTask:
-        return ShardTask("", "", "train", 0, (), size, encoding)
+        def identity(self) -> str:
+            return "row"
 
-    rows = 60_000 * _seconds_for([Row()] * 100, task(32))
+    rows = 60_000 * seconds_per_image([Row()] * 100, 32, "raw")
     assert 0.1 < rows < 60
     photographs = folder(images, 0).splits["train"]
-    small, large, as_jpeg = (_seconds_for(photographs, task(*kind)) for kind in [(32,), (1024,), (1024, "jpeg")])
+    small, large, as_jpeg = (
+        seconds_per_image(photographs, *kind) for kind in [(32, "raw"), (1024, "raw"), (1024, "jpeg")]
+    )
     assert small + 0.004 < large < as_jpeg
 
 
-def test_limit_keeps_so_many_of_each_class_by_seed(images: Path, tmp_path: Path) -> None:
+def test_limit_per_class_selects_images_by_seed(images: Path, tmp_path: Path) -> None:
     stores = [
         prepare("folder", tmp_path / str(seed), source=images, size=16, limit_per_class=3, seed=seed)
         for seed in range(3)
@@ -122,14 +125,14 @@ def test_limit_keeps_so_many_of_each_class_by_seed(images: Path, tmp_path: Path)
     assert len({tuple(store.splits["train"].names) for store in stores}) > 1
 
 
-def test_default_size_is_the_data_sets_own(synthetic_store: Store) -> None:
+def test_the_default_size_is_that_of_the_dataset(synthetic_store: Store) -> None:
     assert synthetic_store.size == 64
     assert list(synthetic_store.splits) == ["train", "val", "test"]
     sizes = {name: dataset.size for name, dataset in DATASETS.items()}
     assert (sizes.pop("cifar10"), sizes.pop("synthetic"), set(sizes.values())) == (32, 64, {256})
 
 
-def test_a_few_undecodable_images_are_listed_with_reasons(tmp_path: Path) -> None:
+def test_a_small_share_of_undecodable_images_is_listed_with_reasons(tmp_path: Path) -> None:
     images = write_pictures(tmp_path / "images", {"train/a": 1300, "train/b": 2, "val/a": 1, "val/b": 1})
     (images / "train/a/text.jpg").write_text("no image at all")
     store = prepare("folder", tmp_path / "store", source=images, size=8, workers=1)
@@ -139,11 +142,11 @@ def test_a_few_undecodable_images_are_listed_with_reasons(tmp_path: Path) -> Non
     assert len(store.splits["train"]) == 1302
     assert "train/a/text.jpg" not in store.splits["train"].names
     (images / "train/b/text.jpg").write_text("no image at all")
-    refused(r"2 of \d+ images cannot be used.*train/a/text.jpg.*not an image",
+    assert_refused(r"2 of \d+ images cannot be used.*train/a/text.jpg.*not an image",
             tmp_path, "folder", tmp_path / "again", source=images, size=8, workers=1)  # fmt: skip
 
 
-def test_with_allow_partial_any_number_may_be_rejected(images: Path, tmp_path: Path) -> None:
+def test_allow_partial_accepts_any_number_of_rejected_images(images: Path, tmp_path: Path) -> None:
     for number, content in enumerate((b"", b"<html>", picture(1)[:-100])):
         (images / f"train/a/bad{number}.jpg").write_bytes(content)
     shutil.rmtree(images / "val/b")
@@ -156,7 +159,7 @@ def test_with_allow_partial_any_number_may_be_rejected(images: Path, tmp_path: P
     assert len(store.splits["train"]) == 10
 
 
-def test_a_damaged_jpeg_is_used_and_listed_with_libjpegs_complaint(images: Path, tmp_path: Path) -> None:
+def test_a_damaged_jpeg_is_used_and_listed_with_the_complaint_of_libjpeg(images: Path, tmp_path: Path) -> None:
     whole = picture(5, 300, 200)
     (images / "train/a/0.jpg").write_bytes(whole[: len(whole) * 2 // 3] + b"\xff\xd9")
     store = prepare("folder", tmp_path / "store", source=images, size=8)
@@ -166,35 +169,35 @@ def test_a_damaged_jpeg_is_used_and_listed_with_libjpegs_complaint(images: Path,
     assert "train/a/0.jpg" in store.splits["train"].names
 
 
-def test_a_class_that_loses_all_its_images_is_an_error(tmp_path: Path) -> None:
+def test_a_class_without_usable_images_is_an_error(tmp_path: Path) -> None:
     images = write_pictures(tmp_path / "images", {"train/a": 1300, "train/b": 1, "val/a": 1})
     (images / "train/b/0.jpg").write_bytes(b"")
-    refused("of class 'b' in train no image", tmp_path,
+    assert_refused("no image of class 'b' in train", tmp_path,
             "folder", tmp_path / "store", source=images, size=8, workers=1)  # fmt: skip
 
 
 def test_a_text_file_among_few_images_is_an_error(images: Path, tmp_path: Path) -> None:
     (images / "val/b/text.jpg").write_text("no image at all")
-    refused("1 of 15 images.*val/b/text.jpg", tmp_path, "folder", tmp_path / "store", source=images)
+    assert_refused("1 of 15 images.*val/b/text.jpg", tmp_path, "folder", tmp_path / "store", source=images)
 
 
 def test_unusable_arguments(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "store"
-    refused("unknown data set 'cifar': did you mean cifar10", tmp_path, "cifar", out)
-    refused("unknown data set 'xyz': known are ilsvrc2010, ilsvrc2012", tmp_path, "xyz", out)
-    refused("unknown --encoding 'png'", tmp_path, "folder", out, source=images, encoding="png")
-    refused("no such folder", tmp_path, "folder", out, source=tmp_path / "nowhere")
-    refused("--size is 0", tmp_path, "folder", out, source=images, size=0)
-    refused("--size is 5000", tmp_path, "folder", out, source=images, size=5000)
-    refused("--limit-per-class is 0", tmp_path, "folder", out, source=images, limit_per_class=0)
-    refused("--workers is -1", tmp_path, "folder", out, source=images, workers=-1)
-    refused("--seed is -1", tmp_path, "synthetic", out, seed=-1)
-    refused("is not empty", tmp_path, "folder", images, source=images)
-    refused("Not a directory", tmp_path, "folder", images / "train/a/0.jpg", source=images)
-    refused("Not a directory", tmp_path, "folder", images / "train/a/0.jpg/store", source=images)
+    assert_refused("unknown dataset 'cifar': did you mean cifar10", tmp_path, "cifar", out)
+    assert_refused("unknown dataset 'xyz': known are ilsvrc2010, ilsvrc2012", tmp_path, "xyz", out)
+    assert_refused("unknown --encoding 'png'", tmp_path, "folder", out, source=images, encoding="png")
+    assert_refused("no such folder", tmp_path, "folder", out, source=tmp_path / "nowhere")
+    assert_refused("--size is 0", tmp_path, "folder", out, source=images, size=0)
+    assert_refused("--size is 5000", tmp_path, "folder", out, source=images, size=5000)
+    assert_refused("--limit-per-class is 0", tmp_path, "folder", out, source=images, limit_per_class=0)
+    assert_refused("--workers is -1", tmp_path, "folder", out, source=images, workers=-1)
+    assert_refused("--seed is -1", tmp_path, "synthetic", out, seed=-1)
+    assert_refused("is not empty", tmp_path, "folder", images, source=images)
+    assert_refused("Not a directory", tmp_path, "folder", images / "train/a/0.jpg", source=images)
+    assert_refused("Not a directory", tmp_path, "folder", images / "train/a/0.jpg/store", source=images)
 
 
-def test_an_empty_folder_and_missing_parents_are_welcome(
+def test_the_target_may_be_an_empty_folder_or_have_missing_parents(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("empty", "here", "linked"):
@@ -210,7 +213,7 @@ def test_an_empty_folder_and_missing_parents_are_welcome(
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EACCES, errno.EROFS], ids=["full", "unwritable", "read-only"])
 @pytest.mark.parametrize("file", ["train/00000.npy", "val/labels.npy", "manifest.json"])
-def test_a_disk_that_fails_leaves_nothing_behind(
+def test_a_disk_error_leaves_nothing_behind(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, file: str
 ) -> None:
     sync = os.fsync
@@ -221,11 +224,11 @@ def test_a_disk_that_fails_leaves_nothing_behind(
         sync(descriptor)
 
     monkeypatch.setattr(os, "fsync", failing_sync)
-    refused(os.strerror(error), tmp_path, "folder", tmp_path / "a" / "b" / "store", source=images, size=8)
+    assert_refused(os.strerror(error), tmp_path, "folder", tmp_path / "a" / "b" / "store", source=images, size=8)
 
 
-def test_a_real_limit_on_file_size_in_worker_processes(tmp_path: Path) -> None:
-    """The system itself refuses to write; the error crosses from the worker to the user."""
+def test_a_file_size_limit_in_worker_processes(tmp_path: Path) -> None:
+    """The system refuses to write, and the error of the worker reaches the user."""
     script = tmp_path / "script.py"
     script.write_text(
         "import resource, sys\n"
@@ -257,7 +260,7 @@ def test_a_real_limit_on_file_size_in_worker_processes(tmp_path: Path) -> None:
 
 def test_an_interrupt_before_the_first_shard_leaves_nothing_behind(images: Path, tmp_path: Path) -> None:
     def interrupt(done: int, total: int) -> None:
-        raise KeyboardInterrupt  # at the first call, which says that nothing is done
+        raise KeyboardInterrupt  # at the first call, before any shard
 
     with pytest.raises(KeyboardInterrupt):
         prepare("folder", tmp_path / "store", source=images, size=8, on_progress=interrupt)
@@ -270,6 +273,15 @@ def test_names_that_are_not_utf8(images: Path, tmp_path: Path) -> None:
     store = prepare("folder", tmp_path / "store", source=images, size=8)
     assert f"train/a/{odd}" in store.splits["train"].names
     json.loads((store.path / "manifest.json").read_text())
+
+
+def test_settings_build_the_command_line_that_states_them() -> None:
+    settings = PrepareSettings("folder", Path("my pictures"), 64, 5, "jpeg", 3, True, 2, "tcp://host:8786")
+    assert settings.to_argv(Path("out")) == [
+        "prepare", "folder", "--out", "out", "--source", "my pictures", "--size", "64", "--limit-per-class", "5",
+        "--encoding", "jpeg", "--seed", "3", "--workers", "2", "--scheduler", "tcp://host:8786", "--allow-partial",
+    ]  # fmt: skip
+    assert PrepareSettings("synthetic").to_argv(Path("out")) == ["prepare", "synthetic", "--out", "out"]
 
 
 def test_prepare_imports_no_torch() -> None:

@@ -23,7 +23,7 @@ def encode(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
 
 
 def resize_then_crop(encoded: bytes, size: int) -> np.ndarray:
-    """The independent reference: torchvision resizes the whole image and crops afterwards."""
+    """Return the reference: torchvision resizes the whole image and crops it afterwards."""
     image = Image.open(io.BytesIO(encoded)).convert("RGB")
     return np.asarray(v2.Compose([v2.Resize(size), v2.CenterCrop(size)])(image))
 
@@ -45,20 +45,20 @@ def test_equals_resizing_and_then_cropping(width: int, height: int, size: int) -
 def test_equals_resizing_and_then_cropping_on_photographs(real_images: Callable[[str], Path]) -> None:
     for path in sorted((real_images("imagenet5") / "test").rglob("*.jpg"))[::3]:
         encoded = path.read_bytes()
-        apart = difference(to_square(encoded, 256), resize_then_crop(encoded, 256))
-        assert apart.mean() < 0.3, path.name
-        assert apart.max() <= 1, path.name
+        errors = difference(to_square(encoded, 256), resize_then_crop(encoded, 256))
+        assert errors.mean() < 0.3, path.name
+        assert errors.max() <= 1, path.name
 
 
-def test_is_close_to_resampling_in_floats(real_images: Callable[[str], Path]) -> None:
+def test_is_close_to_resampling_in_floating_point(real_images: Callable[[str], Path]) -> None:
     for path in sorted((real_images("imagenet5") / "test").rglob("*.jpg"))[::10]:
         image = v2.functional.pil_to_tensor(Image.open(path).convert("RGB")).float()
         exact = v2.functional.center_crop(v2.functional.resize(image, [256], antialias=True), [256])
-        apart = np.abs(to_square(path.read_bytes(), 256) - exact.permute(1, 2, 0).numpy())
-        assert apart.mean() < 0.31, path.name
+        errors = np.abs(to_square(path.read_bytes(), 256) - exact.permute(1, 2, 0).numpy())
+        assert errors.mean() < 0.31, path.name
 
 
-def test_a_square_of_the_right_size_is_left_alone() -> None:
+def test_a_square_of_the_right_size_is_not_changed() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     np.testing.assert_array_equal(to_square(pixels, 32), pixels)
     np.testing.assert_array_equal(to_square(encode(Image.fromarray(pixels)), 32), pixels)
@@ -86,7 +86,7 @@ def test_transparent_colour_of_a_palette_is_white() -> None:
     assert (to_square(gif, 9) == 255).all()
 
 
-def test_cmyk_jpeg_and_first_frame_and_webp() -> None:
+def test_cmyk_jpeg_and_the_first_frame_of_a_webp() -> None:
     cyan = to_square(encode(Image.new("CMYK", (16, 16), (255, 0, 0, 0)), "JPEG"), 16)[8, 8]
     assert cyan[0] < 10
     assert cyan[1:].min() > 245
@@ -103,7 +103,7 @@ def test_exif_orientation_is_ignored() -> None:
     np.testing.assert_array_equal(to_square(turned, 20), to_square(encode(upright, "JPEG", quality=95), 20))
 
 
-def test_corrupt_exif_is_no_obstacle_and_no_warning() -> None:
+def test_corrupt_exif_data_is_ignored_without_a_warning() -> None:
     encoded = encode(Image.open(io.BytesIO(picture(3))), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f" + b"\xff" * 40)
     assert to_square(encoded, 16).shape == (16, 16, 3)
 
@@ -114,7 +114,7 @@ def test_one_pixel_wide(size: tuple[int, int]) -> None:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and holds no pixels."""
+    """Return a PNG whose header states a size and that holds no pixels."""
     encoded = bytearray(encode(Image.new("L", (1, 1))))
     encoded[16:24] = struct.pack(">II", width, height)
     encoded[29:33] = struct.pack(">I", zlib.crc32(encoded[12:29]))
@@ -134,7 +134,7 @@ def png_header(width: int, height: int) -> bytes:
     ],
     ids=["empty", "html", "truncated", "bomb", "huge-bomb", "postscript", "float"],
 )
-def test_what_cannot_be_used_is_refused_with_a_reason(encoded: bytes, reason: str) -> None:
+def test_unusable_images_are_rejected_with_a_reason(encoded: bytes, reason: str) -> None:
     with pytest.raises(UndecodableImage, match=reason):
         to_square(encoded, 32)
 

@@ -1,4 +1,4 @@
-"""Stopped at any moment, `prepare` goes on; what it makes in the end is what it would have made at once."""
+"""Stopped at any moment, `prepare` resumes, and the store is the same as without an interruption."""
 
 import fcntl
 import filecmp
@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from helpers import small_disk, write_pictures
 
+import repro.preparation.assembly
 import repro.preparation.prepare
 import repro.preparation.staging
 from repro.data.store import open_store
@@ -23,7 +24,7 @@ from repro.errors import ReproError, Stopped
 from repro.preparation.prepare import prepare
 from repro.preparation.shards import make_shard
 
-KILLS, PLACES, LIVES = 20, 5, 200
+KILLS, STATES, PROCESSES = 20, 5, 200
 
 SCRIPT = """
 import sys, time
@@ -46,7 +47,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repro.preparation.prepare, "SHARD_IMAGES", 8)
 
 
-def begin(images: Path, out: Path, workers: int) -> subprocess.Popen[str]:
+def start(images: Path, out: Path, workers: int) -> subprocess.Popen[str]:
     root = str(Path(repro.__file__).parents[1])
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, images, out, str(workers)],
@@ -60,29 +61,29 @@ def same_files(one: Path, other: Path) -> bool:
     return all(filecmp.cmp(one / file, other / file, shallow=False) for file in files)
 
 
-def inodes(site: Path) -> dict[str, int]:
-    """The finished shards of a store under construction."""
-    names = [path.relative_to(site / "notes").with_suffix(".npy") for path in (site / "notes").rglob("*.json")]
-    return {str(name): (site / "store" / name).stat().st_ino for name in names}
+def inodes(staging: Path) -> dict[str, int]:
+    """Return the inode of each finished shard in a staging area."""
+    names = [path.relative_to(staging / "notes").with_suffix(".npy") for path in (staging / "notes").rglob("*.json")]
+    return {str(name): (staging / "store" / name).stat().st_ino for name in names}
 
 
-def test_killed_again_and_again_it_ends_with_the_same_bytes(images: Path, tmp_path: Path) -> None:
+def test_killed_several_times_it_ends_with_the_same_bytes(images: Path, tmp_path: Path) -> None:
     whole = prepare("folder", tmp_path / "whole", source=images, size=32)
-    out, site = tmp_path / "killed", tmp_path / ".killed.partial"
+    out, staging = tmp_path / "killed", tmp_path / ".killed.partial"
     done: dict[str, int] = {}
     for lines, workers in [(3, 1), (2, 2), (6, 1)]:
-        running = begin(images, out, workers)
+        running = start(images, out, workers)
         assert running.stdout
         for _ in range(lines):
             assert running.stdout.readline()
-        running.kill()  # SIGKILL to the main process alone: its workers must end by themselves
+        running.kill()  # SIGKILL to the main process only: its workers must exit by themselves
         running.wait()
-        running.stdout.read()  # ends when the last worker has ended
+        running.stdout.read()  # until the last worker has exited
         running.stdout.close()
         assert not out.exists()
-        with pytest.raises(ReproError, match=r"no store|not a finished store"):
+        with pytest.raises(ReproError, match=r"no store|not a complete store"):
             open_store(out)
-        after = inodes(site)
+        after = inodes(staging)
         assert done.items() <= after.items()  # finished shards are not made again
         assert len(after) >= len(done)
         done = after
@@ -92,13 +93,13 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(images: Path, tmp_pa
         patch.setattr(repro.preparation.prepare, "make_shard", lambda task: (made.append(task.file), make_shard(task)))
         store = prepare("folder", out, source=images, size=32)
     assert same_files(whole.path, store.path)
-    assert not site.exists()
+    assert not staging.exists()
     assert not done.keys() & set(made)
     assert len(made) + len(done) == 20
 
 
 @pytest.mark.parametrize("moment", ["manifest", "labels", "rename"])
-def test_stopped_at_the_end_it_goes_on(
+def test_stopped_at_the_end_it_resumes(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     whole = prepare("folder", tmp_path / "whole", source=images, size=16)
@@ -111,9 +112,11 @@ def test_stopped_at_the_end_it_goes_on(
         if moment == "rename":
             patch.setattr(Path, "rename", lambda path, to: stop() if to == out else os.rename(path, to))
         else:
-            patch.setattr(
-                repro.preparation.prepare, {"manifest": "write_manifest", "labels": "write_array"}[moment], stop
-            )
+            module, function = {
+                "manifest": (repro.preparation.prepare, "write_manifest"),
+                "labels": (repro.preparation.assembly, "write_array"),
+            }[moment]
+            patch.setattr(module, function, stop)
         with pytest.raises(KeyboardInterrupt):
             prepare("folder", out, source=images, size=16)
     assert not out.exists()
@@ -123,27 +126,27 @@ def test_stopped_at_the_end_it_goes_on(
 
 
 @pytest.mark.parametrize("left", ["everything", "the plan"])
-def test_killed_when_the_store_is_in_its_place_only_clearing_up_is_left(
+def test_killed_after_the_store_was_moved_only_the_staging_area_is_removed(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str
 ) -> None:
     whole = prepare("folder", tmp_path / "whole", source=images, size=16)
-    out, site = tmp_path / "killed", tmp_path / ".killed.partial"
+    out, staging = tmp_path / "killed", tmp_path / ".killed.partial"
 
-    def stop(site: Any) -> None:
+    def stop(staging: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(repro.preparation.staging, "_clear", stop)
+        patch.setattr(repro.preparation.staging, "_remove", stop)
         with pytest.raises(KeyboardInterrupt):
             prepare("folder", out, source=images, size=16)
     with pytest.raises(ReproError, match="is not empty"):
-        prepare("folder", out, source=images, size=24)  # another store
+        prepare("folder", out, source=images, size=24)  # other settings
     if left == "the plan":
-        shutil.rmtree(site / "notes")
-        (site / "lock").unlink()
+        shutil.rmtree(staging / "notes")
+        (staging / "lock").unlink()
     monkeypatch.setattr(repro.preparation.prepare, "make_shard", None)
     assert same_files(prepare("folder", out, source=images, size=16).path, whole.path)
-    assert not site.exists()
+    assert not staging.exists()
     with pytest.raises(ReproError, match="is not empty"):
         prepare("folder", out, source=images, size=16)
 
@@ -153,47 +156,47 @@ def prepare_by_eights(images: Path, out: Path) -> None:
     prepare("folder", out, source=images, size=32, workers=1)
 
 
-def test_dozens_of_kills_at_any_moment(images: Path, tmp_path: Path) -> None:
-    # A server that has the program loaded and forks: each life begins within milliseconds.
+def test_dozens_of_kills_at_random_moments(images: Path, tmp_path: Path) -> None:
+    # A server that has imported the program and forks: each process starts within milliseconds.
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["pytest", "repro.data.sums", "repro.preparation.prepare"])
-    whole, out, site = tmp_path / "whole", tmp_path / "killed", tmp_path / ".killed.partial"
+    whole, out, staging = tmp_path / "whole", tmp_path / "killed", tmp_path / ".killed.partial"
 
-    def live(out: Path, seconds: float | None = None) -> float:
-        """Prepare in a process, killed after so many seconds; returns those that it lived."""
-        began = time.monotonic()
+    def run(out: Path, seconds: float | None = None) -> float:
+        """Prepare in a process that is killed after `seconds`; return the seconds that it ran."""
+        start = time.monotonic()
         process = processes.Process(target=prepare_by_eights, args=(images, out))
         process.start()
         process.join(seconds)
         process.kill()
         process.join()
         assert process.exitcode in (0, -signal.SIGKILL)
-        deaths.append(process.exitcode)
-        return time.monotonic() - began
+        exits.append(process.exitcode)
+        return time.monotonic() - start
 
-    deaths: list[int | None] = []
-    live(tmp_path / "first")  # it starts the server
-    seconds = live(whole)
+    exits: list[int | None] = []
+    run(tmp_path / "first")  # starts the server
+    seconds = run(whole)
     moments, found, stores = random.Random(0), set(), 0
-    # How far a life gets is the machine's mood: it goes on until kills have come at enough different places.
-    while deaths.count(-signal.SIGKILL) < KILLS or len(found) < PLACES or not out.exists():
-        assert len(deaths) < LIVES, found
+    # How far a process gets depends on the load of the machine: repeat until kills came in enough different states.
+    while exits.count(-signal.SIGKILL) < KILLS or len(found) < STATES or not out.exists():
+        assert len(exits) < PROCESSES, found
         if out.exists():
             shutil.rmtree(out)
-        before = inodes(site)
-        live(out, moments.uniform(0, seconds))
+        before = inodes(staging)
+        run(out, moments.uniform(0, seconds))
         if out.exists():
-            if site.exists():  # killed while it cleared up
+            if staging.exists():  # killed while it was removed
                 prepare_by_eights(images, out)
             assert same_files(whole, out)
             stores += 1
         else:
-            assert before.items() <= inodes(site).items()  # finished shards are not made again
-            found.add(len(inodes(site)))
-    print(f"{deaths.count(-signal.SIGKILL)} kills on the way to {stores} stores, with {sorted(found)} shards finished")
+            assert before.items() <= inodes(staging).items()  # finished shards are not made again
+            found.add(len(inodes(staging)))
+    print(f"{exits.count(-signal.SIGKILL)} kills for {stores} stores, with {sorted(found)} finished shards")
 
 
-def test_a_worker_that_is_killed_is_one_line_and_the_rest_is_kept(
+def test_a_killed_worker_is_one_line_and_finished_shards_are_kept(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(repro.preparation.prepare, "POOL_IMAGES", 1)
@@ -204,18 +207,18 @@ def test_a_worker_that_is_killed_is_one_line_and_the_rest_is_kept(
             worker.kill()
             worker.join()
 
-    with pytest.raises(ReproError, match=r"a worker was killed.*try --workers 1; \d+ shards are kept"):
+    with pytest.raises(ReproError, match=r"a worker process was killed.*try --workers 1; \d+ shards are kept"):
         prepare("folder", tmp_path / "store", source=images, size=16, workers=2, on_progress=kill_one)
     store = prepare("folder", tmp_path / "store", source=images, size=16, workers=1)
     assert same_files(store.path, prepare("folder", tmp_path / "whole", source=images, size=16).path)
 
 
-def test_a_signal_says_that_the_work_is_kept(images: Path, tmp_path: Path) -> None:
+def test_a_signal_reports_the_shards_that_are_kept(images: Path, tmp_path: Path) -> None:
     def stop(done: int, total: int) -> None:
         if done > 30:
             raise Stopped(signal.SIGTERM, "stopped")
 
-    with pytest.raises(Stopped, match=r"4 shards are kept in .*the same command goes on") as error:
+    with pytest.raises(Stopped, match=r"4 shards are kept in .*: run the same command again to resume") as error:
         prepare("folder", tmp_path / "store", source=images, size=16, on_progress=stop)
     assert error.value.signal == signal.SIGTERM
     seen: list[int] = []
@@ -232,17 +235,17 @@ def stop_after(images: Path, out: Path, count: int, **options: Any) -> None:
         prepare("folder", out, source=images, on_progress=stop, **options)
 
 
-def test_another_plan_is_refused_and_says_what_differs(images: Path, tmp_path: Path) -> None:
+def test_other_settings_are_refused_and_named(images: Path, tmp_path: Path) -> None:
     stop_after(images, tmp_path / "store", 40, size=16)
-    with pytest.raises(ReproError, match=r"begun as another store \(size 16 and now 24\).*\.store\.partial"):
+    with pytest.raises(ReproError, match=r"other settings \(size was 16 and is now 24\).*\.store\.partial"):
         prepare("folder", tmp_path / "store", source=images, size=24)
-    with pytest.raises(ReproError, match="encoding raw and now jpeg"):
+    with pytest.raises(ReproError, match="encoding was raw and is now jpeg"):
         prepare("folder", tmp_path / "store", source=images, size=16, encoding="jpeg")
     prepare("folder", tmp_path / "store", source=images, size=16)
 
 
-def test_images_that_were_mended_meanwhile_are_made_anew(images: Path, tmp_path: Path) -> None:
-    """Those left out of an archive or folder between two calls leave no trace, and what is as it was is kept."""
+def test_shards_whose_images_were_removed_are_made_again(images: Path, tmp_path: Path) -> None:
+    """Images that are removed between two calls leave no trace in the store."""
     stop_after(images, tmp_path / "store", 150, size=16)
     for number in (3, 4, 60):
         (images / f"train/a/{number}.jpg").unlink()
@@ -252,19 +255,19 @@ def test_images_that_were_mended_meanwhile_are_made_anew(images: Path, tmp_path:
     assert same_files(store.path, prepare("folder", tmp_path / "whole", source=images, size=16).path)
 
 
-def test_a_finished_shard_that_was_cut_short_is_made_again(images: Path, tmp_path: Path) -> None:
+def test_a_truncated_shard_is_made_again(images: Path, tmp_path: Path) -> None:
     stop_after(images, tmp_path / "store", 40, size=16)
     os.truncate(tmp_path / ".store.partial/store/train/00001.npy", 1000)
     store = prepare("folder", tmp_path / "store", source=images, size=16)
     assert same_files(store.path, prepare("folder", tmp_path / "whole", source=images, size=16).path)
 
 
-def test_two_at_one_target(images: Path, tmp_path: Path) -> None:
+def test_two_calls_for_the_same_store(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "store"
     refusals = []
 
     def again(done: int, total: int) -> None:
-        with pytest.raises(ReproError, match="another `repro prepare` is at work on") as error:
+        with pytest.raises(ReproError, match="another `repro prepare` is writing") as error:
             prepare("folder", out, source=images, size=16)
         refusals.append(error)
 
@@ -275,12 +278,12 @@ def test_two_at_one_target(images: Path, tmp_path: Path) -> None:
     assert not (tmp_path / ".store.partial").exists()
 
 
-def test_two_processes_at_one_target(images: Path, tmp_path: Path) -> None:
-    first = begin(images, tmp_path / "store", 1)
+def test_two_processes_for_the_same_store(images: Path, tmp_path: Path) -> None:
+    first = start(images, tmp_path / "store", 1)
     assert first.stdout
     assert first.stdout.readline()
-    first.send_signal(signal.SIGSTOP)  # it is at work for as long as this takes
-    with pytest.raises(ReproError, match="another `repro prepare` is at work on"):
+    first.send_signal(signal.SIGSTOP)  # it keeps the lock meanwhile
+    with pytest.raises(ReproError, match="another `repro prepare` is writing"):
         prepare("folder", tmp_path / "store", source=images, size=32)
     first.send_signal(signal.SIGCONT)
     first.communicate()
@@ -289,15 +292,13 @@ def test_two_processes_at_one_target(images: Path, tmp_path: Path) -> None:
     assert same_files(whole.path, tmp_path / "store")
 
 
-def test_a_lock_whose_file_was_taken_away_is_no_lock(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The other process finished between our opening the lock and our locking it."""
+def test_a_lock_on_a_removed_file_does_not_count(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other process finished between opening and locking the file."""
 
-    def take_away(file: Any, operation: int) -> None:
+    def remove(file: Any, operation: int) -> None:
         (tmp_path / ".store.partial" / "lock").unlink()
 
-    monkeypatch.setattr(fcntl, "flock", take_away)
+    monkeypatch.setattr(fcntl, "flock", remove)
     with pytest.raises(ReproError, match="another `repro prepare`"):
         prepare("folder", tmp_path / "store", source=images, size=16)
 
@@ -306,12 +307,12 @@ def test_a_full_disk(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     whole = prepare("folder", tmp_path / "whole", source=images, size=32)
     with small_disk(tmp_path / "disk", 300) as disk:
         with pytest.raises(
-            ReproError, match=r"needs 0\.00 GB, the disk of '.*disk' has 0\.00 GB free.*--encoding jpeg"
+            ReproError, match=r"needs 737\.3 kB, and the disk of '.*disk' has \d\d\d\.\d kB free.*--encoding jpeg"
         ):
             prepare("folder", disk / "store", source=images, size=32)
         assert not list(disk.iterdir())
-        with monkeypatch.context() as patch:  # as if somebody else filled it meanwhile
-            patch.setattr(repro.preparation.prepare, "_check_room", lambda *arguments: None)
+        with monkeypatch.context() as patch:  # as if another program filled the disk meanwhile
+            patch.setattr(repro.preparation.prepare, "check_disk_space", lambda *arguments: "")
             with pytest.raises(ReproError, match=r"No space left on device; \d+ shards are kept"):
                 prepare("folder", disk / "store", source=images, size=32)
             assert not (disk / "store").exists()
