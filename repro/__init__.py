@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from repro.models.network import AlexNet
+    from repro.report.frames import RecordFrames
 
 __version__ = "0.1.0"
-__all__ = ["build_model"]
+__all__ = ["build_model", "load_records"]
 
 
 def build_model(variant: str = "alexnet", recipe: str = "authors", num_classes: int = 1000) -> AlexNet:
@@ -17,3 +20,10 @@ def build_model(variant: str = "alexnet", recipe: str = "authors", num_classes: 
     from repro.models.network import build_model
 
     return build_model(variant, recipe, num_classes)
+
+
+def load_records(folder: str | Path) -> RecordFrames:
+    """Return the records of all runs below `folder` as pandas DataFrames; see `repro.report.frames`."""
+    from repro.report.frames import load_records
+
+    return load_records(folder)

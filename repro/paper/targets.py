@@ -96,16 +96,30 @@ class Target:
 
 @dataclass(frozen=True)
 class Scope:
-    """What a number was measured on: data set, split (None: in training), views (None: in training), scale."""
+    """What a number was measured on. Two numbers are comparable if their scopes are equal.
+
+    Attributes:
+        dataset: name of the dataset.
+        split: split of the dataset; None for quantities of training.
+        views: views per image; None for quantities of training.
+        scale: name of the scale.
+        changes: what differs from the dataset's, the recipe's or the scale's specification, in words.
+    """
 
     dataset: str
     split: str | None
     views: int | None
     scale: str
+    changes: tuple[str, ...] = ()
+
+    @property
+    def scale_label(self) -> str:
+        """The scale and what was changed: "small scale, 10 epochs"."""
+        return ", ".join((f"{self.scale} scale", *self.changes))
 
     def __str__(self) -> str:
         views = f"{self.views} view{'s' if self.views != 1 else ''}" if self.views else ""
-        return ", ".join(filter(None, (self.dataset, self.split or "training", views, f"{self.scale} scale")))
+        return ", ".join(filter(None, (self.dataset, self.split or "training", views, self.scale_label)))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The report: tables, figures, verdicts and the page. Reads records only, and imports no torch."""
+"""The report: tables, figures, verdicts and the page. Only reads records, and imports no torch."""
 
 from repro.report.build import Report, build_report
 

@@ -1,4 +1,4 @@
-"""`repro report`: read the records, judge the claims, write the page, its tables and its figures."""
+"""`repro report`: read the records, compare them with the claims, write the page, its tables and figures."""
 
 from __future__ import annotations
 
@@ -12,17 +12,23 @@ from typing import Any
 
 from repro.errors import ReproError
 from repro.paper.targets import VERDICTS, Measurement, Target, Verdict, compare, compute, load_targets
+from repro.report.commands import commands
 from repro.report.figures.draw import draw_figures
-from repro.report.measure import measure
+from repro.report.measurements import measure
 from repro.report.page import page_context, render_markdown, render_page
 from repro.report.records import Records, read_records
-from repro.report.story import commands
 from repro.report.tables import Verdicts, every_table
 
 
 @dataclass(frozen=True)
 class Report:
-    """A report that was written: where it is, the verdicts (none without comparison), what was left out."""
+    """A written report.
+
+    Attributes:
+        page: path of the HTML page.
+        verdicts: the verdict that counts of each target; empty without comparison.
+        problems: records that were left out, and why, a line each.
+    """
 
     page: Path
     verdicts: tuple[Verdict, ...]
@@ -30,13 +36,13 @@ class Report:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many targets got each verdict, in the order of `VERDICTS`."""
+        """Number of targets by verdict, in the order of `VERDICTS`."""
         counts = Counter(each.verdict for each in self.verdicts)
         return {word: counts[word] for word in VERDICTS}
 
     @property
     def strict_mismatches(self) -> tuple[Verdict, ...]:
-        """The mismatches that a strict check counts: all but the paper's own contradictions."""
+        """The mismatches that a strict check counts: all but contradictions within the paper."""
         return tuple(each for each in self.verdicts if each.fails_strict)
 
     def __str__(self) -> str:
@@ -45,10 +51,10 @@ class Report:
 
 
 def build_report(runs_dir: Path, out_dir: Path, compare: bool = True) -> Report:
-    """Write the report on the runs below `runs_dir` into `out_dir`; nothing of `runs_dir` is changed.
+    """Write the report on the runs below `runs_dir`, which are only read, into `out_dir`.
 
-    Without runs it holds what follows from the architecture, and the commands that fill the gaps. Without
-    `compare` it shows the tables and figures only. Raises ReproError if `out_dir` cannot be written.
+    Without runs it contains what follows from the architecture, and the commands that measure the rest. Without
+    `compare` it contains the tables and figures only. Raises ReproError if `out_dir` cannot be written.
     """
     records = read_records(runs_dir)
     verdicts = judge(records)
@@ -76,7 +82,7 @@ def build_report(runs_dir: Path, out_dir: Path, compare: bool = True) -> Report:
 
 
 def judge(records: Records) -> dict[str, list[Verdict]]:
-    """For each target that this toolkit can measure its verdicts: the one that counts, then other measurements'."""
+    """Return the verdicts on each target by id: the one that counts, then those of other measurements."""
     return {target.id: _verdicts(target, records) for target in load_targets() if not target.published_by_others}
 
 
@@ -87,7 +93,7 @@ def _verdicts(target: Target, records: Records) -> list[Verdict]:
 
 
 def comparison(verdicts: Mapping[str, list[Verdict]], records: Records) -> dict[str, Any]:
-    """The contents of `comparison.json`; numbers that are not finite become null."""
+    """Return the contents of `comparison.json`; numbers that are not finite become null."""
     return {
         "format": 1,
         "targets": [_row(first, others, records) for first, *others in verdicts.values()],

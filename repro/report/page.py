@@ -1,4 +1,4 @@
-"""The page and its Markdown twin: one template each, filled with what the other modules computed."""
+"""The report as an HTML page and as Markdown: one template each, filled with what the other modules computed."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from markupsafe import Markup
 import repro
 from repro.paper.targets import MISSING, NOT_COMPARABLE, VERDICTS, Verdict, load_deviations
 from repro.paper.variants import BASES
-from repro.report import story
+from repro.report import summary
+from repro.report.commands import commands
 from repro.report.figures.style import Picture
 from repro.report.records import Records, Run
-from repro.report.tables import Table, Verdicts, escape_markdown, layer_order, number, spread
+from repro.report.table import Table, escape_markdown, number, with_interval
+from repro.report.tables import Verdicts, layer_order
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A verdict as the page shows it: the one that counts, those of other measurements, the way to fill a gap."""
+    """A claim as the page shows it: the verdict that counts, the other verdicts, the commands to measure it."""
 
     verdict: Verdict
     others: Sequence[Claim] = ()
@@ -31,12 +33,12 @@ class Claim:
 
     @property
     def key(self) -> str:
-        """The verdict as a CSS class."""
+        """CSS class of the verdict."""
         return self.verdict.verdict.replace(" ", "-")
 
     @property
     def paper(self) -> str:
-        """The paper's value, with its relation where it is a bound."""
+        """The paper's value, with a sign if it is a bound."""
         target = self.verdict.target
         sign = {"equal": "", "at least": "≥ ", "at most": "≤ "}[target.relation]
         if target.kind == "direction":
@@ -45,26 +47,26 @@ class Claim:
 
     @property
     def authors(self) -> str:
-        """The authors' own value; empty if they recorded none."""
+        """The value in the authors' notes; empty if they recorded none."""
         target = self.verdict.target
         return "" if target.authors is None else number(target.authors, None) + _sign(target.unit)
 
     @property
     def measured(self) -> str:
-        """The measured value, with its interval if it has one."""
+        """The measured value with its interval, if any."""
         measurement, unit = self.verdict.measurement, self.verdict.target.unit
         if measurement is None:
             return ""
         if self.verdict.target.kind == "invariant":
             value = measurement.value
             return number(value, None if value == round(value, 2) else 3) + _sign(unit)
-        whole = abs(measurement.value) >= 100 or measurement.over == "counted"
-        decimals = 0 if whole else 1 if unit in ("%", "points", "epochs") else 2
-        return spread(measurement, decimals, _sign(unit))
+        integral = abs(measurement.value) >= 100 or measurement.over == "counted"
+        decimals = 0 if integral else 1 if unit in ("%", "points", "epochs") else 2
+        return with_interval(measurement, decimals, _sign(unit))
 
     @property
     def direction(self) -> str:
-        """The direction, where there is one: the level of an error has none."""
+        """The direction of an effect; empty for levels, which have none."""
         return self.verdict.direction or "" if self.verdict.target.line is not None else ""
 
     @property
@@ -83,10 +85,10 @@ def _sign(unit: str) -> str:
 
 
 def claims_of(verdicts: Verdicts, records: Records) -> list[Claim]:
-    """Every target's claim, by section of the paper."""
+    """Return the claim of every target, by section of the paper."""
     claims = []
     for first, *others in verdicts.values():
-        steps = story.commands(first.target, records) if first.verdict in (MISSING, NOT_COMPARABLE) else ()
+        steps = commands(first.target, records) if first.verdict in (MISSING, NOT_COMPARABLE) else ()
         claims.append(Claim(first, [Claim(other) for other in others], steps))
     return sorted(claims, key=lambda claim: _section_order(claim.verdict.target.section))
 
@@ -96,7 +98,7 @@ def _section_order(section: str) -> tuple[float, ...]:
 
 
 def render_page(context: Mapping[str, Any]) -> str:
-    """The self-contained HTML page."""
+    """Return the self-contained HTML page."""
     environment = _environment(autoescape=True)
     files = resources.files("repro.report") / "templates"
     inlined = {name: Markup((files / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js")}
@@ -104,30 +106,30 @@ def render_page(context: Mapping[str, Any]) -> str:
 
 
 def render_markdown(context: Mapping[str, Any]) -> str:
-    """The same in Markdown, with the figures as files beside it."""
+    """Return the report in Markdown, which refers to the figures' files."""
     return _environment(autoescape=False).get_template("page.md.j2").render(**context)
 
 
 def page_context(
     records: Records, verdicts: Verdicts, tables: Mapping[str, Table], pictures: Sequence[Picture]
 ) -> dict[str, Any]:
-    """All that the templates show."""
+    """Return the variables of the templates."""
     firsts = [each[0] for each in verdicts.values()]
     claims = claims_of(verdicts, records)
     counts = Counter(each.verdict for each in firsts)
     directions = Counter(claim.direction for claim in claims if claim.verdict.verdict == NOT_COMPARABLE)
     return {
         "version": repro.__version__,
-        "headline": story.headline(firsts),
-        "result": story.result(verdicts) if verdicts else "",
-        "strict_note": story.strict_note(firsts),
+        "headline": summary.headline(firsts),
+        "result": summary.result(verdicts) if verdicts else "",
+        "strict_note": summary.strict_note(firsts),
         "counts": {word: counts[word] for word in VERDICTS},
         "directions": directions,
         "claims": claims,
         "sections": list(dict.fromkeys(claim.verdict.target.section for claim in claims)),
         "tables": tables,
         "pictures": pictures,
-        "honesty": story.limitations(records),
+        "limitations": summary.limitations(records),
         "deviations": load_deviations(),
         "orders": {"the text": layer_order(BASES["paper"]), "the authors' program": layer_order(BASES["authors"])},
         "runs": records.runs,
@@ -139,7 +141,7 @@ def page_context(
 
 
 def provenance(runs: Sequence[Run]) -> dict[str, dict[str, list[str]]]:
-    """What the runs were made with: each data set, machine and set of versions, with the runs that share it."""
+    """Return each dataset, machine and set of versions, with the names of the runs that share it."""
     found: dict[str, dict[str, list[str]]] = {"Data": {}, "Machine": {}, "Versions": {}}
     for run in runs:
         images = ", ".join(f"{count:,} {split}" for split, count in run.data.images.items())
@@ -149,8 +151,8 @@ def provenance(runs: Sequence[Run]) -> dict[str, dict[str, list[str]]]:
         machine = ", ".join(f"{key} {value}" for key, value in run.machine.items())
         versions = ", ".join(f"{key} {value}" for key, value in run.versions.items())
         versions += f", revision {run.git_revision[:12]}" if run.git_revision else ""
-        for kind, words in (("Data", data), ("Machine", machine), ("Versions", versions)):
-            found[kind].setdefault(words or "not recorded", []).append(run.name)
+        for kind, text in (("Data", data), ("Machine", machine), ("Versions", versions)):
+            found[kind].setdefault(text or "not recorded", []).append(run.name)
     return found
 
 

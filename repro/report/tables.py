@@ -1,14 +1,9 @@
-"""The tables: rows of plain values, for the page, for Markdown and for CSV alike."""
+"""The tables of the report: the paper's with what was measured, the architecture, the runs and their evaluations."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
-import pandas as pd
+from collections.abc import Mapping, Sequence
 
 from repro.errors import ReproError
 from repro.paper.arithmetic import LayerCount, count, parameters
@@ -17,160 +12,12 @@ from repro.paper.recipes import Recipe
 from repro.paper.targets import Measurement, Verdict, find_target
 from repro.paper.variants import BASES, VARIANTS, configure
 from repro.report.figures.figure1 import grid_rows, grids
-from repro.report.measure import entry, error_level, retrieval_scale, run_scale, scale_of
+from repro.report.measurements.context import evaluation_scale, retrieval_scale, run_scale
+from repro.report.measurements.evaluations import error_level, net_name
 from repro.report.records import Records
+from repro.report.table import Cell, Column, Section, Table, columns
 
-Cell = str | float | int | None | Measurement
 Verdicts = Mapping[str, Sequence[Verdict]]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table: `groups` are its bodies, each with a heading (empty: none) and its rows.
-
-    `heads` are the columns' names; "A: b" stands under a common head A. Floats are shown with one decimal, in
-    the columns of `exact` as they are.
-    """
-
-    name: str
-    title: str
-    note: str
-    heads: tuple[str, ...]
-    groups: Sequence[tuple[str, Sequence[Sequence[Cell]]]]
-    exact: tuple[str, ...] = ()
-
-    @property
-    def filled(self) -> bool:
-        """Whether there is a row at all."""
-        return any(body for _, body in self.groups)
-
-    @property
-    def spans(self) -> list[tuple[str, list[int]]]:
-        """The common heads with the places of their columns, in order; a column without one has an empty head."""
-        found: list[tuple[str, list[int]]] = []
-        for place, head in enumerate(self.heads):
-            common = head.rpartition(": ")[0]
-            if common and found and found[-1][0] == common:
-                found[-1][1].append(place)
-            else:
-                found.append((common, [place]))
-        return found
-
-    @property
-    def worded(self) -> set[str]:
-        """The heads of the columns that hold words rather than numbers."""
-        rows = (row for _, body in self.groups for row in body)
-        return {head for row in rows for head, cell in zip(self.heads, row, strict=True) if isinstance(cell, str)}
-
-    def text(self, cell: Cell, head: str) -> str:
-        """A cell as people read it; a dash where there is no number."""
-        if isinstance(cell, Measurement):
-            return spread(cell)
-        if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
-            return "—"
-        if isinstance(cell, float):
-            return number(cell, None if head in self.exact else 1)
-        return f"{cell:,}" if isinstance(cell, int) else cell
-
-    def write_csv(self, folder: Path) -> None:
-        """Write `<name>.csv` into `folder`: all digits; a measured column has its interval's ends beside it."""
-        rows = []
-        for heading, body in self.groups:
-            for cells in body:
-                row: dict[str, str | float | int | None] = {"group": heading}
-                for head, cell in zip(self.heads, cells, strict=True):
-                    if isinstance(cell, Measurement):
-                        low, high = cell.interval or (None, None)
-                        row |= {head: cell.value, f"{head}, low": low, f"{head}, high": high, f"{head}, n": cell.n}
-                    else:
-                        row[head] = cell
-                rows.append(row)
-        # As objects, so that a count beside an empty cell stays a whole number.
-        frame = pd.DataFrame(rows, dtype=object) if rows else pd.DataFrame(columns=["group", *self.heads])
-        frame.to_csv(folder / f"{self.name}.csv", index=False)
-
-    def write_latex(self, folder: Path) -> None:
-        """Write `<name>.tex` into `folder`: a `tabular` to be put into a paper; needs the package booktabs."""
-        (folder / f"{self.name}.tex").write_text(self.latex(), encoding="utf-8")
-
-    def latex(self) -> str:
-        """The table in LaTeX: of several seeds mean ± spread and their number, else the value with its interval."""
-        alignment = "".join("l" if head in self.worded or not place else "r" for place, head in enumerate(self.heads))
-        lines = [f"% {self.title}. {self.note}".replace("\n", " "), rf"\begin{{tabular}}{{{alignment}}}", r"\toprule"]
-        if any(common for common, _ in self.spans):
-            lines.append(_latex_row(
-                rf"\multicolumn{{{len(places)}}}{{c}}{{{escape_latex(common)}}}" for common, places in self.spans
-            ))  # fmt: skip
-        lines += [_latex_row(escape_latex(head.rpartition(": ")[2]) for head in self.heads), r"\midrule"]
-        for number, (heading, body) in enumerate(self.groups):
-            if heading:
-                lines += [r"\addlinespace"] if number else []
-                lines.append(
-                    _latex_row([rf"\multicolumn{{{len(self.heads)}}}{{l}}{{\emph{{{escape_latex(heading)}}}}}"])
-                )
-            for cells in body:
-                texts = (
-                    plus_minus(cell) if isinstance(cell, Measurement) else self.text(cell, head)
-                    for cell, head in zip(cells, self.heads, strict=True)
-                )
-                lines.append(_latex_row(escape_latex(text) for text in texts))
-        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
-
-    def markdown(self) -> str:
-        """The table in Markdown; a group's heading is a row of its own."""
-        lines = [list(self.heads), ["---"] * len(self.heads)]
-        for heading, body in self.groups:
-            if heading:
-                lines.append([f"*{escape_markdown(heading)}*", *[""] * (len(self.heads) - 1)])
-            for cells in body:
-                texts = (self.text(cell, head) for cell, head in zip(cells, self.heads, strict=True))
-                lines.append([escape_markdown(text) for text in texts])
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it is."""
-    for sign in "\\|<>*_`[]":
-        text = text.replace(sign, f"\\{sign}")
-    return text.replace("\n", " ")
-
-
-LATEX = {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$",
-    "×": r"$\times$", "→": r"$\to$", "α": r"$\alpha$", "<": "$<$", ">": "$>$", "≥": r"$\ge$", "≤": r"$\le$", "—": "---",
-    "–": "--", "’": "'", "…": r"\dots{}",
-} | {sign: f"\\{sign}" for sign in "&%$#_{}"}  # fmt: skip
-
-
-def escape_latex(text: str) -> str:
-    """Text that LaTeX sets as it is."""
-    return "".join(LATEX.get(sign, sign) for sign in text).replace("\n", " ")
-
-
-def _latex_row(cells: Iterable[str]) -> str:
-    return f"{' & '.join(cells)} \\\\"
-
-
-def plus_minus(measurement: Measurement) -> str:
-    """Over seeds "25.0 ± 1.0 (3 seeds)", mean and standard deviation; else the value with its interval."""
-    if measurement.over != "seeds" or measurement.deviation is None:
-        return spread(measurement)
-    return f"{number(measurement.value)} ± {number(measurement.deviation)} ({measurement.n} seeds)"
-
-
-def number(value: float, decimals: int | None = 1) -> str:
-    """A number for people: with so many decimals, or (None) with the digits it has; a true minus sign."""
-    text = f"{value:,.6f}".rstrip("0").rstrip(".") if decimals is None else f"{value:,.{decimals}f}"
-    return text.replace("-", "−")
-
-
-def spread(measurement: Measurement, decimals: int = 1, sign: str = "") -> str:
-    """A measured value with its interval, if that is not empty: "37.6% [37.3, 37.8]"."""
-    value = {1: "> ", -1: "< ", 0: ""}[measurement.bound] + number(measurement.value, decimals) + sign
-    if measurement.interval and measurement.interval[0] < measurement.interval[1]:
-        value += f" [{', '.join(number(end, decimals) for end in measurement.interval)}]"
-    return value
-
 
 TABLE_1 = (
     ("Sparse coding (others)", "table1-sparse-coding-top1", "table1-sparse-coding-top5"),
@@ -208,18 +55,18 @@ OTHERS = (
 
 
 def paper_tables(verdicts: Verdicts) -> list[Table]:
-    """Tables 1 and 2 as the paper sets them, and the worth of each ingredient, with what was measured."""
+    """Return Tables 1 and 2, the other errors and the effect of each ingredient, with what was measured."""
     return [
         _claims_table(
             "table1", "Table 1: ILSVRC-2010, test",
-            "Error in percent, ten views unless said. In brackets the 95% interval: exact for the images of one "
-            "run, or over seeds.",
+            "Error in percent, ten views unless stated otherwise. In brackets the 95% interval: exact for the images "
+            "of one run, or over seeds.",
             "Model", ("Top-1", "Top-5"), TABLE_1, verdicts,
         ),
         _claims_table(
             "table2", "Table 2: ILSVRC-2012",
             "Error in percent, ten views. An asterisk marks nets with a sixth conv layer, pre-trained on ImageNet "
-            "Fall 2011. The authors' notes hold no result of the averages.",
+            "Fall 2011. The authors' notes contain no result of the averages.",
             "Model", ("Top-1 (val)", "Top-5 (val)", "Top-5 (test)"), TABLE_2, verdicts, splits=(),
         ),
         _claims_table(
@@ -229,12 +76,15 @@ def paper_tables(verdicts: Verdicts) -> list[Table]:
             "Net", ("Top-1", "Top-5"), OTHERS, verdicts,
         ),
         _claims_table(
-            "ablations", "What each ingredient is worth",
-            "Points of error that the net loses without it, above 0 where it helps. In brackets the 95% interval, "
-            "paired image by image, or over seeds.",
+            "ablations", "Effect of each ingredient",
+            "Points of error that the net loses without the ingredient, above 0 where it helps. In brackets the 95% "
+            "interval, paired by image, or over seeds.",
             "Change", ("Top-1", "Top-5"), ABLATIONS, verdicts,
         ),
     ]  # fmt: skip
+
+
+KINDS = ("paper", "authors' run", "measured")  # the columns of each metric of a table of claims
 
 
 def _claims_table(
@@ -242,49 +92,52 @@ def _claims_table(
     title: str,
     note: str,
     first: str,
-    columns: Sequence[str],
+    metrics: Sequence[str],
     layout: Sequence[tuple[str, *tuple[str | None, ...]]],
     verdicts: Verdicts,
     splits: Sequence[str] = ("val", "test"),
 ) -> Table:
-    """The paper's rows with what is comparable beside them; below, a group for each other place of measurement.
+    """Return a table of the paper with comparable measurements in its rows, and a section per other context.
 
-    Those groups show the splits `splits`; if there are none, each column its target's own.
+    `layout` holds a label and the target of each metric for every row. The other sections show measurements on
+    `splits`, or if there are none, on each target's own split.
     """
-    heads = [first]
-    for column in columns:
-        heads += [f"{column}: paper", f"{column}: authors' run", f"{column}: measured"]
-    published: list[list[Cell]] = []
-    elsewhere: dict[str, dict[str, list[Cell]]] = {}
+    ordered = (
+        Column(first),
+        *(Column(kind, metric, exact=kind == "authors' run") for metric in metrics for kind in KINDS),
+    )
+    comparable: list[dict[str, Cell]] = []
+    elsewhere: dict[str, dict[str, dict[str, Cell]]] = {}
     for label, *ids in layout:
-        row: list[Cell] = [label, *[None] * (3 * len(columns))]
-        more: dict[str, list[Cell]] = {}
-        for index, target_id in enumerate(ids, 1):
+        row: dict[str, Cell] = {first: label}
+        further: dict[str, dict[str, Cell]] = {}
+        for metric, target_id in zip(metrics, ids, strict=True):
             if target_id is None:
                 continue
             target = find_target(target_id)
-            place = 3 * index  # of the measured value; the paper's and the authors' stand before it
-            row[place - 2 : place] = target.value, target.authors
+            measured = f"{metric}: measured"
+            row |= {f"{metric}: paper": target.value, f"{metric}: authors' run": target.authors}
             for measurement in filter(None, (each.measurement for each in verdicts.get(target_id, ()))):
                 scope = measurement.scope
                 assert scope is not None
-                if scope == target.scope and row[place] is None:
-                    row[place] = measurement
+                if scope == target.scope and measured not in row:
+                    row[measured] = measurement
                     continue
                 if scope == target.scope:
-                    group = more
+                    section = further
                 elif scope.views == target.views and scope.split in (splits or (target.split,)):
-                    group = elsewhere.setdefault(f"{measurement.where}, {scope.split}, {scope.scale} scale", {})
+                    section = elsewhere.setdefault(f"{measurement.where}, {scope.split}, {scope.scale_label}", {})
                 else:
                     continue
                 name_of_row = f"{label}, recipe {measurement.recipe}"
-                cells = group.setdefault(name_of_row, [name_of_row, *[None] * (3 * len(columns))])
-                cells[place] = measurement
-        published += [row, *more.values()]
-    groups = [("", published)]
-    groups += [(f"Not comparable: {place}", list(rows.values())) for place, rows in elsewhere.items()]
-    exact = tuple(head for head in heads if head.endswith("authors' run"))
-    return Table(name, title, note, tuple(heads), groups, exact)
+                section.setdefault(name_of_row, {first: name_of_row})[measured] = measurement
+        comparable += [row, *further.values()]
+    sections = [("", comparable)]
+    sections += [(f"Not comparable: {context}", list(rows.values())) for context, rows in elsewhere.items()]
+    return Table(
+        name, title, note, ordered,
+        [Section(heading, [[row.get(c.label) for c in ordered] for row in rows]) for heading, rows in sections],
+    )  # fmt: skip
 
 
 FIGURE_2 = {  # the caption's neurons, by layer
@@ -293,21 +146,22 @@ FIGURE_2 = {  # the caption's neurons, by layer
 
 
 def architecture_table() -> Table:
-    """The net layer by layer, from the text's specification, beside the neurons of Figure 2's caption."""
+    """Return the net layer by layer, from the paper's specification, beside the neurons of Figure 2's caption."""
     rows = count(BASES["paper"])
     total = parameters(BASES["paper"])
     body = [_layer_row(row, total) for row in rows if not isinstance(row.layer, Activation | Dropout)]
     neurons = sum(row.neurons for row in rows if isinstance(row.layer, Conv | Linear))
     body.append(["all layers", None, None, None, None, neurons, int(find_target("neurons").value), total, 100.0])
-    heads = (
+    heads = columns(
         "Layer", "Kernels", "Kernel", "Stride", "Output", "Neurons", "Neurons in the paper", "Parameters", "Share, %",
+        exact=("Share, %",),
     )  # fmt: skip
     note = (
         "Computed from the specification that the nets are built from, with 1000 classes. A kernel of conv2, conv4 "
-        "and conv5 sees the maps of its own tower only. conv1's neurons and the printed 253,440 contradict each "
-        "other; see the claims."
+        "and conv5 sees the maps of its tower only. The number of neurons of conv1 contradicts the printed 253,440; "
+        "see the claims."
     )
-    return Table("architecture", "The architecture, layer by layer", note, heads, [("", body)], exact=("Share, %",))
+    return Table("architecture", "The architecture, layer by layer", note, heads, [Section("", body)])
 
 
 def _layer_row(row: LayerCount, total: int) -> list[Cell]:
@@ -328,38 +182,38 @@ def _layer_row(row: LayerCount, total: int) -> list[Cell]:
 
 
 def layer_order(network: Network) -> str:
-    """The layers in the order in which they act, in one line."""
+    """Return the layers of a net in order, in one line."""
     words = {Activation: "ReLU", LRN: "LRN", SpatialNorm: "spatial norm", Pool: "pool", Dropout: "dropout"}
     return " → ".join(words.get(type(layer), layer.name) for layer in network.layers)
 
 
 def variant_table() -> Table:
-    """Each variant's difference from `alexnet`, found by comparing the two specifications."""
+    """Return each variant's difference from `alexnet`, found by comparing the two specifications."""
     rows: list[list[Cell]] = [
-        [name, variant.section, variant.expected, "; ".join(differences(name)) or "the paper's net itself"]
+        [name, variant.section, variant.expected, "; ".join(differences(name)) or "the paper's net"]
         for name, variant in VARIANTS.items()
     ]
-    note = "Found by comparing the specifications, here under the recipe of the text; ± is the paper's, in points."
+    note = "Found by comparing the specifications, under the paper's recipe where there is one."
     return Table(
         "variants", "Every variant's difference from alexnet", note,
-        ("Variant", "Section", "The paper expects", "Difference"), [("", rows)],
+        columns("Variant", "Section", "The paper expects", "Difference"), [Section("", rows)],
     )  # fmt: skip
 
 
 def differences(variant: str) -> list[str]:
-    """What `variant` changes in `alexnet`, in words; layers first, then the recipe. The text's, if it has one."""
+    """Return what `variant` changes in `alexnet`, in words: layers first, then the recipe (the paper's, if any)."""
     try:
         ours = configure(variant, "paper")
     except ReproError:
-        ours = configure(variant, "authors")  # a net that the text does not spell out
+        ours = configure(variant, "authors")  # a net that the text does not specify
     base = configure("alexnet", ours.recipe.name)
     if ours.network.layers[-1].name != base.network.layers[-1].name:
-        return [f"a net of its own: {layer_order(ours.network)}"]
+        return [f"a different net: {layer_order(ours.network)}"]
     new = {layer.name: layer for layer in ours.network.layers}
     old = {layer.name: layer for layer in base.network.layers}
     words = []
-    if gone := [name for name in old if name not in new]:
-        words.append(f"without {', '.join(gone)}")
+    if removed := [name for name in old if name not in new]:
+        words.append(f"without {', '.join(removed)}")
     if added := [name for name in new if name not in old]:
         words.append(f"with {', '.join(added)}")
     changes: dict[str, list[str]] = {}
@@ -373,7 +227,7 @@ def differences(variant: str) -> list[str]:
 
 
 def _changed(old: Layer | Recipe | object, new: Layer | Recipe | object) -> str:
-    """The fields in which two values of one class differ, "kernels 96 → 48"."""
+    """Return the fields in which two values of one class differ, "kernels 96 → 48"."""
     words = []
     for field in dataclasses.fields(old):  # type: ignore[arg-type]
         before, after = getattr(old, field.name), getattr(new, field.name)
@@ -392,90 +246,95 @@ def _word(value: object) -> str:
     return "on" if dataclasses.is_dataclass(value) else "off" if value is None else str(value)
 
 
-def rate_table(records: Records) -> Table:
-    """The declared grid of Figure 1: how soon each net comes to 25% training error at each rate, by seed."""
+def lr_table(records: Records) -> Table:
+    """Return the grids of Figure 1: the epoch at which each net reaches 25% training error, by rate and run."""
     rows = {context: grid_rows(nets) for context, nets in grids(records).items()}
-    seeds = max((len(epochs) for each in rows.values() for *_, epochs in each), default=1)
-    groups: list[tuple[str, list[list[Cell]]]] = []
+    most_runs = max((len(row.epochs) for each in rows.values() for row in each), default=1)
+    sections = []
     for context, each in rows.items():
-        body: list[list[Cell]] = []
-        for net, rate, chosen, epochs in each:
-            body.append([net, rate, *epochs, *[None] * (seeds - len(epochs)), chosen])
-        groups.append((f"{context.data.description}, {context.recipe} recipe, {context.scale} scale", body))
-    heads = ("Net", "Rate", *(f"Epochs: run {number}" for number in range(1, seeds + 1)), "Chosen")
+        body: list[list[Cell]] = [
+            [row.net, row.lr, *row.epochs, *[None] * (most_runs - len(row.epochs)), row.note] for row in each
+        ]
+        sections.append(Section(context.label, body))
+    runs = [Column(f"run {number}", "Epochs") for number in range(1, most_runs + 1)]
+    heads = (Column("Net"), Column("Learning rate", exact=True), *runs, Column("Chosen"))
     note = (
-        "Epochs to 25% training error. Each net counts at the rate that brings it there soonest, by its first seed; "
-        "a run that ended before leaves a bound only."
+        "Epochs to 25% training error. Each net counts at the learning rate that reaches it first, by the first seed; "
+        "a run that ended without reaching it gives a bound only."
     )
-    return Table("figure1", "Figure 1: the rates tried", note, heads, groups, exact=("Rate",))
+    return Table("figure1", "Figure 1: the learning rates tried", note, heads, sections)
 
 
 def run_table(records: Records) -> Table:
-    """Every training run: how far it got, and what it noted."""
+    """Return every training run: how far it got, and the epochs with notes."""
     body: list[list[Cell]] = []
     for run in records.runs:
         state = "finished" if run.finished else f"{len(run.log)} of {run.epochs} epochs"
-        figures: list[Cell] = [run.log[-1].train_loss, run.log[-1].val_top1_error] if run.log else [None, None]
+        last: list[Cell] = [run.log[-1].train_loss, run.log[-1].val_top1_error] if run.log else [None, None]
         noted = _ranges([epoch.epoch for epoch in run.log if epoch.note])
-        setting: list[Cell] = [run.name, run.variant, run.recipe, run_scale(run), run.seed, run.data.description]
-        body.append([*setting, state, *figures, noted or None])
-    heads = ("Run", "Variant", "Recipe", "Scale", "Seed", "Data", "State",
-             "Training loss", "Validation top-1, %", "Noted at epochs")  # fmt: skip
-    note = "The figures are those of the last epoch."
-    return Table("runs", "Every run", note, heads, [("", body)], exact=("Training loss",))
+        setting: list[Cell] = [run.name, run.variant, run.recipe, str(run_scale(run)), run.seed, run.data.description]
+        body.append([*setting, state, *last, noted or None])
+    heads = columns("Run", "Variant", "Recipe", "Scale", "Seed", "Data", "State", "Training loss",
+                    "Validation top-1, %", "Notes at epochs", exact=("Training loss",))  # fmt: skip
+    note = "Loss and error are those of the last epoch."
+    return Table("runs", "Every run", note, heads, [Section("", body)])
 
 
 def _ranges(epochs: Sequence[int]) -> str:
-    """Ascending numbers in short: "1–6, 9"."""
+    """Return ascending numbers as ranges: "1–6, 9"."""
     starts = [each for each in epochs if each - 1 not in epochs]
     ends = [each for each in epochs if each + 1 not in epochs]
     return ", ".join(str(a) if a == b else f"{a}–{b}" for a, b in zip(starts, ends, strict=True))
 
 
 def evaluation_table(records: Records) -> Table:
-    """Every evaluation: of which runs, on what, with which errors."""
+    """Return every evaluation: of which runs, on which images, with which errors."""
     body: list[list[Cell]] = []
     for each in records.evaluations:
         seeds = "+".join(map(str, each.seeds))
-        net: list[Cell] = [entry(records, each), each.recipe, scale_of(records, each), seeds, each.data.description]
+        scale = str(evaluation_scale(records, each))
+        net: list[Cell] = [net_name(records, each), each.recipe, scale, seeds, each.data.description]
         errors: list[Cell] = [error_level([each], metric) for metric in ("top1_error", "top5_error")]
         body.append([*net, each.split, each.views, each.images, *errors])
-    heads = (
+    heads = columns(
         "Net", "Recipe", "Scale", "Seeds", "Data", "Split", "Views", "Images", "Top-1 error, %", "Top-5 error, %",
     )  # fmt: skip
-    note = "In brackets the exact 95% interval that the number of images allows."
+    note = "In brackets the exact 95% interval for the number of images."
     if any(each.weights_selected_on == each.split for each in records.evaluations):
         note += " Where an average's weights were selected on these very images, the errors are optimistic."
-    return Table("evaluations", "Every evaluation", note, heads, [("", body)])
+    return Table("evaluations", "Every evaluation", note, heads, [Section("", body)])
 
 
 def retrieval_table(records: Records) -> Table:
-    """Figure 4 in numbers: how often the six nearest training images are of the same class, and how long it takes."""
+    """Return Figure 4 in numbers: how often the six nearest training images are of the same class, and the speed."""
     body: list[list[Cell]] = []
     for each in records.retrievals:
-        scale = retrieval_scale(records, each)
-        row: list[Cell] = [each.variant, each.recipe, scale, each.seed, each.data.description, each.split, each.images]
-        for value, interval in (*(each.precision[space] for space in ("fc7", "pixels", "codes")), each.overlap):
-            row.append(Measurement(value, interval, each.images, "images"))
-        row.insert(10, each.precision_at_random)
-        body.append([*row, each.bits, each.seconds["codes"] and each.seconds["fc7"] / each.seconds["codes"]])
+        fc7, pixels, codes, overlap = (
+            Measurement(value, interval, each.images, "images")
+            for value, interval in (*(each.precision[space] for space in ("fc7", "pixels", "codes")), each.overlap)
+        )
+        speedup = each.seconds["codes"] and each.seconds["fc7"] / each.seconds["codes"]
+        body.append([
+            each.variant, each.recipe, str(retrieval_scale(records, each)), each.seed, each.data.description,
+            each.split, each.images, fc7, pixels, codes, each.precision_at_random, overlap, each.bits, speedup,
+        ])  # fmt: skip
+    same_class = [Column(name, "Same class, %") for name in ("fc7", "pixels", "codes", "by chance")]
     heads = (
-        "Net", "Recipe", "Scale", "Seed", "Data", "Split", "Images", "Same class, %: fc7", "Same class, %: pixels",
-        "Same class, %: codes", "Same class, %: by chance", "Of fc7’s six among those of pixels, %", "Bits",
-        "Codes quicker by",
+        *columns("Net", "Recipe", "Scale", "Seed", "Data", "Split", "Images"), *same_class,
+        *columns("Of fc7’s six among those of pixels, %", "Bits", "Speedup of codes"),
     )  # fmt: skip
     note = (
-        "Of the six nearest training images of each image. Codes are those of an auto-encoder on fc7, and are "
-        "searched as exhaustively; in brackets the 95% interval over images."
+        "Of the six nearest training images of each image. Codes are those of an auto-encoder on fc7, searched "
+        "exhaustively as well; in brackets the 95% interval over images."
     )
-    return Table("retrieval", "Figure 4 in numbers: nearest training images", note, heads, [("", body)])
+    return Table("retrieval", "Figure 4 in numbers: nearest training images", note, heads, [Section("", body)])
 
 
 def every_table(records: Records, verdicts: Verdicts) -> dict[str, Table]:
-    """All tables by name, in the order of the page."""
+    """Return all tables by name, in the order of the page."""
     tables = [
         *paper_tables(verdicts),
-        rate_table(records),
+        lr_table(records),
         retrieval_table(records),
         architecture_table(),
         variant_table(),

@@ -17,7 +17,7 @@ from repro.paper.targets import (
     load_deviations,
     load_targets,
 )
-from repro.report.measure import MEASURES
+from repro.report.measurements import MEASURES
 
 TARGETS = load_targets()
 OURS = [target for target in TARGETS if not target.published_by_others]

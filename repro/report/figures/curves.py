@@ -1,13 +1,14 @@
-"""The figures, each drawn from records: those of the paper in its order, then the curves of the training."""
+"""Training curves: loss and errors against epochs, for each dataset and scale."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -15,67 +16,108 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from repro.report.figures.style import COLOURS, INK, Picture, finish
-from repro.report.measure import context_of, fine_tuned, precedence, run_scale, select_runs
+from repro.report.measurements.context import RunScale, context_of, fine_tuned, precedence, run_scale
+from repro.report.measurements.grid import select_runs
 from repro.report.records import Data, Epoch, Records, Run
 
 STYLES: dict[str, Literal["-", "--"]] = {"authors": "-", "paper": "--"}
-MOST_LINES = 8  # more cannot be told apart
+MOST_LINES = 8  # more cannot be distinguished
 
-Key = tuple[str, str, bool]  # of a line: variant, recipe, whether it is fine-tuned
+Net = tuple[str, bool]  # variant, and whether it is fine-tuned: what has one colour
 
 
-@dataclass(frozen=True)
-class _Line:
-    """The runs of one variant under one recipe, from random weights or fine-tuned, drawn as one line: their mean."""
+@dataclass(frozen=True, order=True)
+class _Key:
+    """What the runs of one line share."""
 
     variant: str
     recipe: str
     tuned: bool
+
+
+@dataclass(frozen=True)
+class _Line:
+    """The runs of one variant under one recipe, from random weights or fine-tuned, drawn as the mean over seeds."""
+
+    key: _Key
     runs: tuple[Run, ...]
 
     @property
+    def net(self) -> Net:
+        return self.key.variant, self.key.tuned
+
+    @property
     def style(self) -> Literal["-", "--", "-."]:
-        return STYLES.get(self.recipe, "-.")
+        return STYLES.get(self.key.recipe, "-.")
 
     @property
     def name(self) -> str:
-        return f"{self.variant}, recipe {self.recipe}{', fine-tuned' if self.tuned else ''}"
+        return f"{self.key.variant}, recipe {self.key.recipe}{', fine-tuned' if self.key.tuned else ''}"
 
-    def curve(self, metric: str) -> tuple[list[int], list[float], list[float], list[float]]:
-        """Epochs, mean over seeds, lowest, highest; epochs without a finite number are left out."""
+    def curve(self, metric: str) -> _Curve:
+        """Return the mean and range over seeds of each epoch; epochs without a finite number are left out."""
         values: dict[int, list[float]] = defaultdict(list)
         for run in self.runs:
             for epoch in run.log:
                 if math.isfinite(value := getattr(epoch, metric)):
                     values[epoch.epoch].append(value)
         epochs = sorted(values)
-        means = [sum(values[epoch]) / len(values[epoch]) for epoch in epochs]
-        return epochs, means, [min(values[epoch]) for epoch in epochs], [max(values[epoch]) for epoch in epochs]
+        ordered = [values[epoch] for epoch in epochs]
+        means = [sum(each) / len(each) for each in ordered]
+        return _Curve(epochs, means, [min(each) for each in ordered], [max(each) for each in ordered])
+
+
+@dataclass(frozen=True)
+class _Curve:
+    epochs: list[int]
+    means: list[float]
+    lowest: list[float]
+    highest: list[float]
+
+
+@dataclass(frozen=True)
+class _Chart:
+    """The lines of one figure, and the images and scale that they are about."""
+
+    data: Data
+    scale: RunScale
+    lines: Sequence[_Line]
+
+    @property
+    def classes(self) -> int:
+        return len(self.data.classes)
+
+    @property
+    def panels(self) -> tuple[tuple[str, str, str], ...]:
+        if not any(line.curve("val_top1_error").epochs for line in self.lines):
+            return PANELS[:2]
+        # With at most five classes one of five guesses is always right.
+        return PANELS[:3] if self.classes <= 5 else PANELS
+
+    @property
+    def colours(self) -> dict[Net, str]:
+        nets = dict.fromkeys(line.net for line in self.lines)
+        return {net: COLOURS[index % len(COLOURS)] for index, net in enumerate(nets)}
 
 
 def curve_pictures(records: Records) -> Iterable[Picture]:
-    """Training curves of each dataset and scale, at most eight lines in a figure."""
-    grouped: dict[tuple[Data, str], dict[Key, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    """Yield the training curves of each dataset and scale, with at most eight lines per figure."""
+    grouped: dict[tuple[Data, RunScale], dict[_Key, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in sorted(records.runs, key=lambda run: precedence(context_of(run))):
         if run.log:
             tuned = fine_tuned(run)
-            # Fine-tuned runs, which have a rate of their own, stand beside those from random weights.
-            as_from_random = replace(run, init_from=False, lr=math.nan) if tuned else run
-            grouped[run.data, run_scale(as_from_random)][run.variant, run.recipe, tuned].append(run)
-    for index, ((data, scale), lines) in enumerate(grouped.items(), 1):
-        ordered = [_Line(*key, tuple(select_runs(runs))) for key, runs in sorted(lines.items(), key=_alexnet_first)]
-        base = [line for line in ordered if line.variant == "alexnet"]
-        others = [line for line in ordered if line.variant != "alexnet"]
+            # Fine-tuned runs, which have their own learning rate, are shown beside those from random weights.
+            scale = replace(run_scale(run), fine_tuned=False, lr=None) if tuned else run_scale(run)
+            grouped[run.data, scale][_Key(run.variant, run.recipe, tuned)].append(run)
+    for index, ((data, scale), runs_by_key) in enumerate(grouped.items(), 1):
+        lines = [_Line(key, tuple(select_runs(runs))) for key, runs in sorted(runs_by_key.items())]
+        base = [line for line in lines if line.key.variant == "alexnet"]
+        others = [line for line in lines if line.key.variant != "alexnet"]
         room = MOST_LINES - 1
         chunks = [others[start : start + room] for start in range(0, len(others), room)] or [[]]
         for part, chunk in enumerate(chunks, 1):
             name = f"curves-{index}" + (f"-{part}" if len(chunks) > 1 else "")
-            yield _curve_picture(name, data.label, scale, len(data.classes), [*base, *chunk])
-
-
-def _alexnet_first(item: tuple[Key, list[Run]]) -> tuple[bool, Key]:
-    key, _ = item
-    return key[0] != "alexnet", key
+            yield _curve_picture(name, _Chart(data, scale, [*base, *chunk]))
 
 
 PANELS = (
@@ -87,7 +129,7 @@ PANELS = (
 
 
 def chance_level(metric: str, classes: int) -> float:
-    """What guessing gives: the loss ln C, or the error of one guess or five, in percent; NaN without classes."""
+    """Return what guessing gives: the loss ln C, or the error of one or five guesses in percent; NaN if C < 2."""
     if classes < 2:
         return math.nan
     if metric == "train_loss":
@@ -97,78 +139,88 @@ def chance_level(metric: str, classes: int) -> float:
 
 
 def stalled(log: Sequence[Epoch], classes: int) -> list[int]:
-    """The epochs whose training loss is within 1% of chance: the net has learned nothing yet."""
+    """Return the epochs whose training loss is within 1% of chance: the net has learned nothing yet."""
     chance = chance_level("train_loss", classes)
     return [epoch.epoch for epoch in log if abs(epoch.train_loss - chance) < 0.01 * chance]
 
 
-def _curve_picture(name: str, data: str, scale: str, classes: int, lines: Sequence[_Line]) -> Picture:
-    validated = any(line.curve("val_top1_error")[0] for line in lines)
-    # One of five answers is always right where there are no more classes.
-    panels = PANELS[:2] if not validated else PANELS[:3] if classes <= 5 else PANELS
+def _curve_picture(name: str, chart: _Chart) -> Picture:
+    where = f"{chart.data.label}, {chart.scale.label}"
+    caption = (
+        f"Training on {chart.data.label}, {chart.classes} classes, {chart.scale.label}. The colour marks the variant, "
+        f"the line style the recipe (authors solid, paper dashed); of several seeds the mean, with the range shaded."
+    )
+    if any(line.key.tuned for line in chart.lines):
+        caption += " Fine-tuned nets started from the weights of another run, the others from random weights."
+    last = "; ".join(
+        f"{line.name}: validation top-1 error {curve.means[-1]:.1f}% after epoch {curve.epochs[-1]}"
+        for line in chart.lines
+        if (curve := line.curve("val_top1_error")).epochs
+    )
+    alt = f"{len(chart.panels)} panels of curves against epochs. {last}"
+    return finish(_draw(chart), name, f"Training curves: {where}", caption, alt)
+
+
+def _draw(chart: _Chart) -> Figure:
+    panels, colours = chart.panels, chart.colours
     figure = Figure(figsize=(7.4, 5.6))
     FigureCanvasAgg(figure)
     grid = figure.subplots(math.ceil(len(panels) / 2), 2, sharex=True, squeeze=False)
-    nets = dict.fromkeys((line.variant, line.tuned) for line in lines)
-    colour = {net: COLOURS[index % len(COLOURS)] for index, net in enumerate(nets)}
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     for axes, (metric, title, unit) in zip(grid.flat, panels, strict=False):
-        for line in lines:
-            _plot(axes, line, metric, colour[line.variant, line.tuned])
-        chance = chance_level(metric, classes)
-        if math.isfinite(chance):
-            axes.axhline(chance, color=INK, linewidth=0.8, linestyle=":")
-            axes.annotate("chance", (1, chance), xycoords=("axes fraction", "data"), xytext=(0, 2),
-                          textcoords="offset points", ha="right", va="bottom", fontsize=7.5)  # fmt: skip
+        for line in chart.lines:
+            _plot(axes, line, metric, colours[line.net])
+        _draw_chance(axes, chance_level(metric, chart.classes))
         axes.set_title(f"{title}, {unit}")
         axes.set_ylim(0, axes.get_ylim()[1] * 1.03)
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    stalls = False
-    for line in lines:
-        epochs, means, _, _ = line.curve("train_loss")
-        still = set.intersection(*(set(stalled(run.log, classes)) for run in line.runs))
-        points = [(epoch, mean) for epoch, mean in zip(epochs, means, strict=True) if epoch in still]
-        if points:
-            stalls = True
-            grid.flat[0].plot(*zip(*points, strict=True), "o", color=colour[line.variant, line.tuned], markersize=4,
-                              markerfacecolor="none")  # fmt: skip
+    marked = [_mark_stalls(grid.flat[0], line, chart.classes, colours[line.net]) for line in chart.lines]
     for axes in grid.flat[len(panels) - 2 : len(panels)]:  # the lowest of both columns
         axes.set_xlabel("epoch")
         axes.tick_params(labelbottom=True)
-    handles: list[Line2D] = []
-    for line in lines:
-        seeds = f", {len(line.runs)} seeds" if len(line.runs) > 1 else ""
-        handles.append(Line2D([], [], color=colour[line.variant, line.tuned], linestyle=line.style,
-                              label=f"{line.name}{seeds}"))  # fmt: skip
-    if stalls:
-        handles.append(Line2D([], [], color=INK, linestyle="", marker="o", markersize=4, markerfacecolor="none",
-                              label="loss within 1% of chance"))  # fmt: skip
+    handles = _handles(chart.lines, colours, any(marked))
     columns = 3 if len(handles) > 4 else 2
     legend = 0.17 * math.ceil(len(handles) / columns) + 0.12  # inches
     figure.set_figheight(2.6 * len(grid) + legend)
     figure.legend(handles=handles, loc="lower left", ncols=columns, fontsize=8, bbox_to_anchor=(0.04, 0))
     figure.tight_layout(rect=(0, legend / figure.get_figheight(), 1, 1))
-    caption = (
-        f"Training on {data}, {classes} classes, {scale} scale. Colour tells the variant, the line's style the "
-        f"recipe (authors solid, paper dashed); of several seeds the mean, with the range shaded."
-    )
-    if any(line.tuned for line in lines):
-        caption += " Fine-tuned nets began with the weights of another run, the others with random ones."
-    last = "; ".join(
-        f"{line.name}: validation top-1 error {means[-1]:.1f}% after epoch {epochs[-1]}"
-        for line in lines
-        for epochs, means, _, _ in [line.curve("val_top1_error")]
-        if epochs
-    )
-    return finish(figure, name, f"Training curves: {data}, {scale} scale", caption,
-                    f"{len(panels)} panels of curves against epochs. {last}")  # fmt: skip
+    return figure
+
+
+def _draw_chance(axes: Axes, level: float) -> None:
+    if math.isfinite(level):
+        axes.axhline(level, color=INK, linewidth=0.8, linestyle=":")
+        axes.annotate("chance", (1, level), xycoords=("axes fraction", "data"), xytext=(0, 2),
+                      textcoords="offset points", ha="right", va="bottom", fontsize=7.5)  # fmt: skip
+
+
+def _mark_stalls(axes: Axes, line: _Line, classes: int, colour: str) -> bool:
+    """Circle the epochs at which every run of a line is at chance; return whether there are any."""
+    stalls = set.intersection(*(set(stalled(run.log, classes)) for run in line.runs))
+    curve = line.curve("train_loss")
+    points = [(epoch, mean) for epoch, mean in zip(curve.epochs, curve.means, strict=True) if epoch in stalls]
+    if points:
+        axes.plot(*np.transpose(points), "o", color=colour, markersize=4, markerfacecolor="none")
+    return bool(points)
+
+
+def _handles(lines: Sequence[_Line], colours: Mapping[Net, str], stalls: bool) -> list[Line2D]:
+    handles = []
+    for line in lines:
+        seeds = f", {len(line.runs)} seeds" if len(line.runs) > 1 else ""
+        label = f"{line.name}{seeds}"
+        handles.append(Line2D([], [], color=colours[line.net], linestyle=line.style, label=label))
+    if stalls:
+        handles.append(Line2D([], [], color=INK, linestyle="", marker="o", markersize=4, markerfacecolor="none",
+                              label="loss within 1% of chance"))  # fmt: skip
+    return handles
 
 
 def _plot(axes: Axes, line: _Line, metric: str, colour: str) -> None:
-    epochs, means, low, high = line.curve(metric)
-    marker = "o" if len(epochs) == 1 else None
-    axes.plot(epochs, means, line.style, color=colour, linewidth=1.5, marker=marker)
+    curve = line.curve(metric)
+    marker = "o" if len(curve.epochs) == 1 else None
+    axes.plot(curve.epochs, curve.means, line.style, color=colour, linewidth=1.5, marker=marker)
     if len(line.runs) > 1:
-        axes.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0)
+        axes.fill_between(curve.epochs, curve.lowest, curve.highest, color=colour, alpha=0.18, linewidth=0)

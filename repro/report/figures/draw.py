@@ -14,10 +14,10 @@ from repro.report.records import Records
 
 
 def draw_figures(records: Records) -> list[Picture]:
-    """The paper's figures in its order, then the curves of each data set.
+    """Return the paper's figures in its order, then the training curves of each dataset.
 
-    Figure 2 is followed by the nets of other variants that were run; Figure 3 is of the first `alexnet` run of each
-    recipe, data set and scale.
+    Figure 2 is followed by the other nets that were run; Figure 3 is of the first `alexnet` run of each recipe,
+    dataset and scale.
     """
     with matplotlib.rc_context(STYLE):
         return [

@@ -1,4 +1,4 @@
-"""Figure 2: a net drawn from its specification, with its towers, links, sizes, neurons and parameters (Sec. 3.5)."""
+"""Figure 2: a net drawn from its specification, with towers, connections, sizes and parameters (Sec. 3.5)."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from repro.report.figures.style import COLOURS, INK, Picture, finish
 from repro.report.records import Records
 
 COLUMN = 1.06  # inches for each layer
-MARGIN = 0.62  # inches for the words' own heads
+MARGIN = 0.62  # inches for the labels of the rows of text
 LABELS = ("kernels", "each sees", "output", "then", "neurons", "parameters")
-ROWS = len(LABELS) + 1  # lines of words below each layer, its name first
+ROWS = len(LABELS) + 1  # lines of text below each layer, its name first
 
 
 @dataclass(frozen=True)
 class DrawnStage:
-    """A layer with weights, and what follows until the next one. `together`: each tower sees both below."""
+    """A layer with weights, and what follows until the next one. `joined`: each tower sees both towers below."""
 
     row: LayerCount
     after: tuple[LayerCount, ...]
-    together: bool
+    joined: bool
 
 
 def stages(network: Network) -> list[DrawnStage]:
-    """The layers with weights in order."""
+    """Return the layers with weights in order."""
     found: list[tuple[LayerCount, list[LayerCount]]] = []
     for row in count(network):
         if isinstance(row.layer, Conv | Local | Linear):
@@ -47,12 +47,12 @@ def stages(network: Network) -> list[DrawnStage]:
 
 
 def towers_of(network: Network) -> int:
-    """2 if some layer's kernels see their own half of the maps only, else 1."""
+    """Return 2 if the kernels of some layer see only their half of the maps, else 1."""
     return max(layer.towers for layer in network.layers if isinstance(layer, Conv))
 
 
 def net_pictures(records: Records) -> Iterable[Picture]:
-    """Figure 2, the text's net; then, aside, each other net that was run, once for each architecture."""
+    """Yield Figure 2, the paper's net; then, as an aside, the other nets that were run, once per architecture."""
     text = configure("alexnet", "paper").network
     yield net_picture("figure2", "Figure 2: the architecture", text)
     seen = {_shape(text)}
@@ -68,11 +68,30 @@ def net_pictures(records: Records) -> Iterable[Picture]:
 
 
 def _shape(network: Network) -> str:
-    return str([words_below(stage) for stage in stages(network)])
+    return str([text_below(stage) for stage in stages(network)])
 
 
 def net_picture(name: str, title: str, network: Network, aside: bool = False) -> Picture:
-    """A net as the paper draws its own: a row of blocks for each tower, joined where they talk."""
+    """Return a net in the manner of Figure 2: a row of blocks per tower, joined where the towers communicate."""
+    rows, towers = stages(network), towers_of(network)
+    total = sum(stage.row.parameters for stage in rows)
+    neurons = sum(stage.row.neurons for stage in rows)
+    joined = [stage.row.layer.name for stage in rows[1:-1] if stage.joined]
+    communication = (
+        f" The towers communicate where the lines are dashed, below {', '.join(joined)}."
+        if towers == 2
+        else " All kernels see all maps."
+    )
+    caption = (
+        f"Drawn from the specification that the net is built from: {towers} tower{'s' if towers > 1 else ''}, "
+        f"{neurons:,} neurons, {total:,} parameters.{communication} Beside each block the side of its maps in "
+        f"positions, below it their number."
+    )
+    alt = "; ".join(f"{stage.row.layer.name}: {stage.row.neurons:,} neurons" for stage in rows)
+    return finish(_draw(network), name, title, caption, alt, aside)
+
+
+def _draw(network: Network) -> Figure:
     rows, towers = stages(network), towers_of(network)
     width = MARGIN + COLUMN * (len(rows) + 1)
     height = (3.1 if towers == 2 else 2.1) + 0.17 * ROWS
@@ -82,51 +101,37 @@ def net_picture(name: str, title: str, network: Network, aside: bool = False) ->
     axes.set_xlim(0, width)
     axes.set_ylim(0, height)
     axes.set_axis_off()
-    words_top = 0.17 * ROWS + 0.12
-    middle = words_top + (height - words_top) / 2 - 0.08
+    text_top = 0.17 * ROWS + 0.12
+    middle = text_top + (height - text_top) / 2 - 0.08
     lanes = [middle + 0.72, middle - 0.72] if towers == 2 else [middle]
-
-    for line, word in enumerate(LABELS, 1):
-        axes.text(0.08, words_top - 0.17 * (line + 1), word, fontsize=7, alpha=0.75)
-    start = MARGIN + COLUMN / 2
-    before = [_Block(axes, start, middle, 3, network.input_size, network.input_size, None)]
-    side = network.input_size
-    _words(axes, start, words_top, "input", ("", "", f"{side}×{side}×3", "", f"{3 * side**2:,}", ""))
+    for line, label in enumerate(LABELS, 1):
+        axes.text(0.08, text_top - 0.17 * (line + 1), label, fontsize=7, alpha=0.75)
+    x, side = MARGIN + COLUMN / 2, network.input_size
+    below = [_Block(axes, x, middle, 3, side, side, None)]
+    _write(axes, x, text_top, "input", ("", "", f"{side}×{side}×3", "", f"{3 * side**2:,}", ""))
     for index, stage in enumerate(rows, 1):
-        place = start + COLUMN * index
-        here = [middle] if index == len(rows) or towers == 1 else lanes
-        colours = COLOURS if len(here) == 2 else (COLOURS[-1],)
+        x += COLUMN
+        positions = [middle] if index == len(rows) or towers == 1 else lanes
+        colours = COLOURS if len(positions) == 2 else (COLOURS[-1],)
+        maps = stage.row.maps // len(positions)
         blocks = [
-            _Block(axes, place, lane, stage.row.maps // len(here), stage.row.size, network.input_size, colour)
-            for lane, colour in zip(here, colours, strict=False)
+            _Block(axes, x, y, maps, stage.row.size, side, colour)
+            for y, colour in zip(positions, colours, strict=False)
         ]
-        _link(axes, before, blocks, stage)
-        _words(axes, place, words_top, stage.row.layer.name, words_below(stage))
-        before = blocks
-    total = sum(stage.row.parameters for stage in rows)
-    neurons = sum(stage.row.neurons for stage in rows)
-    links = [stage.row.layer.name for stage in rows[1:-1] if stage.together]
-    talk = (
-        f" The towers talk where the lines are dashed, below {', '.join(links)}."
-        if towers == 2
-        else " All kernels see all maps."
-    )
-    caption = (
-        f"Drawn from the specification that the net is built from: {towers} tower{'s' if towers > 1 else ''}, "
-        f"{neurons:,} neurons, {total:,} parameters.{talk} Beside each block its side in positions, below it its maps."
-    )
-    alt = "; ".join(f"{stage.row.layer.name}: {stage.row.neurons:,} neurons" for stage in rows)
-    return finish(figure, name, title, caption, alt, aside)
+        _connect(axes, below, blocks, stage)
+        _write(axes, x, text_top, stage.row.layer.name, text_below(stage))
+        below = blocks
+    return figure
 
 
-def _words(axes: Axes, x: float, top: float, name: str, lines: Sequence[str]) -> None:
+def _write(axes: Axes, x: float, top: float, name: str, lines: Sequence[str]) -> None:
     axes.text(x, top - 0.17, name, ha="center", fontsize=8, weight="bold")
-    for line, word in enumerate(lines, 1):
-        axes.text(x, top - 0.17 * (line + 1), word, ha="center", fontsize=7)
+    for line, text in enumerate(lines, 1):
+        axes.text(x, top - 0.17 * (line + 1), text, ha="center", fontsize=7)
 
 
-def words_below(stage: DrawnStage) -> tuple[str, ...]:
-    """The words under a layer, as `LABELS` has them."""
+def text_below(stage: DrawnStage) -> tuple[str, ...]:
+    """Return the text under a layer, in the order of `LABELS`."""
     row, layer = stage.row, stage.row.layer
     if isinstance(layer, Linear):
         kernels, size = "all of the", "layer before"
@@ -148,7 +153,7 @@ def _after(row: LayerCount) -> str:
 
 
 class _Block:
-    """One layer's output in one tower: a block as high as its maps are large, as thick as they are many."""
+    """Output of a layer in one tower: taller for larger maps, wider for more of them."""
 
     def __init__(self, axes: Axes, x: float, y: float, maps: int, size: int, largest: int, colour: str | None) -> None:
         flat = size == 1
@@ -177,12 +182,12 @@ class _Block:
             axes.text(left - 0.03, (low + high) / 2, str(size), ha="right", va="center", fontsize=7, zorder=4)
 
 
-def _link(axes: Axes, before: Sequence[_Block], blocks: Sequence[_Block], stage: DrawnStage) -> None:
-    """Lines from what a layer sees to it: within a tower, and across where it sees both."""
+def _connect(axes: Axes, before: Sequence[_Block], blocks: Sequence[_Block], stage: DrawnStage) -> None:
+    """Draw lines from what a layer sees to it: within a tower, and across where it sees both."""
     for start in before:
         for end in blocks:
             across = len(before) == len(blocks) == 2 and start.y != end.y
-            if across and not stage.together:
+            if across and not stage.joined:
                 continue
             axes.plot(
                 [start.right + 0.02, end.left - (0.02 if stage.row.size == 1 else 0.2)], [start.y, end.y],

@@ -1,8 +1,9 @@
-"""Figure 4: test images with their most probable labels; queries with the training images nearest to them."""
+"""Figure 4: test images with their most probable labels, and queries with their nearest training images (Sec. 6.1)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,29 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from repro.report.figures.style import INK, Picture, finish, slug
-from repro.report.measure import Context, precedence, retrieval_scale
+from repro.report.measurements.context import Context, precedence, retrieval_scale
 from repro.report.records import Records, Retrieval
 
-RIGHT, OTHER = "#c8321f", "#6f9bd1"  # the correct label's bar is red, as in the paper
+CORRECT, OTHER = "#c8321f", "#6f9bd1"  # the correct label's bar is red, as in the paper
 LONGEST = 24  # letters of a class's name under a picture
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class _Examples:
+    """A retrieval with its example images, and where they come from in words."""
+
+    retrieval: Retrieval
+    arrays: Arrays
+    origin: str
+
+    def file_name(self, part: str) -> str:
+        return f"figure4-{part}-{slug(self.retrieval.run)}-{self.retrieval.split}"
 
 
 def retrieval_pictures(records: Records) -> Iterable[Picture]:
-    """Both halves of Figure 4, of the first `alexnet` run of each recipe, data set and scale."""
+    """Yield both halves of Figure 4 of the first `alexnet` run of each context."""
     shown: dict[tuple[Context, str], Retrieval] = {}
     for each in sorted(records.retrievals, key=lambda each: each.seed):
         if each.variant == "alexnet":
@@ -28,124 +43,133 @@ def retrieval_pictures(records: Records) -> Iterable[Picture]:
     for context, split in sorted(shown, key=lambda key: (precedence(key[0]), key[1] != "test")):
         each = shown[context, split]
         arrays = each.arrays()
-        if arrays is not None and _whole(arrays):
-            place = f"{each.data.label}, {split} ({context.scale} scale, recipe {each.recipe}, seed {each.seed})"
-            yield _labelled(each, arrays, place)
-            yield _neighbours(each, arrays, place)
+        if arrays is not None and _complete(arrays):
+            where = f"{each.data.label}, {split}"
+            examples = _Examples(
+                each, arrays, f"{where} ({context.scale.label}, recipe {each.recipe}, seed {each.seed})"
+            )
+            yield _labels_picture(examples)
+            yield _neighbours_picture(examples)
 
 
-def _whole(arrays: dict[str, np.ndarray]) -> bool:
-    """Whether the arrays have the shapes that the figure needs."""
-    pictures = (arrays["labelled_images"].ndim, arrays["query_images"].ndim)
-    nearest = [arrays[f"query_{space}_images"].ndim for space in ("fc7", "pixels")]
+def _complete(arrays: Arrays) -> bool:
+    """Return whether the arrays have the shapes that the figure needs."""
+    images = (arrays["labelled_images"].ndim, arrays["query_images"].ndim)
+    neighbours = [arrays[f"query_{space}_images"].ndim for space in ("fc7", "pixels")]
     return (
-        pictures == (4, 4)
-        and nearest == [5, 5]
+        images == (4, 4)
+        and neighbours == [5, 5]
         and min(len(arrays["labelled_images"]), len(arrays["query_images"])) > 0
     )
 
 
 def class_name(retrieval: Retrieval, label: int) -> str:
-    """The class's first name, cut to fit; its number if the list of classes is missing."""
+    """Return the first name of a class, cut to fit; its number if the list of classes is missing."""
     names = retrieval.data.classes
     name = names[label].split(",")[0].strip() if 0 <= label < len(names) and names[label] else f"class {label}"
     return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
 
 
-def _labelled(each: Retrieval, arrays: dict[str, np.ndarray], place: str) -> Picture:
-    images, labels = arrays["labelled_images"], arrays["labelled_labels"]
-    columns = 4
-    rows = -(-len(images) // columns)
-    figure = Figure(figsize=(7.4, 2.75 * rows))
+def _labels_picture(examples: _Examples) -> Picture:
+    each, arrays = examples.retrieval, examples.arrays
+    caption = (
+        f"Images of {examples.origin} with the five most probable labels (centre view). The correct label is written "
+        f"under the image; its bar is red if it is among the five. Drawn at random, one of each class in turn."
+    )
+    found = [label in top5 for label, top5 in zip(arrays["labelled_labels"], arrays["labelled_top5"], strict=True)]
+    alt = "; ".join(
+        f"{class_name(each, int(label))}: {'' if among else 'not '}among the five"
+        for label, among in zip(arrays["labelled_labels"], found, strict=True)
+    )
+    title = "Figure 4, left: eight images with their most probable labels"
+    return finish(_draw_labels(examples), examples.file_name("labels"), title, caption, alt)
+
+
+def _draw_labels(examples: _Examples) -> Figure:
+    """Draw each image above its label and the bars of the five most probable ones, four per row."""
+    each, arrays = examples.retrieval, examples.arrays
+    columns, width, row_height = 4, 7.4, 2.75  # inches
+    rows = -(-len(arrays["labelled_images"]) // columns)
+    figure = Figure(figsize=(width, row_height * rows))
     FigureCanvasAgg(figure)
     height = 1 / rows
-    words = []
-    for index, image in enumerate(images):
+    side_x = 1 / columns - 0.024
+    side_y = side_x * width / (row_height * rows)  # the height of a square, as a share of the figure's
+    for index, image in enumerate(arrays["labelled_images"]):
         left, top = (index % columns) / columns + 0.012, 1 - (index // columns) * height
-        side = (1 / columns - 0.024) * 7.4 / (2.75 * rows)  # a square's height, as a share of the figure's
-        axes = figure.add_axes((left, top - side - 0.01, 1 / columns - 0.024, side))
-        _show(axes, image)
-        true = int(labels[index])
-        figure.text(left + (1 / columns - 0.024) / 2, top - side - 0.02, class_name(each, true), fontsize=8,
-                    weight="bold", ha="center", va="top")  # fmt: skip
-        bars = figure.add_axes((left, top - height + 0.02, 1 / columns - 0.024, height - side - 0.09))
-        guesses, probabilities = arrays["labelled_top5"][index], arrays["labelled_probabilities"][index]
-        places = list(range(len(guesses)))
-        bars.barh(
-            places,
-            probabilities,
-            color=[RIGHT if guess == true else OTHER for guess in guesses],
-            height=0.86,
-            alpha=0.55,
-        )
-        for where, guess in zip(places, guesses, strict=True):
-            bars.text(0.02, where, class_name(each, int(guess)), fontsize=7, va="center")
-        bars.set_xlim(0, 1)
-        bars.set_ylim(4.6, -0.6)
-        bars.set_axis_off()
-        found = true in guesses.tolist()
-        words.append(f"{class_name(each, true)}: {'' if found else 'not '}among the five")
+        _show(figure.add_axes((left, top - side_y - 0.01, side_x, side_y)), image)
+        correct = int(arrays["labelled_labels"][index])
+        figure.text(left + side_x / 2, top - side_y - 0.02, class_name(each, correct), fontsize=8, weight="bold",
+                    ha="center", va="top")  # fmt: skip
+        bars = figure.add_axes((left, top - height + 0.02, side_x, height - side_y - 0.09))
+        _draw_bars(bars, each, correct, arrays["labelled_top5"][index], arrays["labelled_probabilities"][index])
+    return figure
+
+
+def _draw_bars(axes: Axes, each: Retrieval, correct: int, guesses: np.ndarray, probabilities: np.ndarray) -> None:
+    lines = range(len(guesses))
+    colours = [CORRECT if guess == correct else OTHER for guess in guesses]
+    axes.barh(lines, probabilities, color=colours, height=0.86, alpha=0.55)
+    for line, guess in zip(lines, guesses, strict=True):
+        axes.text(0.02, line, class_name(each, int(guess)), fontsize=7, va="center")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(4.6, -0.6)
+    axes.set_axis_off()
+
+
+def _neighbours_picture(examples: _Examples) -> Picture:
+    each, arrays = examples.retrieval, examples.arrays
+    precision = {space: _with_interval(each.precision[space]) for space in each.precision}
     caption = (
-        f"Images of {place} with the five most probable labels (centre view); the correct label, written under the "
-        f"image, has the red bar if it is among them. Drawn by chance, one of each class in turn."
+        f"Images of {examples.origin}, each with its six nearest training images by the activations of fc7, then by "
+        f"pixels (Euclidean distance); a red bar below marks those of the same class. Over all {each.images:,} images, "
+        f"of the six nearest in fc7 {precision['fc7']} are of the same class, in pixels {precision['pixels']}, by "
+        f"chance {each.precision_at_random:.1f}%; codes of {each.bits} bits from an auto-encoder on fc7 give "
+        f"{precision['codes']}"
     )
-    return finish(
-        figure,
-        f"figure4-labels-{slug(each.run)}-{each.split}",
-        "Figure 4, left: eight images and what the net says",
-        caption,
-        "; ".join(words),
+    if each.seconds["codes"] > 0:
+        caption += f" and are searched {each.seconds['fc7'] / each.seconds['codes']:.1f} times as fast"
+    caption += f". {_with_interval(each.overlap)} of those nearest in fc7 are among those nearest in pixels."
+    same = {space: int(_same_class(arrays, space).sum()) for space in ("fc7", "pixels")}
+    total = arrays["query_fc7_labels"].size
+    alt = (
+        f"{len(arrays['query_images'])} rows of pictures: of {total} nearest in fc7 {same['fc7']} are of the image's "
+        f"class, of {total} nearest in pixels {same['pixels']}"
     )
+    title = "Figure 4, right: the nearest training images"
+    return finish(_draw_neighbours(arrays), examples.file_name("neighbours"), title, caption, alt)
 
 
-def _neighbours(each: Retrieval, arrays: dict[str, np.ndarray], place: str) -> Picture:
-    queries, labels = arrays["query_images"], arrays["query_labels"]
+def _same_class(arrays: Arrays, space: str) -> np.ndarray:
+    """Return whether each neighbour is of its query's class, [queries, neighbours] bool."""
+    same: np.ndarray = arrays[f"query_{space}_labels"] == arrays["query_labels"][:, None]
+    return same
+
+
+def _draw_neighbours(arrays: Arrays) -> Figure:
+    """Draw a row per query: the image, its neighbours in fc7, its neighbours in pixels."""
     count = arrays["query_fc7_images"].shape[1]
-    columns = 1 + 0.35 + count + 0.35 + count
-    width, head = 9.6, 0.3
+    starts = {"fc7": 1.35, "pixels": 1.7 + count}  # in columns
+    columns = starts["pixels"] + count
+    width, head = 9.6, 0.3  # inches
     side = width / columns
-    height = side * len(queries) + head
+    height = side * len(arrays["query_images"]) + head
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
 
     def cell(column: float, row: int) -> Axes:
-        box = (column / columns, 1 - (head + (row + 1) * side) / height, 1 / columns, side / height)
-        axes = figure.add_axes((box[0] + 0.001, box[1] + 0.002, box[2] - 0.002, box[3] - 0.004))
-        return axes
+        left, bottom = column / columns, 1 - (head + (row + 1) * side) / height
+        return figure.add_axes((left + 0.001, bottom + 0.002, 1 / columns - 0.002, side / height - 0.004))
 
-    for column, words in ((0.0, "image"), (1.35, "nearest in fc7"), (1.7 + count, "nearest in pixels")):
-        figure.text(column / columns + 0.002, 1 - 0.2 / height, words, fontsize=9, weight="bold")
-    same: dict[str, int] = {}
-    for row, image in enumerate(queries):
+    for column, title in ((0.0, "image"), (starts["fc7"], "nearest in fc7"), (starts["pixels"], "nearest in pixels")):
+        figure.text(column / columns + 0.002, 1 - 0.2 / height, title, fontsize=9, weight="bold")
+    for row, image in enumerate(arrays["query_images"]):
         _show(cell(0, row), image)
-        for space, start in (("fc7", 1.35), ("pixels", 1.7 + count)):
-            for place_, picture in enumerate(arrays[f"query_{space}_images"][row]):
-                right = bool(arrays[f"query_{space}_labels"][row][place_] == labels[row])
-                same[space] = same.get(space, 0) + right
-                _show(cell(start + place_, row), picture, right)
-    precision = {space: _with_interval(each.precision[space]) for space in each.precision}
-    total = count * len(queries)
-    caption = (
-        f"Images of {place}, each with the six training images nearest to it by fc7’s activations, then by pixels "
-        f"(Euclidean distance); a red bar below marks those of its class. Over all {each.images:,} images, of the six "
-        f"nearest in fc7 {precision['fc7']} are of the same class, in pixels {precision['pixels']}, by chance "
-        f"{each.precision_at_random:.1f}%; codes of {each.bits} bits from an auto-encoder on fc7 give "
-        f"{precision['codes']}"
-    )
-    if each.seconds["codes"] > 0:
-        caption += f" and are searched {each.seconds['fc7'] / each.seconds['codes']:.1f} times as quickly"
-    caption += f". {_with_interval(each.overlap)} of those nearest in fc7 are among those nearest in pixels."
-    alt = (
-        f"{len(queries)} rows of pictures: of {total} nearest in fc7 {same['fc7']} are of the image's class, of "
-        f"{total} nearest in pixels {same['pixels']}"
-    )
-    return finish(
-        figure,
-        f"figure4-neighbours-{slug(each.run)}-{each.split}",
-        "Figure 4, right: the nearest training images",
-        caption,
-        alt,
-    )
+        for space, start in starts.items():
+            same = _same_class(arrays, space)[row]
+            for index, neighbour in enumerate(arrays[f"query_{space}_images"][row]):
+                _show(cell(start + index, row), neighbour, marked=bool(same[index]))
+    return figure
 
 
 def _with_interval(measured: tuple[float, tuple[float, float]]) -> str:
@@ -160,5 +184,5 @@ def _show(axes: Axes, image: Any, marked: bool = False) -> None:
     for spine in axes.spines.values():
         spine.set_visible(False)
     if marked:
-        axes.axhspan(0.95 * len(image) - 0.5, len(image) - 0.5, color=RIGHT, linewidth=0, zorder=3)
+        axes.axhspan(0.95 * len(image) - 0.5, len(image) - 0.5, color=CORRECT, linewidth=0, zorder=3)
     axes.set_facecolor(INK)

@@ -1,7 +1,7 @@
-"""What the figures share: their ink, style and forms.
+"""What the figures share: colours, style and file formats.
 
-Figures are matplotlib objects without global state. Their ink is one colour, `INK`, on a transparent ground,
-which an SVG changes to a light one on a dark page.
+Figures are matplotlib objects without global state. Lines and text have one colour, `INK`, on a transparent
+background; an SVG changes it to a light one on a dark page.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ STYLE: dict[Any, Any] = {
     "xtick.color": INK,
     "ytick.color": INK,
     "legend.frameon": False,
-    "svg.hashsalt": "repro",  # the same drawing, byte by byte, from the same records
+    "svg.hashsalt": "repro",  # byte-identical files from the same records
 }
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A finished figure: its file name, caption, what it shows in words, and both of its forms.
+    """A finished figure with its file name, title, caption and alternative text, as PNG and SVG.
 
-    One that stands `aside` is shown with the architecture, not among the paper's figures.
+    One that is `aside` is shown with the architecture, not among the paper's figures.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Picture:
 
 
 def finish(figure: Figure, name: str, title: str, caption: str, alt: str, aside: bool = False) -> Picture:
-    """Both forms of a drawn figure."""
+    """Return a drawn figure as PNG and SVG."""
     png, svg = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", dpi=200, facecolor="#fffefb", metadata={"Software": None})
     figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -68,12 +68,12 @@ def finish(figure: Figure, name: str, title: str, caption: str, alt: str, aside:
 
 
 def _adapt_to_dark(svg: bytes) -> bytes:
-    """The drawing with light ink wherever the page around it is dark."""
+    """Return the drawing with light lines and text wherever the page around it is dark."""
     rules = "".join(f'[style*="{key}: {INK}"]{{{key}:{INK_ON_DARK}!important}}' for key in ("fill", "stroke"))
     style = f"<style>@media (prefers-color-scheme: dark){{{rules}}}</style></svg>"
     return re.sub(rb"</svg>\s*$", style.encode(), svg)
 
 
 def slug(name: str) -> str:
-    """A name as part of a file's name."""
+    """Return a name as part of a file name."""
     return re.sub(r"[^A-Za-z0-9.+-]+", "-", name)

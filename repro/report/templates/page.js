@@ -3,7 +3,7 @@ const form = document.getElementById("filter");
 if (form) {
   const body = document.querySelector(".claims tbody");
   const rows = [...body.rows];
-  const words = [...form.elements.verdict].map((box) => box.value);
+  const verdictOrder = [...form.elements.verdict].map((box) => box.value);
   const show = () => {
     const verdicts = new Set(new FormData(form).getAll("verdict"));
     const section = form.elements.section.value;
@@ -14,8 +14,8 @@ if (form) {
         !row.textContent.toLowerCase().includes(text);
       shown += !row.hidden;
     }
-    const key = form.elements.order.value === "verdict" ? (row) => words.indexOf(row.dataset.verdict) : () => 0;
-    body.append(...rows.map((row, place) => [key(row), place, row]).sort((a, b) => a[0] - b[0] || a[1] - b[1])
+    const key = form.elements.order.value === "verdict" ? (row) => verdictOrder.indexOf(row.dataset.verdict) : () => 0;
+    body.append(...rows.map((row, index) => [key(row), index, row]).sort((a, b) => a[0] - b[0] || a[1] - b[1])
       .map((entry) => entry[2]));
     form.querySelector("output").textContent = `${shown} of ${rows.length} claims`;
   };
@@ -35,28 +35,28 @@ for (const link of document.querySelectorAll(".enlarge")) {
   });
 }
 dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
-const value = (row, place) => {
-  const text = row.cells[place].textContent.trim();
+const value = (row, column) => {
+  const text = row.cells[column].textContent.trim();
   const number = parseFloat(text.replace(/,/g, "").replace("−", "-"));
   return [text === "—", Number.isNaN(number) ? Infinity : number, text];
 };
 const compare = (a, b) => a[1] - b[1] || a[2].localeCompare(b[2], undefined, { numeric: true });
 for (const table of document.querySelectorAll("table.data")) {
-  const places = [...table.tHead.querySelectorAll("[data-place]")];
-  for (const head of places) {
+  const heads = [...table.tHead.querySelectorAll("[data-column]")];
+  for (const head of heads) {
     const button = document.createElement("button");
     button.type = "button";
     button.className = "sort";
     button.append(...head.childNodes);
     head.append(button);
     button.addEventListener("click", () => {
-      const turn = head.ariaSort === "ascending" ? -1 : 1;
-      for (const other of places) other.removeAttribute("aria-sort");
-      head.ariaSort = turn === 1 ? "ascending" : "descending";
+      const sign = head.ariaSort === "ascending" ? -1 : 1;
+      for (const other of heads) other.removeAttribute("aria-sort");
+      head.ariaSort = sign === 1 ? "ascending" : "descending";
       for (const body of table.tBodies) {
         const rows = [...body.rows].filter((row) => !row.classList.contains("heading") && row.cells.length > 1);
-        const keyed = rows.map((row) => [value(row, Number(head.dataset.place)), row]);
-        keyed.sort(([a], [b]) => a[0] - b[0] || turn * (compare(a, b) || 0));
+        const keyed = rows.map((row) => [value(row, Number(head.dataset.column)), row]);
+        keyed.sort(([a], [b]) => a[0] - b[0] || sign * (compare(a, b) || 0));
         body.append(...keyed.map((entry) => entry[1]));
       }
     });

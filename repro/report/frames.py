@@ -1,0 +1,103 @@
+"""The records as pandas DataFrames, for notebooks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from repro.report.measurements.context import evaluation_scale, retrieval_scale, run_scale
+from repro.report.measurements.evaluations import net_name
+from repro.report.records import Epoch, Records, read_records
+
+RUN_COLUMNS = ("run", "variant", "recipe", "scale", "changes", "seed", "dataset", "data", "epochs", "epochs_done",
+               "lr", "fine_tuned", "finished", "precision", "seconds", "command")  # fmt: skip
+EPOCH_COLUMNS = ("run", *(field.name for field in dataclasses.fields(Epoch)))
+EVALUATION_COLUMNS = ("net", "runs", "variant", "recipe", "scale", "changes", "seeds", "dataset", "data", "split",
+                      "views", "images", "top1_error", "top5_error", "command")  # fmt: skip
+RETRIEVAL_COLUMNS = ("run", "variant", "recipe", "scale", "changes", "seed", "dataset", "data", "split", "images",
+                     "bits", "precision_fc7", "precision_pixels", "precision_codes", "precision_at_random",
+                     "overlap")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RecordFrames:
+    """All records below a folder as DataFrames. Errors and precisions are in percent.
+
+    Attributes:
+        runs: a row per run, indexed by its name: the path of its folder below the folder of runs. `changes` are the
+            differences from the recipe and scale in words, empty if there are none.
+        epochs: a row per run and epoch, indexed by both: the fields of `log.jsonl`.
+        evaluations: a row per evaluation of a run or an ensemble.
+        retrievals: a row per retrieval of nearest training images.
+        problems: records that could not be read, and why, a line each.
+    """
+
+    runs: pd.DataFrame
+    epochs: pd.DataFrame
+    evaluations: pd.DataFrame
+    retrievals: pd.DataFrame
+    problems: tuple[str, ...]
+
+
+def load_records(folder: str | Path) -> RecordFrames:
+    """Return the records of all runs below `folder` as DataFrames; empty ones if there are none.
+
+    Records that cannot be read are left out and named in `problems`.
+
+    >>> frames = repro.load_records("outputs/runs")
+    >>> frames.epochs["val_top1_error"].unstack("run").plot()
+    """
+    records = read_records(Path(folder))
+    epochs = _frame(({"run": run.name, **vars(epoch)} for run in records.runs for epoch in run.log), EPOCH_COLUMNS)
+    return RecordFrames(
+        runs=_frame(_runs(records), RUN_COLUMNS).set_index("run"),
+        epochs=epochs.set_index(["run", "epoch"]),
+        evaluations=_frame(_evaluations(records), EVALUATION_COLUMNS),
+        retrievals=_frame(_retrievals(records), RETRIEVAL_COLUMNS),
+        problems=records.problems,
+    )
+
+
+def _frame(rows: Iterable[Mapping[str, Any]], names: Iterable[str]) -> pd.DataFrame:
+    return pd.DataFrame.from_records([dict(row) for row in rows], columns=list(names))
+
+
+def _runs(records: Records) -> Iterable[dict[str, Any]]:
+    for run in records.runs:
+        scale = run_scale(run)
+        yield {
+            "run": run.name, "variant": run.variant, "recipe": run.recipe, "scale": scale.name,
+            "changes": ", ".join(scale.changes), "seed": run.seed, "dataset": run.data.dataset,
+            "data": run.data.description, "epochs": run.epochs, "epochs_done": len(run.log), "lr": run.lr,
+            "fine_tuned": scale.fine_tuned, "finished": run.finished, "precision": run.precision,
+            "seconds": sum(epoch.seconds for epoch in run.log), "command": run.command,
+        }  # fmt: skip
+
+
+def _evaluations(records: Records) -> Iterable[dict[str, Any]]:
+    for each in records.evaluations:
+        scale = evaluation_scale(records, each)
+        yield {
+            "net": net_name(records, each), "runs": "+".join(each.runs), "variant": each.variant,
+            "recipe": each.recipe, "scale": scale.name, "changes": ", ".join(scale.changes),
+            "seeds": "+".join(map(str, each.seeds)), "dataset": each.data.dataset, "data": each.data.description,
+            "split": each.split, "views": each.views, "images": each.images, "top1_error": each.top1_error,
+            "top5_error": each.top5_error, "command": each.command,
+        }  # fmt: skip
+
+
+def _retrievals(records: Records) -> Iterable[dict[str, Any]]:
+    for each in records.retrievals:
+        scale = retrieval_scale(records, each)
+        yield {
+            "run": each.run, "variant": each.variant, "recipe": each.recipe, "scale": scale.name,
+            "changes": ", ".join(scale.changes), "seed": each.seed, "dataset": each.data.dataset,
+            "data": each.data.description, "split": each.split, "images": each.images, "bits": each.bits,
+            **{f"precision_{space}": value for space, (value, _) in each.precision.items()},
+            "precision_at_random": each.precision_at_random, "overlap": each.overlap[0],
+        }  # fmt: skip

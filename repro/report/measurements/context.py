@@ -1,0 +1,136 @@
+"""Contexts: what two runs must share to be compared, and the order in which contexts are preferred."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+from repro.errors import ReproError
+from repro.paper.experiments import LR_GRIDS
+from repro.paper.scales import SCALES
+from repro.paper.targets import Scope
+from repro.paper.variants import VARIANTS, Configuration, configure
+from repro.report.records import Data, Evaluation, Records, Retrieval, Run
+
+
+@dataclass(frozen=True)
+class RunScale:
+    """Scale of a run, and what its user changed.
+
+    Attributes:
+        name: name of the scale.
+        epochs: number of epochs if it is not the scale's, else None.
+        lr: initial learning rate if it is not the recipe's, else None.
+        fine_tuned: the run started from another run's weights although its variant does not require that.
+        incomplete_grid: not every learning rate of the declared grid has been tried to its end.
+    """
+
+    name: str
+    epochs: int | None = None
+    lr: float | None = None
+    fine_tuned: bool = False
+    incomplete_grid: bool = False
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """What differs from the scale, in words; empty if nothing does."""
+        words = []
+        if self.fine_tuned:
+            words.append("fine-tuned")
+        if self.lr is not None:
+            words.append(f"lr {self.lr:g}")
+        if self.epochs is not None:
+            words.append(f"{self.epochs} epochs")
+        if self.incomplete_grid:
+            words.append("learning rates of the grid missing")
+        return tuple(words)
+
+    @property
+    def label(self) -> str:
+        """The scale with its changes: "small scale, 10 epochs"."""
+        return ", ".join((f"{self.name} scale", *self.changes))
+
+    def __str__(self) -> str:
+        return ", ".join((self.name, *self.changes))
+
+
+@dataclass(frozen=True)
+class Context:
+    """What two runs must share to be compared."""
+
+    recipe: str
+    data: Data
+    scale: RunScale
+
+    @property
+    def label(self) -> str:
+        """The context in words."""
+        return f"{self.data.description}, {self.recipe} recipe, {self.scale.label}"
+
+    def scope(self, split: str | None = None, views: int | None = None) -> Scope:
+        """Return the scope of a measurement in this context."""
+        return Scope(self.data.scope, split, views, self.scale.name, self.scale.changes)
+
+
+def precedence(context: Context) -> tuple[object, ...]:
+    """Return a sort key: real images before generated ones, unchanged runs before changed ones, large scales before
+    small ones, the authors' recipe before the paper's.
+    """
+    scales, scale = list(SCALES), context.scale
+    return (
+        context.data.dataset == "synthetic",
+        scale.changes != (),
+        scales.index(scale.name) if scale.name in scales else len(scales),
+        -context.data.images.get("train", 0),
+        context.data.fingerprint,
+        str(scale),
+        context.recipe != "authors",
+    )
+
+
+def context_of(run: Run) -> Context:
+    """Return the context of a run."""
+    return Context(run.recipe, run.data, run_scale(run))
+
+
+@cache
+def specified(variant: str, recipe: str, scale: str) -> Configuration:
+    """Return what the paper or the authors' program specifies; raises ReproError for names of another version."""
+    return configure(variant, recipe, scale)
+
+
+def fine_tuned(run: Run) -> bool:
+    """Return whether a run started from another run's weights although its variant does not require that."""
+    variant = VARIANTS.get(run.variant)
+    return run.init_from and variant is not None and variant.begins_from is None
+
+
+def run_scale(run: Run) -> RunScale:
+    """Return the scale of a run, with what its user changed.
+
+    At the paper's scale 95% of the epochs suffice ("roughly 90"), and any larger number. Where the learning rate is
+    to be chosen for speed, neither the rate nor the number of epochs is a change.
+    """
+    try:
+        expected = specified(run.variant, run.recipe, run.scale)
+    except ReproError:  # recorded by another version
+        return RunScale(run.scale)
+    tuned = fine_tuned(run)
+    if (run.variant, run.recipe) in LR_GRIDS:
+        return RunScale(run.scale, fine_tuned=tuned)
+    same_lr = not math.isfinite(run.lr) or math.isclose(run.lr, expected.recipe.lr)
+    complete = run.epochs >= 0.95 * expected.epochs if run.scale == "paper" else run.epochs == expected.epochs
+    return RunScale(run.scale, None if complete else run.epochs, None if same_lr else run.lr, tuned)
+
+
+def evaluation_scale(records: Records, evaluation: Evaluation) -> RunScale:
+    """Return the scale of an evaluation's runs; of several that differ, a changed one."""
+    scales = {run_scale(run) for run in records.members(evaluation)} or {RunScale(evaluation.scale)}
+    return min(scales, key=lambda scale: (not scale.changes and scale.name == evaluation.scale, str(scale)))
+
+
+def retrieval_scale(records: Records, retrieval: Retrieval) -> RunScale:
+    """Return the scale of a retrieval's run."""
+    runs = (run_scale(run) for run in records.runs if run.folder == retrieval.folder)
+    return next(runs, RunScale(retrieval.scale))

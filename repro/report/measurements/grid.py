@@ -1,0 +1,113 @@
+"""Figure 1's grids of learning rates (Sec. 3.1), and which runs of a net count."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import fmean
+
+from repro.paper.experiments import LR_GRIDS, Requirement, epochs_to_error, fastest_lr
+from repro.paper.intervals import welch_interval
+from repro.paper.targets import Measurement
+from repro.report.records import Run
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The runs of a net whose learning rate is chosen for speed.
+
+    Attributes:
+        requirement: the declared grid, and the training error that decides.
+        runs_by_lr: one run per seed by learning rate, both ascending.
+        fastest_lr: the learning rate that counts, chosen on the lowest seed of each rate, as `repro run` does.
+    """
+
+    requirement: Requirement
+    runs_by_lr: Mapping[float, tuple[Run, ...]]
+    fastest_lr: float
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """The runs at the fastest learning rate."""
+        return self.runs_by_lr[self.fastest_lr]
+
+    @property
+    def complete(self) -> bool:
+        """Whether a run at every declared learning rate has reached the error, or its last epoch."""
+        return all(
+            # By the log's length, because records may be published without weights.
+            any(len(run.log) >= run.epochs or self.epochs_taken(run) is not None for run in self.runs_by_lr.get(lr, ()))
+            for lr in self.requirement.lrs
+        )
+
+    def epochs_taken(self, run: Run) -> float | None:
+        """Return the epoch at which a run reaches the error that decides, interpolated; None if it does not."""
+        return epochs_to_error(train_errors(run), self.requirement.until_train_error)
+
+
+def train_errors(run: Run) -> list[float]:
+    """Return the training error of each epoch, in percent."""
+    return [epoch.train_top1_error for epoch in run.log]
+
+
+def one_per_seed(runs: Iterable[Run]) -> list[Run]:
+    """Return one run per seed, by seed: a finished one before others, then the one with the most epochs."""
+    ordered = sorted(runs, key=lambda run: (run.seed, run.finished, len(run.log), run.started))
+    return list({run.seed: run for run in ordered}.values())
+
+
+def build_grid(runs: Iterable[Run]) -> Grid | None:
+    """Return the grid of a net; None if no run has completed an epoch."""
+    by_lr: dict[float, list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.log:
+            by_lr[run.lr].append(run)
+    if not by_lr:
+        return None
+    runs_by_lr = {lr: tuple(one_per_seed(by_lr[lr])) for lr in sorted(by_lr)}
+    first = next(iter(runs_by_lr.values()))[0]
+    requirement = LR_GRIDS[first.variant, first.recipe]
+    # Of learning rates that are equally fast the first declared one counts: the one that `repro run` trained.
+    ordered = dict.fromkeys(lr for lr in (*requirement.lrs, *runs_by_lr) if lr in runs_by_lr)
+    errors = {lr: train_errors(runs_by_lr[lr][0]) for lr in ordered}
+    return Grid(requirement, runs_by_lr, fastest_lr(errors, requirement.until_train_error))
+
+
+def select_runs(runs: Iterable[Run]) -> list[Run]:
+    """Return the runs of a net that count: one per seed, at the fastest learning rate where that is to be chosen."""
+    runs = list(runs)
+    if runs and (runs[0].variant, runs[0].recipe) in LR_GRIDS:
+        found = build_grid(runs)
+        return list(found.runs) if found else []
+    return one_per_seed(runs)
+
+
+def speed_ratio(first: Grid | None, second: Grid | None) -> Measurement | None:
+    """Return the ratio of the epochs that two nets take, each at its fastest learning rate.
+
+    The ratio of the geometric means, with Welch's interval on logarithms: the runs of the two nets are independent,
+    and numbers of epochs vary evenly on a logarithmic scale. A run that ended without reaching the error makes the
+    ratio a bound; one that is unfinished and has not reached it is left out.
+    """
+    if first is None or second is None:
+        return None
+    logs, short, names = [], [], []
+    for each in (first, second):
+        reached = {run: each.epochs_taken(run) for run in each.runs}
+        counted = [run for run, epoch in reached.items() if epoch is not None or run.finished]
+        if not counted:
+            return None
+        short.append(any(reached[run] is None for run in counted))
+        logs.append([math.log(reached[run] or len(run.log)) for run in counted])
+        names += [run.name for run in counted]
+    if all(short):
+        return None
+    value = math.exp(fmean(logs[0]) - fmean(logs[1]))
+    if any(short):
+        return Measurement(value, runs=tuple(names), bound=1 if short[0] else -1)
+    interval = welch_interval(*logs)
+    seeds = min(map(len, logs))
+    ends = (math.exp(interval[0]), math.exp(interval[1])) if interval else None
+    return Measurement(value, ends, seeds, "seeds" if ends else "runs", runs=tuple(names))

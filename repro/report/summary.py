@@ -1,0 +1,127 @@
+"""The text of the report: what was reproduced, and what these runs can and cannot show."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from repro.errors import ReproError
+from repro.paper.datasets import DATASET_SIZES
+from repro.paper.targets import MATCH, MISMATCH, NOT_COMPARABLE, Verdict
+from repro.paper.variants import configure
+from repro.report.measurements.context import RunScale, context_of, precedence, run_scale
+from repro.report.measurements.evaluations import SPLIT_NAMES
+from repro.report.records import Data, Records, Run
+
+DATASETS = {name: DATASET_SIZES[name].title for name in ("ilsvrc2010", "ilsvrc2012", "fall2009", "cifar10")}
+
+
+def headline(verdicts: Sequence[Verdict]) -> str:
+    """Return the numbers of claims by verdict, in two sentences."""
+    computed = [each for each in verdicts if each.target.kind == "invariant"]
+    measured = [each for each in verdicts if each.target.kind != "invariant"]
+    counts = Counter(each.verdict for each in measured)
+    comparable = counts[MATCH] + counts[MISMATCH]
+    hold = sum(each.verdict == MATCH for each in computed)
+    text = f"{hold} of the {len(computed)} claims that follow from the architecture alone hold. "
+    if comparable:
+        return text + (
+            f"Of the {len(measured)} that require a run, {comparable} were measured as in the paper, and "
+            f"{counts[MATCH]} of them match."
+        )
+    if counts[NOT_COMPARABLE]:
+        return text + (
+            f"None of the {len(measured)} that require a run was measured on the paper's data and scale; "
+            f"{counts[NOT_COMPARABLE]} were measured in other conditions, where only the direction of an effect counts."
+        )
+    return text + f"None of the {len(measured)} that require a run has been measured yet."
+
+
+def result(verdicts: Mapping[str, Sequence[Verdict]]) -> str:
+    """Return the error of the paper's net in these runs, in one sentence; empty if it was not evaluated."""
+    measurement = verdicts["table1-cnn-top1"][0].measurement
+    if measurement is None or measurement.scope is None:
+        return ""
+    scope = measurement.scope
+    views = "the centre patch" if scope.views == 1 else f"{scope.views} views"
+    seeds = f", mean of {measurement.n} seeds" if measurement.over == "seeds" else ""
+    split = SPLIT_NAMES.get(scope.split or "", scope.split)
+    return (
+        f"On {measurement.where}, {scope.scale_label}, the net has a top-1 error of {measurement.value:.1f}% on the "
+        f"{split} images ({views}, recipe {measurement.recipe}{seeds})."
+    )
+
+
+@dataclass(frozen=True)
+class Limitations:
+    """What the runs on one dataset at one scale can and cannot show."""
+
+    context: str
+    can: tuple[str, ...]
+    cannot: tuple[str, ...]
+
+
+def limitations(records: Records) -> list[Limitations]:
+    """Return what can and cannot be concluded from the runs, by dataset and scale."""
+    groups: dict[tuple[Data, RunScale], list[Run]] = {}
+    for run in sorted(records.runs, key=lambda run: precedence(context_of(run))):
+        groups.setdefault((run.data, run_scale(run)), []).append(run)
+    return [_limitations(data, scale, runs) for (data, scale), runs in groups.items()]
+
+
+def _limitations(data: Data, scale: RunScale, runs: Sequence[Run]) -> Limitations:
+    seeds: dict[tuple[str, str], set[int]] = {}
+    for run in runs:
+        seeds.setdefault((run.variant, run.recipe), set()).add(run.seed)
+    can, cannot = [], []
+    if scale == RunScale("paper") and data.scope in DATASETS:
+        can.append(f"The paper's numbers on {DATASETS[data.scope]}: same images, same size of net and patch.")
+    else:
+        can.append("That the pipeline works from images to verdicts, and that the net learns.")
+        can.append("The direction of an effect: whether a change of net or recipe helps in these conditions.")
+        cannot.append(f"Any error of the paper.{_difference(runs[0])}")
+        cannot.append("The size of an effect on ImageNet: small effects there may vanish or reverse here.")
+    if max(map(len, seeds.values())) < 2:
+        cannot.append(
+            "Variation over seeds: each net was trained once, so intervals cover the sampling of images only."
+        )
+    else:
+        can.append("Variation over seeds, where a net was trained more than once.")
+    if data.classes and len(data.classes) <= 10:
+        cannot.append(f"Much in top-5 error: with {len(data.classes)} classes five guesses nearly always suffice.")
+    if data.dataset == "synthetic":
+        cannot.append("Anything about photographs: these images are generated to be learned quickly.")
+    if unfinished := sum(not run.finished for run in runs):
+        cannot.append(f"The end of {unfinished} unfinished {'run' if unfinished == 1 else 'runs'}.")
+    return Limitations(f"{data.description}, {scale.label}", tuple(can), tuple(cannot))
+
+
+def _difference(run: Run) -> str:
+    """Return how a run's images and scale differ from the paper's; empty for a run of another version."""
+    parts = [] if run.data.dataset in DATASETS else ["the images are not the paper's"]
+    try:
+        ours, papers = (configure(run.variant, run.recipe, scale) for scale in (run.scale, "paper"))
+    except ReproError:
+        return ""
+    if ours.scale.crop_size != papers.scale.crop_size:
+        parts.append(f"patches have {ours.scale.crop_size} pixels instead of {papers.scale.crop_size}")
+    if ours.scale.width != papers.scale.width:
+        parts.append(f"layers have {ours.scale.width:g} of their width")
+    if run.epochs < papers.epochs:
+        parts.append(f"training takes {run.epochs} epochs instead of {papers.epochs}")
+    sentence = "; ".join(parts)
+    return f" {sentence[:1].upper()}{sentence[1:]}." if parts else ""
+
+
+def strict_note(verdicts: Sequence[Verdict]) -> str:
+    """Return what a strict check makes of the mismatches."""
+    mismatches = [each for each in verdicts if each.verdict == MISMATCH]
+    known = [each for each in mismatches if not each.fails_strict]
+    if not mismatches:
+        return "No claim is contradicted."
+    which = "All" if len(known) == len(mismatches) else f"{len(known)} of the"
+    return (
+        f"{which} {len(mismatches)} mismatches are contradictions within the paper, explained with the "
+        f"claim; a strict check does not count them."
+    )
