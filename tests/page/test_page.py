@@ -58,15 +58,15 @@ def browser() -> Iterator[Browser]:
 
 
 def opened(browser: Browser, address: str, width: int = 1280, scheme: Any = "light") -> Page:
-    """The page, which is asked to say nothing on the console and to fetch nothing."""
+    """Return the opened page, after checking that it logs nothing and loads nothing from the network."""
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: said.append(request.url) if request.url.startswith("http") else None)
+    logged: list[str] = []
+    page.on("console", lambda message: logged.append(message.text))
+    page.on("pageerror", lambda error: logged.append(str(error)))
+    page.on("request", lambda request: logged.append(request.url) if request.url.startswith("http") else None)
     page.goto(address)
     page.wait_for_load_state("networkidle")
-    assert said == []
+    assert logged == []
     return page
 
 
@@ -98,9 +98,9 @@ def test_filters_and_order(browser: Browser, address: str) -> None:
 def test_a_table_sorts_by_numbers_and_by_words_inside_its_groups(browser: Browser, address: str) -> None:
     page = opened(browser, address)
 
-    def column(place: int) -> list[str]:
+    def column(index: int) -> list[str]:
         found: list[str] = page.locator("#architecture tbody tr").evaluate_all(
-            "(rows, place) => rows.map(row => row.cells[place].textContent.trim())", place
+            "(rows, index) => rows.map(row => row.cells[index].textContent.trim())", index
         )
         return found
 
@@ -109,7 +109,7 @@ def test_a_table_sorts_by_numbers_and_by_words_inside_its_groups(browser: Browse
     assert head.get_attribute("aria-sort") == "ascending"
     numbers = [int(text.replace(",", "")) for text in column(7) if text != "—"]
     assert numbers == sorted(numbers)
-    assert column(7)[-1] == "—"  # what has no number stays last
+    assert column(7)[-1] == "—"  # empty cells stay last
     head.get_by_role("button").press("Enter")
     numbers = [int(text.replace(",", "")) for text in column(7) if text != "—"]
     assert head.get_attribute("aria-sort") == "descending"
@@ -119,7 +119,7 @@ def test_a_table_sorts_by_numbers_and_by_words_inside_its_groups(browser: Browse
     assert column(0)[:3] == ["all layers", "conv1", "conv2"]
     assert head.get_attribute("aria-sort") is None
     # The group of what is not comparable keeps its heading on top.
-    page.locator("#table1 th[data-place='3'] button").click()
+    page.locator("#table1 th[data-column='3'] button").click()
     assert page.locator("#table1 tbody").nth(1).locator("tr").first.get_attribute("class") == "heading"
 
 
@@ -151,7 +151,7 @@ def test_axe_finds_nothing(browser: Browser, address: str, scheme: str, width: i
     assert problems == []
 
 
-def test_print_shows_what_is_folded(browser: Browser, address: str, tmp_path: Path) -> None:
+def test_the_page_can_be_printed(browser: Browser, address: str, tmp_path: Path) -> None:
     page = opened(browser, address)
     page.emulate_media(media="print")
     assert page.locator("#filter").is_hidden()
@@ -160,7 +160,7 @@ def test_print_shows_what_is_folded(browser: Browser, address: str, tmp_path: Pa
 
 
 def test_the_readmes_picture(browser: Browser, tmp_path: Path) -> None:
-    """Of real runs, those of REPRO_RUNS or the published ones; without any, what follows from the net alone."""
+    """A screenshot of the report on the runs in REPRO_RUNS, or the published ones."""
     runs = Path(os.environ.get("REPRO_RUNS", REPOSITORY / "outputs" / "reference"))
     page = opened(browser, build_report(runs, tmp_path).page.as_uri())
     SCREENSHOT.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The whole report: what it writes, from all kinds of records."""
+"""The whole report: the files it writes, from all kinds of records."""
 
 import json
 import re
@@ -17,18 +17,18 @@ from repro.errors import ReproError
 from repro.paper.targets import find_target, load_targets
 from repro.paper.variants import VARIANTS
 from repro.report import build_report
+from repro.report.commands import commands
 from repro.report.figures.curves import chance_level, stalled
 from repro.report.figures.draw import draw_figures
 from repro.report.figures.figure3 import columns_for, kernel_grid
 from repro.report.records import read_records
-from repro.report.story import commands
 from repro.report.tables import differences
 
 FIELDS = {"id", "kind", "section", "verdict", "direction", "paper", "authors", "measured", "interval", "n", "runs"}
 
 
 class Tags(HTMLParser):
-    """The tags of a page with their attributes, and whether they nest."""
+    """The tags of a page with their attributes; `open` holds those that are not closed."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Tags(HTMLParser):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two recipes, three seeds, an ablation, a run in progress, and classes with hostile names."""
+    """Two recipes, three seeds, an ablation, an unfinished run, and class names with markup."""
     folder = tmp_path_factory.mktemp("runs")
     data = data_record(classes=["<script>alert(1)</script>", 'a"b', *TEN[2:]], name="mine & <b>yours</b>")
     for seed in range(3):
@@ -73,7 +73,7 @@ def report(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_with_and_without_pretraining_are_one_picture_of_curves(tmp_path: Path) -> None:
+def test_fine_tuned_runs_share_a_figure_with_those_from_random_weights(tmp_path: Path) -> None:
     data = data_record("catsdogs", classes=["cat", "dog"])
     for seed in range(3):
         write_run(tmp_path, seed=seed, epochs=3, data=data, settings={"lr": 0.01})
@@ -84,8 +84,8 @@ def test_with_and_without_pretraining_are_one_picture_of_curves(tmp_path: Path) 
     plain, tuned = re.findall(r"alexnet, recipe authors(|, fine-tuned): validation top-1 error", curves[0].alt)
     assert (plain, tuned) == ("", ", fine-tuned")
     assert b"alexnet, recipe authors, fine-tuned, 3 seeds" in curves[0].svg
-    assert "began with the weights of another run" in curves[0].caption
-    assert curves[0].alt.startswith("3 panels")  # five answers among two classes are always right
+    assert "started from the weights of another run" in curves[0].caption
+    assert curves[0].alt.startswith("3 panels")  # with two classes, one of five guesses is always right
 
 
 def test_everything_is_written(report: Path) -> None:
@@ -112,7 +112,7 @@ def test_comparison_holds_every_target_and_no_infinite_number(report: Path) -> N
     assert lrn["measured"] == pytest.approx(4)
 
 
-def test_each_gap_names_the_commands_that_fill_it(report: Path) -> None:
+def test_missing_claims_list_the_commands_that_measure_them(report: Path) -> None:
     rows = {row["id"]: row for row in json.loads((report / "comparison.json").read_text())["targets"]}
     assert rows["two-gpus-top1"]["commands"] == [
         "repro prepare ilsvrc2010 --out STORE",
@@ -131,7 +131,7 @@ def test_each_gap_names_the_commands_that_fill_it(report: Path) -> None:
     [("table2-7cnns-top1", "table2"), ("averaging-gain-top1", "table2"), ("pretraining-gain-top5", "table2"),
      ("fall2009-top1", "fall2009"), ("figure1-relu-speed", "figure1")],
 )  # fmt: skip
-def test_a_gap_that_takes_many_runs_is_filled_by_its_experiment(target: str, experiment: str, tmp_path: Path) -> None:
+def test_claims_that_need_many_runs_list_the_experiment(target: str, experiment: str, tmp_path: Path) -> None:
     steps = commands(find_target(target), read_records(tmp_path))
     assert steps[-1] == f"repro run {experiment} --scale paper --stores STORES --out RUNS"
     if "7cnns" in target:
@@ -139,7 +139,7 @@ def test_a_gap_that_takes_many_runs_is_filled_by_its_experiment(target: str, exp
         assert set(datasets) == {"ilsvrc2012", "fall2009", "fall2011"}
 
 
-def test_what_has_begun_is_resumed_and_what_is_done_is_not_done_again(tmp_path: Path) -> None:
+def test_unfinished_runs_are_resumed_and_finished_ones_not_repeated(tmp_path: Path) -> None:
     data = data_record("ilsvrc2010", train=1_261_406)
     write_run(tmp_path, scale="paper", epochs=93, data=data)
     write_run(tmp_path, "one-gpu", scale="paper", epochs=93, done=9, weights=False, data=data)
@@ -172,7 +172,7 @@ def test_the_page_is_well_formed_self_contained_and_accessible(report: Path) -> 
     assert all(cell.get("scope") for cell in tags.all("th"))
 
 
-def test_names_from_records_are_shown_and_never_run(report: Path) -> None:
+def test_names_from_records_are_escaped(report: Path) -> None:
     page = (report / "report.html").read_text()
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "mine &amp; &lt;b&gt;yours&lt;/b&gt;" in page
@@ -180,13 +180,13 @@ def test_names_from_records_are_shown_and_never_run(report: Path) -> None:
     assert "<b>yours" not in (report / "report.md").read_text().replace(r"\<b\>", "")
 
 
-def test_the_page_says_what_is_not_comparable_and_why(report: Path) -> None:
+def test_the_page_states_what_is_not_comparable_and_why(report: Path) -> None:
     page = (report / "report.html").read_text()
     assert "Not comparable: mine &amp; &lt;b&gt;yours&lt;/b&gt; (10 classes), val, small scale" in page
     assert "What these runs can and cannot show" in page
     assert "253,440" in page
     assert "290,400" in page
-    assert "alexnet-paper-small-seed0 noted at epoch 6: the loss is still that of guessing." in page
+    assert "alexnet-paper-small-seed0, epoch 6: the loss is still that of guessing." in page
     assert "the loss is no finite number any more after epoch 2" in page
     assert "RUNS/no-overlap-authors-paper-seed0" in page
 
@@ -205,7 +205,7 @@ def test_tables_as_csv(report: Path) -> None:
     assert net.loc["all layers", "Parameters"] == 60_965_224
 
 
-def test_without_runs_the_invariants_are_judged_and_all_else_is_missing(tmp_path: Path) -> None:
+def test_without_runs_invariants_are_compared_and_everything_else_is_missing(tmp_path: Path) -> None:
     made = build_report(tmp_path / "none", tmp_path / "out")
     assert made.counts == {"match": 27, "mismatch": 5, "missing": len(made.verdicts) - 32, "not comparable": 0}
     assert made.strict_mismatches == ()
@@ -235,7 +235,7 @@ def test_without_comparison_there_are_no_verdicts(runs: Path, tmp_path: Path) ->
     ],
     ids=str,
 )
-def test_odd_runs_are_reported_all_the_same(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_unusual_runs_are_reported(tmp_path: Path, changes: dict[str, object]) -> None:
     write_run(tmp_path / "runs", **changes)  # type: ignore[arg-type]
     write_evaluation(tmp_path / "runs", error=25, top1_error=float("nan"))
     made = build_report(tmp_path / "runs", tmp_path / "out")
@@ -251,7 +251,7 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     assert contents[0] == contents[1]
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_an_output_folder_that_cannot_be_written_is_an_error_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ReproError, match="choose another --out"):
         build_report(tmp_path, tmp_path / "file" / "out")
@@ -267,7 +267,7 @@ def test_kernels_per_row(kernels: int, columns: int) -> None:
     assert columns_for(kernels) == columns
 
 
-def test_kernel_grid_is_stretched_kernel_by_kernel_around_grey() -> None:
+def test_kernels_are_scaled_one_by_one_around_grey() -> None:
     kernels = made_kernels(48)
     kernels[5] = 0
     image = kernel_grid(kernels, 16)

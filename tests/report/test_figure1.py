@@ -1,4 +1,4 @@
-"""Figure 1: the rate that counts, the crossing, the ratio and its bound, against numbers worked out by hand."""
+"""Figure 1: the learning rate that counts, the crossing, the ratio and its bound, against numbers by hand."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from repro.paper.experiments import GRIDS, epochs_to_error, fastest_lr
 from repro.paper.targets import Verdict
 from repro.report import build_report
 from repro.report.build import judge
-from repro.report.measure import grid
+from repro.report.measurements.grid import build_grid
 from repro.report.records import read_records
 
 
@@ -21,7 +21,7 @@ def ratio(folder: Path) -> Verdict:
     return judge(read_records(folder))["figure1-relu-speed"][0]
 
 
-def test_crossing_is_read_off_the_straight_line() -> None:
+def test_crossing_is_interpolated_linearly() -> None:
     assert epochs_to_error([60, 40, 20], 25) == pytest.approx(2.75)
     assert epochs_to_error([60, 25, 20], 25) == 2
     assert epochs_to_error([20, 10], 25) == 1
@@ -30,7 +30,7 @@ def test_crossing_is_read_off_the_straight_line() -> None:
     assert epochs_to_error([], 25) is None
 
 
-def test_the_rate_that_gets_there_soonest_wins_or_else_the_closest() -> None:
+def test_the_fastest_rate_reaches_the_error_first_or_gets_closest() -> None:
     assert fastest_lr({0.1: [60, 30, 24], 0.2: [60, 24, 30], 0.3: [60, 30, 1]}, 25) == 0.2
     assert fastest_lr({0.1: [60, 24.9], 0.2: [60, 20]}, 25) == 0.2  # both in the second epoch
     assert fastest_lr({0.1: [60, 30], 0.2: [60, 28], 0.3: [math.nan, math.nan], 0.4: []}, 25) == 0.2
@@ -39,7 +39,7 @@ def test_the_rate_that_gets_there_soonest_wins_or_else_the_closest() -> None:
 def test_of_equally_fast_rates_the_first_declared_counts_as_in_repro_run(tmp_path: Path) -> None:
     for rate in GRIDS["authors"]:
         write_course(tmp_path, "cifar-relu", rate, 0, [45, 15])
-    found = grid(read_records(tmp_path).runs)
+    found = build_grid(read_records(tmp_path).runs)
     assert found
     assert found.fastest_lr == GRIDS["authors"][0] != min(GRIDS["authors"])
 
@@ -67,7 +67,7 @@ def test_each_net_counts_at_its_own_fastest_rate_over_all_seeds(tmp_path: Path) 
     assert reaches.measurement.value == pytest.approx((15 + 20 + 5) / 3)
 
 
-def test_a_net_that_never_gets_there_leaves_a_bound_and_no_number(tmp_path: Path) -> None:
+def test_a_net_that_does_not_reach_the_error_gives_a_bound_and_no_number(tmp_path: Path) -> None:
     write_grid(tmp_path, "cifar-relu", 0.002, [60, 24])
     write_grid(tmp_path, "cifar-tanh", 0.001, [70, 60, 50, 45, 40, 35, 32, 30])
     verdict = ratio(tmp_path)
@@ -85,7 +85,7 @@ def test_a_net_that_never_gets_there_leaves_a_bound_and_no_number(tmp_path: Path
     assert row["bound"] == [1, pytest.approx(4.056, abs=0.001)]
     page = (tmp_path / "out" / "report.html").read_text()
     assert "&gt; 4.06×" in page
-    assert "tanh has not come to 25% in 8 epochs (1 seed)" in page
+    assert "tanh has not reached 25% in 8 epochs (1 seed)" in page
     table = pd.read_csv(tmp_path / "out" / "tables" / "figure1.csv", keep_default_na=False)
     assert set(table["Epochs: run 1"][table["Net"] == "cifar-tanh"]) == {"not in 8"}
 
@@ -106,15 +106,15 @@ def test_where_relu_alone_fails_the_bound_is_from_above_and_where_both_do_there_
     assert verdict.verdict == "mismatch"
 
 
-def test_until_every_rate_was_tried_the_ratio_is_not_the_papers(tmp_path: Path) -> None:
+def test_the_ratio_is_not_comparable_until_every_rate_of_the_grid_was_tried(tmp_path: Path) -> None:
     write_grid(tmp_path, "cifar-relu", 0.002, [60, 24])
     write_course(tmp_path, "cifar-tanh", 0.001, 0, [80] * 11 + [24])
     verdict = ratio(tmp_path)
     assert verdict.verdict == "not comparable"
-    assert "incomplete-grid paper" in verdict.reason
+    assert "paper scale, learning rates of the grid missing" in verdict.reason
 
 
-def test_a_run_that_is_going_on_is_left_out_and_called_so(tmp_path: Path) -> None:
+def test_an_unfinished_run_is_left_out_and_reported_as_such(tmp_path: Path) -> None:
     write_grid(tmp_path, "cifar-relu", 0.002, [60, 24])
     write_grid(tmp_path, "cifar-tanh", 0.001, [70] * 11 + [20])
     before = ratio(tmp_path).measurement
@@ -129,7 +129,7 @@ def test_a_short_run_does_not_show_that_relu_fails(tmp_path: Path) -> None:
     assert judge(read_records(tmp_path))["figure1-relu-reaches"][0].verdict == "missing"
 
 
-def test_another_rate_than_the_recipes_is_not_the_papers_run(tmp_path: Path) -> None:
+def test_a_changed_learning_rate_is_not_comparable(tmp_path: Path) -> None:
     thousand = data_record("ilsvrc2010", "", ["x"] * 1000, train=1_261_406, val=50_000, test=150_000)
     write_run(tmp_path, scale="paper", epochs=93, done=3, data=thousand, settings={"lr": 0.02})
-    assert "rate-0.02 paper" in judge(read_records(tmp_path))["rate-drops"][0].reason
+    assert "paper scale, lr 0.02" in judge(read_records(tmp_path))["rate-drops"][0].reason

@@ -1,4 +1,4 @@
-"""Figure 2: what is drawn of each net, against the specification and the paper's own numbers."""
+"""Figure 2: what is drawn of each net, against the specification and the paper's numbers."""
 
 import re
 from pathlib import Path
@@ -7,30 +7,32 @@ import pytest
 from made_records import write_run
 
 from repro.paper.variants import VARIANTS, configure
-from repro.report.figures.figure2 import net_picture, net_pictures, stages, towers_of, words_below
+from repro.report.figures.figure2 import net_picture, net_pictures, stages, text_below, towers_of
 from repro.report.records import read_records
 
 
 def test_the_papers_net_has_the_captions_numbers() -> None:
-    words = {stage.row.layer.name: words_below(stage) for stage in stages(configure("alexnet", "paper").network)}
+    words = {stage.row.layer.name: text_below(stage) for stage in stages(configure("alexnet", "paper").network)}
     assert words["conv1"] == ("96 kernels", "11×11×3, /4", "55×55×96", "LRN, pool 3/2", "290,400", "34,944")
     assert words["conv4"] == ("384 kernels", "3×3×192", "13×13×384", "", "64,896", "663,936")
     assert words["fc8"] == ("all of the", "layer before", "", "", "1,000", "4,097,000")
 
 
 @pytest.mark.parametrize(
-    ("variant", "towers", "talk"),
+    ("variant", "towers", "joined"),
     [("alexnet", 2, "conv3, fc6, fc7"), ("no-cross", 2, "fc6, fc7"), ("conv6", 2, "conv3, conv6, fc6, fc7"),
      ("no-conv3", 2, "fc6, fc7"), ("one-gpu", 1, None), ("cifar-relu", 1, None)],
 )  # fmt: skip
-def test_towers_and_where_they_talk(variant: str, towers: int, talk: str | None) -> None:
+def test_towers_and_where_they_joined(variant: str, towers: int, joined: str | None) -> None:
     network = configure(variant).network
     assert towers_of(network) == towers
     picture = net_picture("net", "Net", network)
-    assert (f"dashed, below {talk}." in picture.caption) if talk else ("All kernels see all maps" in picture.caption)
+    assert (
+        (f"dashed, below {joined}." in picture.caption) if joined else ("All kernels see all maps" in picture.caption)
+    )
     # Each dashed pair of lines is two paths of the drawing.
     crossings = len(re.findall(rb'style="[^"]*stroke-dasharray: 4', picture.svg))
-    assert crossings == (2 * len(talk.split(", ")) if talk else 0)
+    assert crossings == (2 * len(joined.split(", ")) if joined else 0)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -21,11 +21,11 @@ def test_both_halves_are_drawn_and_measured(tmp_path: Path) -> None:
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Figure 4, left" in page
     assert "70.0% [69.0, 71.0] are of the same class, in pixels 20.0% [19.0, 21.0], by chance 10.0%" in page
-    assert "searched 20.0 times as quickly" in page
+    assert "searched 20.0 times as fast" in page
     table = pd.read_csv(tmp_path / "out" / "tables" / "retrieval.csv")
     assert table["Same class, %: fc7"][0] == 70
     assert table["Same class, %: by chance"][0] == 10
-    assert table["Codes quicker by"][0] == pytest.approx(20)
+    assert table["Speedup of codes"][0] == pytest.approx(20)
 
 
 def test_the_claim_matches_at_the_papers_scale_and_agrees_elsewhere(tmp_path: Path) -> None:

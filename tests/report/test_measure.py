@@ -11,8 +11,8 @@ from made_records import data_record, made_kernels, write_evaluation, write_run
 from repro.paper.intervals import error_interval, paired_interval
 from repro.paper.targets import Verdict, find_target
 from repro.report.build import judge
-from repro.report.conv1_filters import colourfulness, oriented, orientedness
-from repro.report.measure import measure
+from repro.report.measurements import measure
+from repro.report.measurements.filters import colourfulness, oriented, orientedness
 from repro.report.records import read_records
 from repro.report.tables import evaluation_table
 
@@ -65,14 +65,14 @@ def test_fewer_epochs_are_not_the_papers_scale(tmp_path: Path) -> None:
     write_evaluation(tmp_path, scale="paper", data=ILSVRC2010, split="test", error=37.5)
     result = verdict(tmp_path, "table1-cnn-top1")
     assert result.verdict == "not comparable"
-    assert "5-epoch paper" in result.reason
+    assert "paper scale, 5 epochs" in result.reason
 
 
 def test_a_run_from_other_weights_is_not_the_papers_where_the_papers_began_afresh(tmp_path: Path) -> None:
     write_full(tmp_path, error=37.5, init_from={"run": "another"})
     result = verdict(tmp_path, "table1-cnn-top1")
     assert result.verdict == "not comparable"
-    assert "fine-tuned paper" in result.reason
+    assert "paper scale, fine-tuned" in result.reason
 
 
 def test_one_shortened_member_takes_an_average_out_of_the_papers_scale(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_an_average_by_searched_weights_is_no_plain_average(tmp_path: Path) -> N
     for target in ("table2-5cnns-top1", "table2-5cnns-top5", "averaging-gain-top1"):
         assert verdict(tmp_path, target).verdict == "missing"
     records = read_records(tmp_path)
-    names = [row[0] for _, rows in evaluation_table(records).groups for row in rows]
+    names = list(evaluation_table(records).frame["", "Net"])
     assert names == [
         "alexnet", "5cnns, weights selected on val", "5cnns, weights selected on these validation images",
     ]  # fmt: skip
