@@ -1,6 +1,6 @@
-"""Checks and demonstrations: `nox -s tests`, `lint`, `types`, `demo`, `page`, `subset`, `bench`.
+"""Sessions: `nox -s tests`, `lint`, `types`, `demo`, `page`, `subset`, `bench`, `reference`.
 
-Every session installs the versions of constraints.txt, and environments are reused: the second run is fast.
+Each session installs the versions of constraints.txt. Environments are reused, so a second run starts quickly.
 """
 
 import os
@@ -14,27 +14,27 @@ nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = True
 
 CHROMIUM = os.environ.get("REPRO_CHROMIUM", "/usr/bin/chromium")
-# benchmarks/prepare.py is not among them: it wants a folder of photographs.
+# Without benchmarks/prepare.py, which needs a folder of photographs.
 BENCHMARKS = ("step", "lrn", "training", "batches", "ten_views", "cifar", "startup", "retrieval", "growth")
 CONSTRAINTS = Path(__file__).parent / "constraints.txt"
 
 
 def install(session: nox.Session, *extras: str) -> None:
-    """Install the project as it stands, with `extras`, in the tested versions."""
+    """Install this checkout in editable mode with `extras`, in the tested versions."""
     project = f"-e.[{','.join(extras)}]" if extras else "-e."
     session.install("--quiet", "-c", str(CONSTRAINTS), project)
 
 
 @nox.session(venv_backend="venv")
 def tests(session: nox.Session) -> None:
-    """All tests; those on real images run where REPRO_TEST_DATA names their folder."""
+    """Run the tests; those on real images need REPRO_TEST_DATA to name their folder."""
     install(session, "test", "dask", "parquet")
     session.run("pytest", *session.posargs)
 
 
 @nox.session(venv_backend="venv")
 def lint(session: nox.Session) -> None:
-    """Style, by ruff alone: nothing of the project is installed."""
+    """Check style and formatting with ruff; the project itself is not installed."""
     session.install("--quiet", "-c", str(CONSTRAINTS), "ruff")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
@@ -42,14 +42,14 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(venv_backend="venv")
 def types(session: nox.Session) -> None:
-    """Static types."""
+    """Check types with mypy."""
     install(session, "types")
     session.run("mypy")
 
 
 @nox.session(venv_backend="venv")
 def demo(session: nox.Session) -> None:
-    """The README's first command from nothing: everything on the built-in data."""
+    """Run `repro demo`, the README's first command, from scratch."""
     install(session)
     shutil.rmtree("outputs/demo", ignore_errors=True)
     session.run("repro", "demo")
@@ -57,7 +57,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(venv_backend="venv")
 def page(session: nox.Session) -> None:
-    """The report in a real browser, Debian's chromium; takes the README's picture of it too."""
+    """Test the report in a browser, Debian's chromium; this also takes the README's screenshot."""
     install(session, "test", "page")
     if not Path(CHROMIUM).exists():
         root = () if os.geteuid() == 0 else ("sudo",)
@@ -67,13 +67,20 @@ def page(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def subset(session: nox.Session) -> None:
-    """The whole way on real images (REPRO_TEST_DATA): ten classes prepared, trained a little, evaluated, reported."""
-    session.notify("tests", ["-m", "subset", "-rA", *session.posargs])  # in the environment that the tests have
+    """Run the pipeline on ten classes of real images (REPRO_TEST_DATA), with a short training."""
+    session.notify("tests", ["-m", "subset", "-rA", *session.posargs])  # in the environment of the tests
 
 
 @nox.session(venv_backend="venv")
 def bench(session: nox.Session) -> None:
-    """Every benchmark, half an hour on a quiet machine; `nox -s bench -- lrn step` for some of them."""
+    """Run every benchmark, half an hour on an idle machine; `nox -s bench -- lrn step` runs some of them."""
     install(session, "bench")
     for name in session.posargs or BENCHMARKS:
         session.run("python", f"benchmarks/{name}.py")
+
+
+@nox.session(venv_backend="venv")
+def reference(session: nox.Session) -> None:
+    """Generate docs/cli.md and the README's table of commands from the commands."""
+    install(session)
+    session.run("python", "-m", "repro.cli.reference")

@@ -1,10 +1,10 @@
-"""Training batches from a store on one core, against torchvision's usual pipeline and against what a step needs.
+"""Speed of training batches from a store on one core, compared with torchvision's pipeline and a training step.
 
     python benchmarks/batches.py [FOLDER]
 
-FOLDER holds CLASS/*.jpg in full size; without it, photographs are made up. The pipeline decodes, cuts a random
-224×224 patch of the picture scaled to 256, mirrors, and shifts the colours; the store was prepared at 256. The step is
-that of the paper's net in bf16, on all cores.
+FOLDER holds full-size photographs as CLASS/*.jpg; without it, images are generated. The pipeline decodes, resizes to
+256, takes a random 224×224 crop, flips, and shifts the colours; the store was prepared at 256. The step is that of the
+paper's network on all cores, in the fastest precision of the processor.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 from step import ours as training_step
-from timing import HEAD, Row, take_turns
+from timing import HEAD, Row, precisions, print_machine, take_turns
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
@@ -45,27 +45,27 @@ def _photographs() -> Path:
 
 
 class Shift(torch.nn.Module):
-    """The paper's colour noise, as a transform: one shift for the picture."""
+    """The paper's colour augmentation as a transform: one random shift per image."""
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """[3, H, W] to the same."""
+        """Return a tensor of the same shape, [3, H, W]."""
         return image + torch.randn(3, 1, 1) * 5
 
 
 def pipeline() -> float:
-    """Images a second of torchvision's transforms on one core."""
+    """Return the images/s of torchvision's transforms on one core."""
     torch.set_num_threads(1)
     crop = [v2.Resize(256), v2.RandomCrop(224), v2.RandomHorizontalFlip(), v2.PILToTensor()]
     transform = v2.Compose([*crop, v2.ToDtype(torch.float32), Shift()])
     folder = ImageFolder(str(_photographs()), transform)
     began = time.perf_counter()
     for start in range(0, IMAGES, BATCH):
-        torch.stack([folder[place % len(folder)][0] for place in range(start, start + BATCH)])
+        torch.stack([folder[index % len(folder)][0] for index in range(start, start + BATCH)])
     return IMAGES / (time.perf_counter() - began)
 
 
 def ours() -> float:
-    """Images a second of the trainer's batches on one core: read from the store, cut, mirrored, coloured."""
+    """Return the images/s of the trainer's batches on one core: read from the store and augmented."""
     torch.set_num_threads(1)
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as work:
@@ -85,14 +85,16 @@ def ours() -> float:
         return seen / (time.perf_counter() - began)
 
 
-CANDIDATES = {"pipeline": pipeline, "store": ours, "step": training_step(bf16=True)}
+PRECISION = precisions()[-1]
+CANDIDATES = {"pipeline": pipeline, "store": ours, "step": training_step(bf16=PRECISION == "bf16")}
 
 if __name__ == "__main__":
     folders = [] if len(sys.argv) > 1 and sys.argv[1] in CANDIDATES else sys.argv[1:]
     speed = take_turns(CANDIDATES, arguments=folders)
+    print_machine()
     print("images/s:", ", ".join(f"{name} {value:.0f}" for name, value in speed.items()))
     print(HEAD)
     print(
         Row("batches from a store", "torchvision's pipeline on JPEG files", speed["store"] / speed["pipeline"], "≥ 10")
     )
-    print(Row("batches from a store", "a training step, bf16", speed["store"] / speed["step"], "≥ 20"))
+    print(Row("batches from a store", f"a training step, {PRECISION}", speed["store"] / speed["step"], "≥ 20"))

@@ -1,4 +1,4 @@
-"""The CIFAR-10 net of Figure 1: an epoch of `repro train` against a plain PyTorch loop on the same net.
+"""Training speed of Figure 1's CIFAR-10 network, compared with a plain PyTorch loop.
 
 python benchmarks/cifar.py
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from timing import HEAD, Row, take_turns
+from timing import HEAD, Row, precisions, print_machine, take_turns
 from torch.utils.data import DataLoader, TensorDataset
 
 from repro.data.store import open_store
@@ -25,11 +25,11 @@ from repro.preparation.prepare import prepare
 from repro.training.loop import Settings, Step, prepare_training, train_epochs
 
 IMAGES, STEPS, WARM_UP = 12_800, 60, 10
-PER_CLASS, BATCHES, EPOCHS = 256, 20, 4  # of the trainer's store: whole batches only
+PER_CLASS, BATCHES, EPOCHS = 256, 20, 4  # of the store; it holds a whole number of batches
 
 
 def plain() -> float:
-    """Images a second of the usual loop: float32, a DataLoader over tensors in memory, torch's own SGD."""
+    """Return the images/s of the usual loop: float32, a DataLoader over tensors in memory, torch.optim.SGD."""
     configuration = configure("cifar-relu")
     model = AlexNet(configuration.network).initialise(configuration.recipe.initialisation)
     rule = torch.optim.SGD(model.parameters(), 0.001, momentum=0.9)
@@ -47,7 +47,7 @@ def plain() -> float:
 
 
 def ours(precision: str) -> Callable[[], float]:
-    """Images a second of the trainer, from a store on disk."""
+    """Return a function that measures the images/s of the trainer, reading from a store on disk."""
 
     def speed() -> float:
         keep_freed_memory()
@@ -58,7 +58,7 @@ def ours(precision: str) -> Callable[[], float]:
             began, taken = 0.0, 0.0
             for event in train_epochs(training):
                 if isinstance(event, Step) and event.epoch > 1:
-                    # From step to step; an epoch's first begins anew, because validation comes before it.
+                    # From step to step within an epoch: validation comes before the first one.
                     taken += time.perf_counter() - began if event.batch > 1 else 0.0
                     began = time.perf_counter()
                 if training.epoch > 1 + EPOCHS:
@@ -68,11 +68,13 @@ def ours(precision: str) -> Callable[[], float]:
     return speed
 
 
-CANDIDATES = {"plain": plain, "fp32": ours("fp32"), "bf16": ours("bf16")}
+CANDIDATES = {"plain": plain, **{precision: ours(precision) for precision in precisions()}}
 
 if __name__ == "__main__":
     speed = take_turns(CANDIDATES)
+    print_machine()
     print("images/s:", ", ".join(f"{name} {value:.0f}" for name, value in speed.items()))
     print(HEAD)
-    print(Row("training the CIFAR-10 net, bf16", "plain PyTorch, fp32", speed["bf16"] / speed["plain"], "≥ 2.5"))
-    print(Row("training the CIFAR-10 net, fp32", "plain PyTorch, fp32", speed["fp32"] / speed["plain"], "–"))
+    for precision, goal in zip(precisions(), ("–", "≥ 2.5"), strict=False):
+        ratio = speed[precision] / speed["plain"]
+        print(Row(f"training the CIFAR-10 network, {precision}", "plain PyTorch, fp32", ratio, goal))

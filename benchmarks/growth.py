@@ -1,8 +1,8 @@
-"""Time per image and memory from 1,000 to 100,000 images: prepare, an epoch's batches, evaluation.
+"""Time per image and peak memory for 1,000 to 100,000 images: prepare, the batches of an epoch, evaluation.
 
     python benchmarks/growth.py
 
-The images are small, 32 pixels, so that what grows with their number would show. Each line is a process of its own.
+The images have 32 pixels, so that costs that grow with their number show. Each line is measured in its own process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COUNTS = (1_000, 10_000, 100_000)
 
 
 def _prepare(store: Path, count: int) -> None:
-    """From a folder of so many pictures, a hundred different ones under many names."""
+    """Prepare a folder of `count` images: a hundred different ones and hard links to them."""
     with tempfile.TemporaryDirectory(dir=store.parent) as folder:
         for number in range(count):
             path = Path(folder) / "train" / str(number % 10) / f"{number}.jpg"

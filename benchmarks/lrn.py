@@ -1,4 +1,4 @@
-"""LRN forward and backward on conv1's maps of a batch of 128: against torch's, and against the memory's speed.
+"""Time of LRN, forward and backward, on conv1's output of a batch of 128, compared with torch and with memory speed.
 
 python benchmarks/lrn.py
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from timing import HEAD, Row, seconds, take_turns
+from timing import HEAD, Row, print_machine, seconds, take_turns
 from torch import Tensor
 
 from repro.models.allocator import keep_freed_memory
@@ -22,22 +22,22 @@ def _maps(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     return x.requires_grad_(), grad
 
 
-def torchs() -> float:
-    """Seconds with `F.local_response_norm`, in the memory format that it is faster in."""
+def torch_lrn() -> float:
+    """Return the seconds of `F.local_response_norm` in its faster memory format."""
     x, grad = (each.detach().contiguous() for each in _maps())
     x.requires_grad_()
     return seconds(lambda: torch.autograd.grad(F.local_response_norm(x, 5, 5e-4, 0.75, 2.0), x, grad), 3, 1)
 
 
 def ours(dtype: torch.dtype) -> float:
-    """Seconds with ours."""
+    """Return the seconds of `LocalResponseNorm`."""
     keep_freed_memory()
     x, grad = _maps(dtype)
     return seconds(lambda: torch.autograd.grad(LRN(x), x, grad), 9)
 
 
 def memory(dtype: torch.dtype) -> float:
-    """Seconds to read and to write once what the two passes read and write: x, y; x, ∂L/∂y, ∂L/∂x."""
+    """Return the seconds to read and write once what the two passes do: x, y; then x, ∂L/∂y, ∂L/∂x."""
     keep_freed_memory()
     x, grad = (each.detach() for each in _maps(dtype))
     y, dx = torch.empty_like(x), torch.empty_like(x)
@@ -50,7 +50,7 @@ def memory(dtype: torch.dtype) -> float:
 
 
 CANDIDATES = {
-    "torch": torchs,
+    "torch": torch_lrn,
     "fp32": lambda: ours(torch.float32),
     "bf16": lambda: ours(torch.bfloat16),
     "memory-fp32": lambda: memory(torch.float32),
@@ -59,6 +59,7 @@ CANDIDATES = {
 
 if __name__ == "__main__":
     taken = take_turns(CANDIDATES)
+    print_machine()
     print("ms:", ", ".join(f"{name} {1000 * value:.1f}" for name, value in taken.items()))
     print(HEAD)
     print(Row("LRN, forward and backward, fp32", "F.local_response_norm", taken["torch"] / taken["fp32"], "≥ 6"))

@@ -1,18 +1,18 @@
-"""How fast is `repro prepare`, and how much memory does it take? Whole processes on the same photographs.
+"""Speed and memory of `repro prepare`, compared with torchvision's ImageFolder and with decoding alone.
 
     python benchmarks/prepare.py IMAGES [--copies 100] [--rounds 3] [--work FOLDER]
 
-IMAGES holds train/CLASS/*.jpg in full size. Each photograph is taken so many times, by links, and once more a tenth
-as often: two numbers of images tell what an image takes from what starting takes, which weighs nothing in a data set
-of a million. Compared with two workers each, on the pixels of 256×256:
+IMAGES holds full-size photographs as train/CLASS/*.jpg. Each is linked `--copies` times, and in a second measurement a
+tenth as often: two numbers of images separate the time per image from the time to start, which does not matter for a
+dataset of a million. Compared, with two workers each, at 256×256 pixels:
 
-- `repro prepare`, from the command's start to the finished store;
-- torchvision's ImageFolder with Resize and CenterCrop in a DataLoader, only collecting the pixels;
-- two processes that only decode with Pillow.
+- `repro prepare`, from the start of the command to the finished store;
+- torchvision's ImageFolder with Resize and CenterCrop in a DataLoader, which only collects the pixels;
+- two processes that only decode, with Pillow.
 
-They take turns, and the ratios are those of the medians, because other work on the machine slows all of them. The
-processors' time is given beside the clock's: other work disturbs it less. Memory is the sum over a program's
-processes, at its peak; pages that they share are counted for each.
+They take turns, and medians are compared, because other work on the machine slows all of them. Processor time is given
+beside wall-clock time: other work disturbs it less. Memory is the peak of the sum over a program's processes; shared
+pages are counted for each.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ if __name__ == "__main__":
 
 @dataclass(frozen=True)
 class Run:
-    """What a whole program took."""
+    """Resources that a program used."""
 
     images: int
     seconds: float
-    processor: float  # seconds of all processors, user and system
+    processor: float  # seconds on all processors, user and system
     peak: int  # bytes of memory
 
 
@@ -88,12 +88,12 @@ def main() -> None:
                     run = measure(command, count)
                     shutil.rmtree(Path(name, "store"), ignore_errors=True)
                     found.setdefault(program, {}).setdefault(count, []).append(run)
-                    print(f"round {number + 1}: {program:16} {described(run)}", flush=True)
+                    print(f"round {number + 1}: {program:16} {describe(run)}", flush=True)
     report(found)
 
 
 def commands(images: Path, store: Path) -> dict[str, list[str | Path]]:
-    """What is compared."""
+    """Return the command lines to compare."""
     script: list[str | Path] = [sys.executable, "-c"]
     ours: list[str | Path] = [
         sys.executable,
@@ -116,7 +116,7 @@ def commands(images: Path, store: Path) -> dict[str, list[str | Path]]:
 
 
 def measure(command: list[str | Path], images: int) -> Run:
-    """Run a program to its end."""
+    """Run a program and measure it."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.perf_counter()
     peak = 0
@@ -136,7 +136,7 @@ def measure(command: list[str | Path], images: int) -> Run:
 
 
 def memory(pid: int) -> int:
-    """Bytes of memory of a process and all that it has started (Linux)."""
+    """Return the bytes of memory of a process and its descendants (Linux)."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         children = [
@@ -148,7 +148,7 @@ def memory(pid: int) -> int:
 
 
 def report(found: dict[str, dict[int, list[Run]]]) -> None:
-    """Medians, what an image takes without the start, and the ratios."""
+    """Print medians, the cost per image without the start, and the ratios."""
     speeds: dict[str, tuple[float, ...]] = {}
     for program, runs in found.items():
         few, many = (
@@ -158,13 +158,13 @@ def report(found: dict[str, dict[int, list[Run]]]) -> None:
             for count, group in sorted(runs.items())
         )
         for run in (few, many):
-            print(f"{program:16} {described(run)}")
+            print(f"{program:16} {describe(run)}")
         each, worked = (
             (getattr(many, what) - getattr(few, what)) / (many.images - few.images) for what in ("seconds", "processor")
         )
         start = few.seconds - few.images * each
         print(
-            f"{program:16} {1e6 * worked:,.0f} µs of processor an image, {1 / each:,.0f} images/s after {start:.1f} s"
+            f"{program:16} {1e6 * worked:,.0f} µs of processor per image, {1 / each:,.0f} images/s after {start:.1f} s"
         )
         speeds[program] = (many.images / many.seconds, 1 / each, 1 / worked)
     ours, loader, decoder = speeds.values()
@@ -174,16 +174,16 @@ def report(found: dict[str, dict[int, list[Run]]]) -> None:
         print(f"{what}: {own / other:.2f} × ImageFolder, {100 * own / decoding:.0f}% of decoding alone")
 
 
-def described(run: Run) -> str:
-    """One line."""
+def describe(run: Run) -> str:
+    """Return a line about a run."""
     return (
         f"{run.images:7,} images: {run.images / run.seconds:6,.0f} images/s, "
-        f"{1e6 * run.processor / run.images:6,.0f} µs of processor an image, peak {run.peak / 1e9:.2f} GB"
+        f"{1e6 * run.processor / run.images:6,.0f} µs of processor per image, peak {run.peak / 1e9:.2f} GB"
     )
 
 
 def link(source: Path, target: Path, copies: int) -> int:
-    """Lay `copies` links to each photograph of train under `target`; returns how many that are."""
+    """Create `copies` links to each photograph of train under `target`, and return their number."""
     count = 0
     for path in sorted((source / "train").rglob("*.jpg")):
         folder = target / "train" / path.parent.name

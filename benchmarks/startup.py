@@ -1,4 +1,4 @@
-"""How long a command takes to begin: `repro --help`, and `repro report` on fifty runs, in seconds.
+"""Start-up time in seconds: `repro --help`, and `repro report` on fifty runs.
 
 python benchmarks/startup.py
 """
@@ -18,7 +18,7 @@ PUBLISHED = Path(__file__).parent.parent / "outputs" / "reference" / "runs"
 
 
 def _fifty_runs(out: Path) -> None:
-    """Fifty copies of the published run, of as many seeds."""
+    """Write fifty copies of the published run, each with its own seed."""
     (source,) = (path for path in PUBLISHED.iterdir() if (path / "run.json").exists() and "alexnet" in path.name)
     for seed in range(50):
         copy = out / f"{source.name.rsplit('-', 1)[0]}-seed{seed}"

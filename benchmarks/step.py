@@ -1,4 +1,4 @@
-"""A training step of the whole net at the paper's scale, batch 128: images a second against plain PyTorch.
+"""Training step of the network at the scale of the paper, batch 128: images/s compared with plain PyTorch.
 
 python benchmarks/step.py
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from timing import HEAD, Row, seconds, take_turns
+from timing import HEAD, Row, precisions, print_machine, seconds, take_turns
 from torch import Tensor, nn
 from torchvision.models import alexnet
 
@@ -20,18 +20,19 @@ from repro.paper.variants import configure
 from repro.training.optim import optimiser
 
 BATCH = 128
-OPERATIONS = 4.3e9  # floating-point operations of a training step, for each image
+BF16 = "bf16" in precisions()
+FLOP = 4.3e9  # of a training step, per image
 
 
 class PlainLRN(nn.Module):
-    """The same normalisation as PyTorch has it."""
+    """The same normalisation by PyTorch."""
 
     def __init__(self, lrn: LocalResponseNorm) -> None:
         super().__init__()
         self.constants = (lrn.n, lrn.alpha * lrn.n, lrn.beta, lrn.k)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] to the same."""
+        """Return a tensor of the same shape, [N, C, H, W]."""
         return F.local_response_norm(x, *self.constants)
 
 
@@ -64,7 +65,7 @@ def _sgd(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def plain() -> float:
-    """The paper's net as one would write it: `F.local_response_norm`, float32, torch's own SGD."""
+    """Return the images/s of the network in plain PyTorch: `F.local_response_norm`, float32, torch.optim.SGD."""
     model = _paper_net()
     for name, module in list(model.named_children()):
         if isinstance(module, LocalResponseNorm):
@@ -73,13 +74,13 @@ def plain() -> float:
 
 
 def torchvision() -> float:
-    """torchvision's alexnet: one tower, fewer kernels, no normalisation."""
+    """Return the images/s of torchvision's alexnet: one tower, fewer kernels, no normalisation."""
     model = alexnet()
     return _speed(model, _sgd(model), _images(False))
 
 
 def ours(bf16: bool, recipe: str = "paper") -> Callable[[], float]:
-    """The step that `repro train` takes."""
+    """Return a function that measures the images/s of the step of `repro train`."""
 
     def speed() -> float:
         keep_freed_memory()
@@ -90,27 +91,29 @@ def ours(bf16: bool, recipe: str = "paper") -> Callable[[], float]:
 
 
 def ceiling() -> float:
-    """Images a second if every operation ran as fast as in a large bf16 matrix product."""
-    a, b = (torch.randn(4096, 4096).bfloat16() for _ in range(2))
-    return 2 * 4096**3 / seconds(lambda: a @ b) / OPERATIONS
+    """Return the images/s if every operation ran as fast as a large matrix product, in the fastest precision."""
+    dtype = torch.bfloat16 if BF16 else torch.float32
+    a, b = (torch.randn(4096, 4096, dtype=dtype) for _ in range(2))
+    return 2 * 4096**3 / seconds(lambda: a @ b) / FLOP
 
 
 CANDIDATES = {
     "plain": plain,
     "torchvision": torchvision,
-    "fp32": ours(bf16=False),
-    "bf16": ours(bf16=True),
-    "authors-bf16": ours(bf16=True, recipe="authors"),
     "ceiling": ceiling,
-}
+    "fp32": ours(bf16=False),
+    "authors": ours(bf16=BF16, recipe="authors"),
+} | ({"bf16": ours(bf16=True)} if BF16 else {})
 
 if __name__ == "__main__":
     speed = take_turns(CANDIDATES)
+    print_machine()
     print("images/s:", ", ".join(f"{name} {value:.1f}" for name, value in speed.items()))
     print(HEAD)
-    print(Row("training step, bf16", "plain PyTorch, fp32", speed["bf16"] / speed["plain"], "≥ 5"))
-    print(Row("training step, bf16", "torchvision's alexnet, fp32", speed["bf16"] / speed["torchvision"], "≥ 2"))
-    print(Row("training step, bf16", "bf16 matrix product", speed["bf16"] / speed["ceiling"], "≥ 0.8"))
+    best, product = precisions()[-1], f"{precisions()[-1]} matrix product"
+    if BF16:
+        print(Row("training step, bf16", "plain PyTorch, fp32", speed["bf16"] / speed["plain"], "≥ 5"))
+        print(Row("training step, bf16", "torchvision's alexnet, fp32", speed["bf16"] / speed["torchvision"], "≥ 2"))
     print(Row("training step, fp32", "plain PyTorch, fp32", speed["fp32"] / speed["plain"], "≥ 2.2"))
-    print(Row("training step of the authors' net, bf16", "bf16 matrix product",
-              speed["authors-bf16"] / speed["ceiling"], "–"))  # fmt: skip
+    print(Row(f"training step, {best}", product, speed[best] / speed["ceiling"], "≥ 0.8"))
+    print(Row(f"training step of the authors' network, {best}", product, speed["authors"] / speed["ceiling"], "–"))

@@ -1,6 +1,6 @@
-"""Evaluation with ten views against one view, as images a second: the paper's net by both recipes, float32.
+"""Speed of evaluation with ten views, compared with one view: the paper's network, both recipes, float32.
 
-By the text's recipe the mean is taken off before a view is cut, which lets views share more; by the program's after.
+The text's recipe subtracts the mean before cropping, so that views share more computation; the program's does so after.
 
 python benchmarks/ten_views.py
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from timing import HEAD, Row, take_turns
+from timing import HEAD, Row, print_machine, take_turns
 
 from repro.data.store import Split, open_store
 from repro.data.views import Views
@@ -27,7 +27,7 @@ IMAGES = 512
 
 
 def views(recipe: str, count: int) -> Callable[[], float]:
-    """Images a second with so many views of a net by `recipe`."""
+    """Return a function that measures the images/s with `count` views of a network by `recipe`."""
 
     def speed() -> float:
         keep_freed_memory()
@@ -51,6 +51,7 @@ CANDIDATES = {f"{recipe}, {count} views": views(recipe, count) for recipe in REC
 
 if __name__ == "__main__":
     speed = take_turns(CANDIDATES)
+    print_machine()
     print("images/s:", ", ".join(f"{name} {value:.1f}" for name, value in speed.items()))
     print(HEAD)
     for recipe, goal in zip(RECIPES, ("≤ 8", ""), strict=True):

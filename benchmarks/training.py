@@ -1,9 +1,9 @@
-"""`repro train` from end to end, with data, log and checkpoints, against the bare step on one batch in memory.
+"""Speed of `repro train` with data, log and checkpoints, compared with the bare step on one batch in memory.
 
     python benchmarks/training.py
 
-The scale is the laptop's: half the width, 112-pixel patches of 128-pixel images, in bf16 and in float32. There a step
-is shortest, so that everything around it weighs most.
+At scale `small`: half the width, 112-pixel crops of 128-pixel images. A step is short there, so that everything around
+it shows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from timing import HEAD, Row, take_turns
+from timing import HEAD, Row, precisions, print_machine, take_turns
 
 from repro.data.store import Store, open_store
 from repro.models.allocator import keep_freed_memory
@@ -24,7 +24,7 @@ from repro.preparation.prepare import prepare
 from repro.training import train
 from repro.training.loop import Settings, Step, prepare_training
 
-PER_CLASS, BATCHES, EPOCHS = 256, 20, 3  # whole batches only
+PER_CLASS, BATCHES, EPOCHS = 256, 20, 3  # a whole number of batches
 
 
 def _store(folder: str) -> Store:
@@ -34,7 +34,7 @@ def _store(folder: str) -> Store:
 
 
 def bare(precision: str) -> Callable[[], float]:
-    """Images a second of forward, backward and update alone."""
+    """Return a function that measures the images/s of forward, backward and update alone."""
 
     def speed() -> float:
         keep_freed_memory()
@@ -60,7 +60,7 @@ def bare(precision: str) -> Callable[[], float]:
 
 
 def whole(precision: str) -> Callable[[], float]:
-    """Images a second from the first epoch's record to the last's, checkpoints and log included, validation not."""
+    """Return a function that measures the images/s of whole epochs, with checkpoints and log, without validation."""
 
     def speed() -> float:
         with tempfile.TemporaryDirectory() as folder:
@@ -69,7 +69,7 @@ def whole(precision: str) -> Callable[[], float]:
             began, taken = 0.0, 0.0
             for event in train.train(settings, store.path, Path(folder) / "runs"):
                 if isinstance(event, Step) and event.epoch > 1:
-                    # From step to step, so that a checkpoint between two counts; an epoch's first begins anew.
+                    # From step to step within an epoch, so that a checkpoint between two steps counts.
                     taken += time.perf_counter() - began if event.batch > 1 else 0.0
                     began = time.perf_counter()
             return 128 * EPOCHS * (BATCHES - 1) / taken
@@ -77,13 +77,14 @@ def whole(precision: str) -> Callable[[], float]:
     return speed
 
 
-CANDIDATES = {f"{name} {precision}": make(precision) for precision in ("bf16", "fp32")
+CANDIDATES = {f"{name} {precision}": make(precision) for precision in precisions()
               for name, make in (("bare", bare), ("whole", whole))}  # fmt: skip
 
 if __name__ == "__main__":
     speed = take_turns(CANDIDATES)
+    print_machine()
     print("images/s:", ", ".join(f"{name} {value:.0f}" for name, value in speed.items()))
     print(HEAD)
-    for precision in ("bf16", "fp32"):
+    for precision in precisions():
         ratio = speed[f"whole {precision}"] / speed[f"bare {precision}"]
         print(Row(f"repro train, {precision}", "the bare step", ratio, "≥ 0.95"))

@@ -1,5 +1,6 @@
 """`python -m repro`."""
 
-from repro.cli.commands import main
+from repro.cli.main import main
 
-main()
+if __name__ == "__main__":
+    main()

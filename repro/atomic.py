@@ -1,7 +1,8 @@
-"""Files that are there whole or not at all."""
+"""Files that are written completely or not at all."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from contextlib import suppress
@@ -10,11 +11,14 @@ from typing import IO, Any
 
 from repro.errors import ReproError
 
+# What file systems without fsync answer: some network and shared folders refuse it for folders.
+NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+
 
 def write(path: Path, content: bytes) -> None:
-    """Put `content` at `path` so that a crash at any moment leaves the old file or the new one, never a part.
+    """Write `content` to `path` so that a crash at any moment leaves either the old file or the new one.
 
-    Raises ReproError with the system's reason (no space left, no permission, …); what was there is then whole.
+    Raises ReproError with the system's reason (no space left, no permission, …); the previous file is then unchanged.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -24,35 +28,55 @@ def write(path: Path, content: bytes) -> None:
         os.replace(partial, path)
         sync_folder(path.parent)
     except OSError as error:
-        with suppress(OSError):  # it need not be there, and a disk that has become read-only keeps it
-            partial.unlink()
-        raise ReproError(f"cannot write '{path}': {error.strerror}; nothing there is half-written") from error
+        _remove(partial)
+        raise ReproError(f"cannot write '{path}': {error.strerror}; no partial file was left") from error
+    except BaseException:  # stopped by a signal
+        _remove(partial)
+        raise
+
+
+def _remove(partial: Path) -> None:
+    with suppress(OSError):  # it may not exist, and a disk that has become read-only keeps it
+        partial.unlink()
 
 
 def make_folder(path: Path) -> None:
-    """Have the folder `path` on the disk, and all that its parent lists. Raises ReproError with the system's reason."""
+    """Create the folder `path` durably. Raises ReproError with the system's reason."""
     try:
         path.mkdir(exist_ok=True)
         sync_folder(path.parent)
     except OSError as error:
-        raise ReproError(f"cannot make the folder '{path}': {error.strerror}") from error
+        raise ReproError(f"cannot create the folder '{path}': {error.strerror}") from error
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write` for a JSON document; NaN is refused, for no other reader accepts it."""
+    """Write a JSON document as `write` does; NaN and infinity raise ValueError, because JSON has neither."""
     write(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def sync(file: IO[Any]) -> None:
-    """Have what was written to an open file on the disk."""
+    """Flush an open file to the disk, where the file system supports it."""
     file.flush()
-    os.fsync(file.fileno())
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED:
+            raise
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the folder's list of names on the disk, so that a rename survives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Flush a folder's list of names to the disk, so that a rename survives a power cut.
+
+    Does nothing where the system or the file system does not support it (Windows, CIFS, some shared folders).
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folder; elsewhere a folder may be writable, but not readable
+        return
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED:
+            raise
     finally:
         os.close(descriptor)

@@ -1,27 +1,32 @@
-"""The one exception that users see."""
+"""Exceptions that end a command: ReproError for what the user can fix, Stopped for a signal."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class ReproError(Exception):
-    """Something the user must mend: data, files or settings.
+    """Data, files or settings that the user has to fix.
 
-    The message is one line that names the offending value and says the mend. The command line prints it
-    without a traceback and exits with code 3. A programming error is never a ReproError.
+    The message is one line that states what is wrong, names the value, and says what to do. The command line prints
+    it without a traceback and exits with `exit_code`. A programming error is never a ReproError.
     """
+
+    exit_code = 3
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> ReproError:
-    """The error for a `name` that is not among the `known` ones of its `kind`, with the nearest names."""
+    """Return the error for a `name` that is not among the `known` names of its `kind`, with the closest matches."""
     choices = list(known)
     near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(choices)}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(choices)}"
     return ReproError(f"unknown {kind} '{name}': {hint}")
 
 
-class Stopped(Exception):
-    """The user asked to stop by a signal, and everything is saved; the exit code is 128 + `signal`."""
+class Stopped(BaseException):
+    """A signal asked the program to stop, and everything is saved; the exit code is 128 + `signal`.
+
+    Not an Exception, so that no library's `except Exception` swallows it.
+    """
 
     def __init__(self, signal: int, message: str) -> None:
         super().__init__(message)

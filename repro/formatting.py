@@ -1,10 +1,15 @@
-"""Quantities as text for people."""
+"""Quantities and command lines as text for people."""
 
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
+from collections.abc import Iterable
+
 
 def duration(seconds: float) -> str:
-    """A time for people: 40 s, 12 min, 3.5 h or 2.1 days."""
+    """Return a duration in the unit that reads best: 40 s, 12 min, 3.5 h or 2.1 days."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     if seconds < 2 * 3600:
@@ -21,3 +26,9 @@ def file_size(size: int) -> str:
     if size < 999_950_000:
         return f"{size / 1e6:.1f} MB"
     return f"{size / 1e9:,.1f} GB" if size < 999_950_000_000 else f"{size / 1e12:,.2f} TB"
+
+
+def command_line(words: Iterable[object]) -> str:
+    """Return `words` quoted for the system's shell, ready to be pasted."""
+    texts = [str(word) for word in words]
+    return subprocess.list2cmdline(texts) if os.name == "nt" else shlex.join(texts)

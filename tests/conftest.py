@@ -1,4 +1,4 @@
-"""Fixtures that several test files share: small pictures, folders of them, prepared stores, and real images."""
+"""Fixtures of several test files: a prepared store, and real images."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from repro.preparation.prepare import prepare
 
 @pytest.fixture(scope="session")
 def synthetic_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The built-in data at 64 pixels, four images a class in each split."""
+    """Store of generated images at 64 pixels, four images per class in each split."""
     return prepare("synthetic", tmp_path_factory.mktemp("stores") / "synthetic", limit_per_class=4)
 
 
 @pytest.fixture(scope="session")
 def real_images(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Unpack a set of real images by name and return its folder; skips without REPRO_TEST_DATA."""
+    """Unpacks a set of real images by name and returns its folder; skips without REPRO_TEST_DATA."""
     data = os.environ.get("REPRO_TEST_DATA")
     unpacked: dict[str, Path] = {}
 

@@ -1,4 +1,4 @@
-"""What several test files share: small pictures, the command line in a process, a small disk."""
+"""Helpers of several test files: small images, the command line in a process, a small file system."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 
 
 def picture(seed: int = 0, width: int = 40, height: int = 30, format: str = "JPEG") -> bytes:
-    """An encoded smooth RGB picture that differs with the seed."""
+    """Return an encoded smooth RGB image that depends on the seed."""
     small = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
     encoded = io.BytesIO()
     Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).save(encoded, format)
@@ -24,26 +24,26 @@ def picture(seed: int = 0, width: int = 40, height: int = 30, format: str = "JPE
 
 
 def write_pictures(root: Path, counts: dict[str, int], format: str = "JPEG") -> Path:
-    """Write `counts[folder]` pictures into each folder below root, for example {"train/cats": 3}.
+    """Write `counts[folder]` images into each folder below root, for example {"train/cats": 3}.
 
     Their names end in .jpg whatever the format; with PNG, worker processes need not import torch.
     """
-    for place, (folder, count) in enumerate(counts.items()):
+    for index, (folder, count) in enumerate(counts.items()):
         (root / folder).mkdir(parents=True)
         for number in range(count):
-            (root / folder / f"{number}.jpg").write_bytes(picture(1000 * place + number, format=format))
+            (root / folder / f"{number}.jpg").write_bytes(picture(1000 * index + number, format=format))
     return root
 
 
 def repro(*words: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    """Run `python -W error -m repro WORDS…` in a process of its own."""
+    """Run `python -W error -m repro WORDS…` in a new process."""
     command = [sys.executable, "-W", "error", "-m", "repro", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
 
 
 @contextlib.contextmanager
 def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
-    """A file system of its own; skips where this user may not mount one."""
+    """Mount a small file system at `folder`; skips the test where this user may not."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "none", folder]
     try:

@@ -1,4 +1,4 @@
-"""The benchmarks are programs of their own; here it is only seen that they still fit the package."""
+"""The benchmarks can be imported: they use names that the package still has."""
 
 import runpy
 from pathlib import Path
@@ -9,7 +9,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.mark.parametrize("program", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
-def test_everything_a_benchmark_imports_is_there(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_imports_of_a_benchmark_exist(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if program.stem == "retrieval":
         pytest.importorskip("sklearn")
     monkeypatch.syspath_prepend(FOLDER)

@@ -1,4 +1,4 @@
-"""What the README says of the commands is what the commands say of themselves."""
+"""The README and the command reference agree with the commands, and its results with the records."""
 
 import json
 import re
@@ -9,36 +9,41 @@ import pytest
 import typer
 
 from repro.cli import commands as cli
+from repro.cli import reference
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
 
 
-def test_the_table_lists_every_command_with_its_own_words() -> None:
-    rows = dict(re.findall(r"^\| `repro (\w+)[^`]*` \| (.+) \|$", README, re.MULTILINE))
-    assert rows == {name: command.help for name, command in COMMANDS.items()}
+def test_the_command_reference_and_the_table_of_commands_are_current() -> None:
+    """After a change of a command or an option: python -m repro.cli.reference."""
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == reference.reference()
+    assert reference.with_commands_table(README) == README
+    assert reference.commands_table() in README
+    assert all(f"`repro {name}" in reference.commands_table() for name in COMMANDS)
 
 
-def shown() -> list[str]:
+def example_commands() -> list[str]:
     """Every `repro …` line in the README's blocks of code."""
     blocks = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
     lines = [line.strip() for language, block in blocks if not language for line in block.splitlines()]
     return [line.rpartition("&& ")[2] for line in lines if "repro " in line and "nox" not in line]
 
 
-@pytest.mark.parametrize("line", shown())
-def test_every_command_shown_can_be_parsed(line: str) -> None:
+@pytest.mark.parametrize("line", example_commands())
+def test_every_example_can_be_parsed(line: str) -> None:
     name, *words = shlex.split(line[line.index("repro ") :])[1:]
     COMMANDS[name].make_context(name, words)  # an unknown option or a missing one raises
 
 
-def test_there_are_commands_to_check() -> None:
-    assert len(shown()) >= 8
+def test_there_are_examples() -> None:
+    assert len(example_commands()) >= 8
 
 
-def test_the_numbers_shown_are_those_of_the_records() -> None:
-    """Every evaluation that is published with the code stands in the README's table, and nothing else does."""
-    runs = Path(__file__).parents[1] / "outputs" / "reference" / "runs"
+def test_the_table_of_results_holds_every_published_evaluation() -> None:
+    """The table lists each published evaluation on ten classes, and nothing else."""
+    runs = ROOT / "outputs" / "reference" / "runs"
     rows = re.findall(r"^\| (\w+) \| (\w+) \| ([\d.]+)% / ([\d.]+)% \| ([\d.]+)% / ([\d.]+)% \|$", README, re.MULTILINE)
     expected = []
     for run in sorted(runs.glob("*/run.json")):

@@ -1,4 +1,4 @@
-"""The whole way on real images, as typed: ten classes prepared, trained a little, evaluated, reported."""
+"""The pipeline on real images through the command line: prepare, verify, train, evaluate, report on ten classes."""
 
 import json
 from collections.abc import Callable
@@ -19,7 +19,7 @@ def test_ten_classes_of_imagenet(real_images: Callable[[str], Path], tmp_path: P
         tmp_path / "runs",
         tmp_path / "report",
     )
-    # Emulated, bf16 is some 30 times slower than fp32.
+    # Without hardware support bf16 is some 30 times slower than fp32.
     precision = "bf16" if has_fast_bf16(torch.device("cpu")) else "fp32"
     run = runs / "alexnet-authors-small-seed0"
     for words in (
@@ -38,7 +38,7 @@ def test_ten_classes_of_imagenet(real_images: Callable[[str], Path], tmp_path: P
     assert len(manifest["classes"]) == 10
     assert [sum(s["images"] for s in manifest["splits"][name]["shards"]) for name in ("train", "val")] == [9469, 3925]
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    # Three epochs, 222 updates: well away from chance, 90%, and the running loss from ln 10.
+    # Three epochs, 222 updates: the error is well below chance, 90%, and the running loss below ln 10.
     assert log[-1]["val_top1_error"] < 70
     assert log[-1]["train_loss"] < 2.0
     one, ten = (json.loads((run / f"evaluation-val-{views}.json").read_text()) for views in (1, 10))

@@ -1,100 +1,115 @@
-"""How long-running work shows itself: bars in a terminal, now and then a plain line elsewhere."""
+"""Progress of long-running work: bars in a terminal, a plain line from time to time elsewhere."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from repro.formatting import duration
 
+if TYPE_CHECKING:
+    from repro.training.loop import EpochRecord, Step
+    from repro.training.train import Started
+
 PLAIN_SECONDS = 15.0  # between two plain lines
 
 
 @contextmanager
 def meter(console: Console, title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Shows work as it is done; gives the function to call with the count done and the count in all."""
+    """Show progress inside the block; yields the function to call with the count done and the total count."""
     started = last = time.monotonic()
-    before: int | None = None  # what was done at first: by an earlier call of the command, and no measure of speed
+    before: int | None = None  # done at the first call, by an earlier run of the command; not part of the speed
 
-    def rate(done: int, total: int) -> float:
+    def speed(done: int, total: int) -> float:
         nonlocal before
         if before is None:
             before = 0 if done == total else done
         return (done - before) / max(time.monotonic() - started, 1e-9)
 
-    if console.is_terminal:
+    if _animated(console):
         with _bar(console) as bar:
             task = bar.add_task(title, total=None, figures="")
             yield lambda done, total: bar.update(
-                task, completed=done, total=total, figures=f"{rate(done, total):,.0f} {unit}/s"
+                task, completed=done, total=total, figures=f"{speed(done, total):,.0f} {unit}/s"
             )
         return
 
-    def line(done: int, total: int) -> None:
+    def show_line(done: int, total: int) -> None:
         nonlocal last
-        speed = rate(done, total)
+        per_second = speed(done, total)
         if done == total or time.monotonic() - last > PLAIN_SECONDS:
             last = time.monotonic()
-            left = f", {duration((total - done) / speed)} left" if speed and done < total else ""
-            console.print(f"{title}: {done:,} of {total:,} {unit}, {speed:,.0f} {unit}/s{left}")
+            left = f", {duration((total - done) / per_second)} left" if per_second and done < total else ""
+            console.print(f"{title}: {done:,} of {total:,} {unit}, {per_second:,.0f} {unit}/s{left}")
 
-    yield line
+    yield show_line
 
 
 @contextmanager
 def training_display(console: Console) -> Iterator[Callable[[object], None]]:
-    """Shows a run's events (`repro.training.train`): a bar for the whole run, and a line for each epoch."""
-    from repro.training.loop import EpochRecord, Step
-    from repro.training.train import Started
-
-    started: Started
-    noted = False
-    last = time.monotonic()
+    """Show the events of a run (`repro.training.train`): a bar for the whole run, and a line for each epoch."""
     with _bar(console) as bar:
+        yield _TrainingDisplay(console, bar).show
 
-        def show(event: object) -> None:
-            nonlocal started, noted, last
-            if isinstance(event, Started):  # in one process of a data-parallel run: the others show nothing
-                started = event
-                bar.add_task("training", total=None, figures="")
-                console.print(f"[bold]{event.path.name}[/bold] in {event.path.parent}", highlight=False)
-            elif isinstance(event, Step):
-                figures = (
-                    f"loss {event.loss:.3f}, error {event.top1_error:.1f}%, {event.images_per_second:,.0f} images/s"
-                )
-                done = (event.epoch - 1) * started.batches + event.batch
-                bar.update(
-                    bar.task_ids[0],
-                    description=f"epoch {event.epoch} of {started.epochs}",
-                    completed=done,
-                    total=started.epochs * started.batches,
-                    figures=figures,
-                )
-                if not console.is_terminal and time.monotonic() - last > PLAIN_SECONDS:
-                    last = time.monotonic()
-                    place = f"epoch {event.epoch:3}  batch {event.batch} of {started.batches}"
-                    console.print(f"{place}  {figures}", highlight=False)
-            elif isinstance(event, EpochRecord):
-                last = time.monotonic()
-                validation = ""
-                if event.val_top1_error is not None:
-                    validation = f"validation {event.val_top1_error:5.2f}% / {event.val_top5_error:5.2f}%  "
-                console.print(
-                    f"epoch {event.epoch:3}  loss {event.train_loss:.3f}  training error "
-                    f"{event.train_top1_error:5.2f}%  {validation}lr {event.lr:g}  "
-                    f"{event.images_per_second:,.0f} images/s",
-                    highlight=False,
-                )
-                if event.note:
-                    again = "           still no better than chance"
-                    console.print(again if noted else f"           {event.note}", style="yellow", highlight=False)
-                noted = event.note is not None
 
-        yield show
+class _TrainingDisplay:
+    """Shows events; in the other ranks of a data-parallel run there are none."""
+
+    def __init__(self, console: Console, bar: Progress) -> None:
+        self.console, self.bar = console, bar
+        self.started: Started
+        self.noted = False  # whether the last epoch had a note
+        self.last = time.monotonic()
+
+    def show(self, event: object) -> None:
+        """Show one event."""
+        from repro.training.loop import EpochRecord, Step
+        from repro.training.train import Started
+
+        if isinstance(event, Started):
+            self.started = event
+            self.bar.add_task("training", total=None, figures="")
+            self.console.print(f"{event.path.name} in {event.path.parent}", style="bold")
+        elif isinstance(event, Step):
+            self._step(event)
+        elif isinstance(event, EpochRecord):
+            self._epoch(event)
+
+    def _step(self, step: Step) -> None:
+        figures = f"loss {step.loss:.3f}, error {step.top1_error:.1f}%, {step.images_per_second:,.0f} images/s"
+        self.bar.update(
+            self.bar.task_ids[0],
+            description=f"epoch {step.epoch} of {self.started.epochs}",
+            completed=(step.epoch - 1) * self.started.batches + step.batch,
+            total=self.started.epochs * self.started.batches,
+            figures=figures,
+        )
+        if not _animated(self.console) and time.monotonic() - self.last > PLAIN_SECONDS:
+            self.last = time.monotonic()
+            self.console.print(f"epoch {step.epoch:3}  batch {step.batch} of {self.started.batches}  {figures}")
+
+    def _epoch(self, epoch: EpochRecord) -> None:
+        self.last = time.monotonic()
+        validation = ""
+        if epoch.val_top1_error is not None:
+            validation = f"validation error {epoch.val_top1_error:5.2f}% / {epoch.val_top5_error:5.2f}%  "
+        self.console.print(
+            f"epoch {epoch.epoch:3}  loss {epoch.train_loss:.3f}  training error {epoch.train_top1_error:5.2f}%  "
+            f"{validation}lr {epoch.lr:g}  {epoch.images_per_second:,.0f} images/s"
+        )
+        if epoch.note:
+            text = "still no better than chance" if self.noted else epoch.note
+            self.console.print(f"           {text}", style="yellow")
+        self.noted = epoch.note is not None
+
+
+def _animated(console: Console) -> bool:
+    return console.is_terminal and not console.is_dumb_terminal
 
 
 def _bar(console: Console) -> Progress:
@@ -106,5 +121,5 @@ def _bar(console: Console) -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not _animated(console),
     )

@@ -1,12 +1,15 @@
-"""What `repro list` shows, as tables for the terminal."""
+"""What `repro list` and `repro plan` print: tables that never cut or split a word, whatever the width."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich import filesize
-from rich.table import Column, Table
+from rich.console import Console
+from rich.table import Table
 
 from repro.paper.experiments import EXPERIMENTS
 from repro.paper.variants import ENSEMBLES, VARIANTS
@@ -14,80 +17,129 @@ from repro.paper.variants import ENSEMBLES, VARIANTS
 if TYPE_CHECKING:
     from repro.workflow.plan import Plan
 
-
-def _table(name: str, *heads: str) -> Table:
-    """An empty table; nothing is cut short in a narrow terminal, and names stay in one piece, for they are typed."""
-    others = (Column(head, overflow="fold") for head in heads)
-    return Table(Column(name, no_wrap=True), *others, row_styles=["", "dim"])
+NARROW = 12  # a column of several words that is narrower than this is hard to read
 
 
-def variants() -> Table:
-    """Each variant with its section, its difference from `alexnet`, its recipes and what the paper says to expect."""
-    table = _table("variant", "Sec.", "what it is", "recipes", "the paper's result")
-    for variant in VARIANTS.values():
-        recipes = ", ".join(variant.family.recipes)
-        table.add_row(variant.name, variant.section, variant.summary, recipes, variant.expected)
+@dataclass(frozen=True)
+class Listing:
+    """A table as text: its headings, and the cells of each row."""
+
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def column(self, head: str) -> list[str]:
+        """Return the cells below a heading."""
+        return [row[self.heads.index(head)] for row in self.rows]
+
+
+def print_listing(console: Console, listing: Listing) -> None:
+    """Print a table if the terminal is wide enough for it, else a paragraph per row.
+
+    Each row is one line in a pipe or file, for grep and for other programs.
+    """
+    if not console.is_terminal:
+        Console(file=console.file, width=10_000, markup=False, emoji=False, highlight=False).print(_table(listing))
+    elif _narrowest(listing) <= console.width:
+        console.print(_table(listing), soft_wrap=False)
+    else:
+        for row in listing.rows:
+            console.print(_paragraph(listing.heads, row, console.width))
+
+
+def _table(listing: Listing) -> Table:
+    table = Table(row_styles=["", "dim"])
+    for head, width in zip(listing.heads, _widths(listing), strict=True):
+        table.add_column(head, min_width=width)
+    for row in listing.rows:
+        table.add_row(*row)
     return table
 
 
-def ensembles() -> Table:
-    """Each ensemble and its members."""
-    table = _table("ensemble", "members")
-    for name, members in ENSEMBLES.items():
-        table.add_row(name, ", ".join(f"{seeds} × {variant}" for variant, seeds in members))
-    return table
+def _widths(listing: Listing) -> list[int]:
+    """Return the least width of each column: its longest word, and the first column's longest name."""
+    widths = []
+    for index, head in enumerate(listing.heads):
+        cells = [head, *(row[index] for row in listing.rows)]
+        words = cells if index == 0 else [word for cell in cells for word in cell.split()]
+        longest = max(map(len, cells))
+        widths.append(min(longest, max(NARROW, *map(len, words))) if index else longest)
+    return widths
 
 
-def datasets() -> Table:
-    """Each data set that can be prepared: what it is, how to get it, how large it is, what the paper used it for."""
+def _narrowest(listing: Listing) -> int:
+    return sum(width + 3 for width in _widths(listing)) + 1
+
+
+def _paragraph(heads: Sequence[str], row: Sequence[str], width: int) -> str:
+    """Return a row as its name and a line per cell; words longer than the terminal are left to it."""
+    lines = [row[0]]
+    for head, cell in zip(heads[1:], row[1:], strict=True):
+        if cell:
+            lines += textwrap.wrap(
+                f"{head}: {cell}",
+                width,
+                initial_indent="  ",
+                subsequent_indent="    ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+    return "\n".join([*lines, ""])
+
+
+def variants() -> Listing:
+    """Return each variant with its section, its difference from `alexnet`, its recipes and the paper's result."""
+    heads = ("variant", "Sec.", "description", "recipes", "result in the paper")
+    rows = ((v.name, v.section, v.summary, ", ".join(v.family.recipes), v.expected) for v in VARIANTS.values())
+    return Listing(heads, tuple(rows))
+
+
+def ensembles() -> Listing:
+    """Return each ensemble and its members."""
+    rows = ((name, ", ".join(f"{seeds} × {net}" for net, seeds in members)) for name, members in ENSEMBLES.items())
+    return Listing(("ensemble", "members"), tuple(rows))
+
+
+def datasets() -> Listing:
+    """Return each dataset: description, how to get it, size, expected layout, and what the paper used it for."""
     from repro.preparation.sources.datasets import DATASETS
 
-    table = _table("data set", "what it is", "how to get it", "how large", "--source expects", "used for")
-    for name, dataset in DATASETS.items():
-        table.add_row(name, dataset.description, dataset.get, dataset.download, dataset.layout, dataset.used_for)
-    return table
+    heads = ("dataset", "description", "how to get it", "size", "layout of --source", "used for")
+    rows = ((name, d.description, d.get, d.download, d.layout, d.used_for) for name, d in DATASETS.items())
+    return Listing(heads, tuple(rows))
 
 
-def experiments() -> Table:
-    """Each experiment and the nets that it needs."""
-    table = _table("experiment", "Sec.", "what it shows", "nets")
+def experiments() -> Listing:
+    """Return each experiment and the networks that it needs."""
+    rows = []
     for experiment in EXPERIMENTS.values():
-        nets = (
-            "" if experiment.name == "all" else ", ".join(dict.fromkeys(need.net for need in experiment.requirements))
-        )
-        table.add_row(experiment.name, experiment.section, experiment.summary, nets)
-    return table
+        nets = "all" if experiment.name == "all" else ", ".join(dict.fromkeys(need.net for need in experiment.requirements))
+        rows.append((experiment.name, experiment.section, experiment.summary, nets))
+    return Listing(("experiment", "Sec.", "what it shows", "networks"), tuple(rows))
 
 
-def targets() -> Table:
-    """Each claim of the paper that the report checks."""
+def targets() -> Listing:
+    """Return each claim of the paper that the report checks."""
     from repro.paper.targets import load_targets
 
-    table = _table("target", "Sec.", "kind", "what is claimed", "paper", "authors")
+    rows = []
     for target in load_targets():
         authors = "" if target.authors is None else f"{target.authors:g}"
-        table.add_row(target.id, target.section, target.kind, target.quantity, str(target.value), authors)
-    return table
+        rows.append((target.id, target.section, target.kind, target.quantity, str(target.value), authors))
+    return Listing(("target", "Sec.", "kind", "claim", "paper", "authors"), tuple(rows))
 
 
-def plan_table(plans: Sequence[Plan]) -> Table:
-    """What an experiment takes at each scale."""
-    table = _table("scale", "trainings", "stores", "weights", "operations", "alexnet", "training time")
+def plan_listing(plans: Sequence[Plan]) -> Listing:
+    """Return what an experiment takes at each scale."""
+    heads = ("scale", "runs", "stores", "weights", "operations", "speed of alexnet", "training time")
+    rows = []
     for plan in plans:
         time = f"{plan.hours / 24:,.0f} days" if plan.hours > 48 else f"{plan.hours:.1f} hours"
-        table.add_row(
-            plan.scale,
-            str(plan.runs),
-            filesize.decimal(plan.store_bytes),
-            filesize.decimal(plan.run_bytes),
-            f"{plan.operations:.1e}",
-            f"{plan.speed:,.0f} images/s",
-            time,
-        )
-    return table
+        disk = filesize.decimal(plan.store_bytes), filesize.decimal(plan.run_bytes)
+        rows.append((plan.scale, str(plan.runs), *disk, f"{plan.operations:.1e}", f"{plan.speed:,.0f} images/s", time))
+    return Listing(heads, tuple(rows))
 
 
-TABLES: dict[str, Callable[[], Table]] = {
+TABLES: dict[str, Callable[[], Listing]] = {
     "variants": variants,
     "ensembles": ensembles,
     "datasets": datasets,

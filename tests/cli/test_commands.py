@@ -1,4 +1,4 @@
-"""The command line as a user types it."""
+"""The command line as a user types it: options, exit codes, errors, signals, full disks."""
 
 import re
 import signal
@@ -37,7 +37,7 @@ OPTIONS = {
 }  # fmt: skip
 
 
-def test_commands_and_options_are_these_and_every_one_has_a_help_text() -> None:
+def test_every_command_and_option_is_known_and_has_a_help_text() -> None:
     import typer
 
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
@@ -52,7 +52,7 @@ def test_commands_and_options_are_these_and_every_one_has_a_help_text() -> None:
 def test_help_answers_without_heavy_imports() -> None:
     code = (
         "import sys; sys.argv = ['repro', '--help']\n"
-        "from repro.cli.commands import main\n"
+        "from repro.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "print({'torch', 'numpy', 'pandas', 'matplotlib', 'scipy', 'timm'} & set(sys.modules))"
@@ -75,7 +75,7 @@ def test_list(what: str) -> None:
     assert not re.search(r"\w…", done.stdout)  # nothing is cut short
 
 
-def test_each_data_set_says_what_to_get_from_where_how_large_it_is_and_what_for() -> None:
+def test_the_list_of_datasets_gives_origin_size_layout_and_use() -> None:
     from repro.preparation.sources.datasets import DATASETS
 
     listed = " ".join(repro("list", "datasets").stdout.split())
@@ -87,16 +87,15 @@ def test_each_data_set_says_what_to_get_from_where_how_large_it_is_and_what_for(
         assert re.search(r"Sec\.|Table|Figure|not in the paper", dataset.used_for)
 
 
-def test_the_variants_are_listed_with_the_recipes_that_they_have() -> None:
+def test_the_list_of_variants_gives_exactly_their_recipes() -> None:
     from repro.cli.tables import variants
     from repro.paper.variants import configure
 
     table = variants()
-    columns = {str(column.header): list(column.cells) for column in table.columns}
-    recipes = dict(zip(columns["variant"], columns["recipes"], strict=True))
+    recipes = dict(zip(table.column("variant"), table.column("recipes"), strict=True))
     for variant, listed in recipes.items():
-        for recipe in str(listed).split(", "):
-            assert configure(str(variant), recipe).variant.name == variant
+        for recipe in listed.split(", "):
+            assert configure(variant, recipe).variant.name == variant
     assert recipes["alexnet"] == "authors, paper"
     assert recipes["cifar-tanh"] == "authors, fan-in"
     assert recipes["conv6-pretrained"] == "authors"
@@ -108,8 +107,8 @@ def test_wrong_usage_exits_with_2() -> None:
     assert repro("fly").returncode == 2
 
 
-def test_from_images_to_the_report(tmp_path: Path) -> None:
-    """All stages, typed one by one, on the built-in data."""
+def test_pipeline_from_images_to_the_report(tmp_path: Path) -> None:
+    """All stages on generated images, each as a command."""
     store, runs = tmp_path / "store", tmp_path / "runs"
     run = runs / "alexnet-authors-smoke-seed0"
     commands = [
@@ -144,16 +143,16 @@ def test_from_images_to_the_report(tmp_path: Path) -> None:
         (("verify", "{tmp}/none"), "{tmp}/none"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_3(
+def test_a_user_error_is_one_line_and_exit_code_3(
     words: tuple[str, ...], message: str, synthetic_store: Store, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
-    places = {"tmp": tmp_path, "store": synthetic_store.path}
-    done = repro(*(word.format(**places) for word in words))
+    paths = {"tmp": tmp_path, "store": synthetic_store.path}
+    done = repro(*(word.format(**paths) for word in words))
     assert done.returncode == 3
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("repro: ")
-    assert message.format(**places) in done.stderr
+    assert message.format(**paths) in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 
 
@@ -184,7 +183,7 @@ def test_a_signal_saves_the_run(number: signal.Signals, synthetic_store: Store, 
     assert f"saved after update {saved.state['step']};" in errors
 
 
-def test_killed_outright_it_resumes_to_the_same_bits(synthetic_store: Store, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_with_bit_identical_weights(synthetic_store: Store, tmp_path: Path) -> None:
     words = ("train", "--variant", "alexnet", "--data", synthetic_store.path, "--scale", "smoke", "--epochs", 12)
     run = tmp_path / "killed" / "alexnet-authors-smoke-seed0"
     with start(*words, "--out", tmp_path / "killed") as process:
@@ -192,14 +191,14 @@ def test_killed_outright_it_resumes_to_the_same_bits(synthetic_store: Store, tmp
         process.kill()
     assert process.returncode == -signal.SIGKILL
     assert not (run / "weights.safetensors").exists()
-    assert repro(*words, "--out", tmp_path / "killed").returncode == 3  # it begins nothing anew unasked
+    assert repro(*words, "--out", tmp_path / "killed").returncode == 3  # without --resume it does not start again
     assert repro(*words, "--out", tmp_path / "killed", "--resume").returncode == 0
     assert repro(*words, "--out", tmp_path / "whole").returncode == 0
     whole = tmp_path / "whole" / run.name / "weights.safetensors"
     assert (run / "weights.safetensors").read_bytes() == whole.read_bytes()
 
 
-def test_a_disk_that_fills_up_costs_no_checkpoint(synthetic_store: Store, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_checkpoints_whole(synthetic_store: Store, tmp_path: Path) -> None:
     words = ("train", "--variant", "alexnet", "--data", synthetic_store.path, "--scale", "smoke", "--epochs", 4)
     name = "alexnet-authors-smoke-seed0"
     with small_disk(tmp_path / "disk", 100_000) as disk:  # two checkpoints of 41 MB, and a part of the third
@@ -207,7 +206,7 @@ def test_a_disk_that_fills_up_costs_no_checkpoint(synthetic_store: Store, tmp_pa
         assert full.returncode == 3
         assert re.fullmatch(
             r"repro: cannot write '.*/checkpoints/0000000003\.safetensors': No space left on device; "
-            r"nothing there is half-written\n",
+            r"no partial file was left\n",
             full.stderr,
         )
         kept = sorted((disk / name / "checkpoints").iterdir())

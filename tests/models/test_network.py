@@ -171,7 +171,7 @@ def test_scaling_keeps_the_two_towers_and_the_classes() -> None:
     [
         (("alexnt",), r"unknown variant 'alexnt': did you mean alexnet\?"),
         (("alexnet", "author"), r"unknown recipe 'author': did you mean authors\?"),
-        (("alexnet", "paper", "tiny"), "unknown scale 'tiny': known are paper, small, smoke"),
+        (("alexnet", "paper", "tiny"), "unknown scale 'tiny': choose from paper, small, smoke"),
     ],
 )
 def test_unknown_names_are_answered_with_the_nearest(arguments: tuple[str, ...], message: str) -> None:

@@ -184,7 +184,7 @@ def test_a_text_file_among_few_images_is_an_error(images: Path, tmp_path: Path) 
 def test_unusable_arguments(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "store"
     assert_refused("unknown dataset 'cifar': did you mean cifar10", tmp_path, "cifar", out)
-    assert_refused("unknown dataset 'xyz': known are ilsvrc2010, ilsvrc2012", tmp_path, "xyz", out)
+    assert_refused("unknown dataset 'xyz': choose from ilsvrc2010, ilsvrc2012", tmp_path, "xyz", out)
     assert_refused("unknown --encoding 'png'", tmp_path, "folder", out, source=images, encoding="png")
     assert_refused("no such folder", tmp_path, "folder", out, source=tmp_path / "nowhere")
     assert_refused("--size is 0", tmp_path, "folder", out, source=images, size=0)

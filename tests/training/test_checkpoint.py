@@ -104,7 +104,7 @@ def test_a_write_that_is_cut_short_leaves_the_checkpoint_before_whole(tmp_path: 
         checkpoint.save(folder, 1, tensors(1), {"step": 1})
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
         try:
-            with pytest.raises(ReproError, match="File too large; nothing there is half-written") as failure:
+            with pytest.raises(ReproError, match="File too large; no partial file was left") as failure:
                 checkpoint.save(folder, 2, tensors(2), {"step": 2})
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

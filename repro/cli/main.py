@@ -1,0 +1,107 @@
+"""The `repro` program around its commands: signals, streams, errors, exit codes.
+
+Only light modules are imported before the signal handlers are in place.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from contextlib import suppress
+
+from repro import interrupts
+from repro.errors import ReproError, Stopped
+
+DEBUG = "--debug"
+# Errors of the system that the user can do something about, wherever they come up.
+SYSTEM_ERRORS = {
+    errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENAMETOOLONG, errno.ENFILE, errno.ENOSPC,
+    errno.EPERM, errno.EROFS, errno.ESTALE,
+}  # fmt: skip
+
+
+def main() -> None:
+    """Run the command line; exit codes as documented in the README."""
+    interrupts.stop_at_once()
+    try:
+        code = _run(sys.argv[1:])
+        interrupts.finish()
+    except Stopped as stopped:  # by a signal at the very end
+        code = 128 + stopped.signal
+        interrupts.finish()
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # a rank: threads of its process group can abort the interpreter's end
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    debug = DEBUG in arguments
+    try:
+        from repro.cli import streams
+
+        streams.prepare_streams()
+        _ignore_warning_settings()
+        from repro.cli.commands import app
+
+        try:
+            app(_with_debug_first(arguments), prog_name="repro")
+        except SystemExit as end:  # how Typer always ends
+            sys.stdout.flush()
+            return end.code if isinstance(end.code, int) else int(end.code is not None)
+        return 0
+    except Stopped as stopped:
+        return _fail(str(stopped), 128 + stopped.signal, debug)
+    except ReproError as error:
+        return _fail(str(error), error.exit_code, debug)
+    except MemoryError:
+        return _fail("not enough memory: close other programs, or choose a smaller --scale or --size", 3, debug)
+    except OSError as error:
+        if error.errno in SYSTEM_ERRORS:
+            where = f"'{os.fsdecode(error.filename)}': " if isinstance(error.filename, str | bytes) else ""
+            return _fail(f"{where}{error.strerror}", 3, debug)
+        return _fail(_describe(error), 1, debug)
+    except Exception as error:
+        return _fail(_describe(error), 1, debug)
+
+
+def _with_debug_first(arguments: list[str]) -> list[str]:
+    """Return the arguments with `--debug`, which may be given anywhere, before the command."""
+    return [DEBUG, *(each for each in arguments if each != DEBUG)] if DEBUG in arguments else arguments
+
+
+def _ignore_warning_settings() -> None:
+    """Drop what PYTHONWARNINGS says, here and in processes that are started: it is meant for other programs."""
+    setting = os.environ.pop("PYTHONWARNINGS", "")
+    if setting:
+        import warnings
+
+        theirs = setting.split(",")
+        sys.warnoptions[:] = [option for option in sys.warnoptions if option not in theirs]
+        warnings.resetwarnings()
+        for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", category)  # as Python does by default
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    """Print the message of an error in one line, and return the exit code."""
+    with suppress(OSError, ValueError, AttributeError, ReproError, Stopped):  # closed, full, or not there yet
+        sys.stdout.flush()
+    with suppress(OSError, ValueError, AttributeError):
+        if debug:
+            traceback.print_exc()
+        if message:  # of several ranks, only the first has one
+            print(f"repro: {' '.join(message.splitlines())}", file=sys.stderr, flush=True)
+    return code
+
+
+def _describe(error: BaseException) -> str:
+    """Return what to report about a bug."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split())
+    return (
+        f"internal error: {type(error).__name__}: {text} ({os.path.basename(last.filename)}, line {last.lineno}); this "
+        f"is a bug: please report it to the maintainers with the output of the same command with {DEBUG}"
+    )

@@ -1,0 +1,219 @@
+"""Arguments and options of the commands, each declared once: type, metavar, help text, how the default is shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Split = Literal["train", "val", "test"]
+SearchSplit = Literal["val", "test"]
+Views = Literal["1", "10"]
+Encoding = Literal["raw", "jpeg"]
+Precision = Literal["fp32", "bf16"]
+Listed = Literal["variants", "ensembles", "datasets", "experiments", "targets"]
+
+AUTO_DEVICE = "a GPU if there is one, else the CPU"
+
+# Arguments
+DatasetArgument = Annotated[
+    str, typer.Argument(metavar="DATASET", help="Name of the dataset, as shown by: repro list datasets")
+]
+ExperimentArgument = Annotated[
+    str, typer.Argument(metavar="EXPERIMENT", help="Name of the experiment, as shown by: repro list experiments")
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
+RunsArgument = Annotated[
+    list[Path],
+    typer.Argument(metavar="RUN...", help="Folder of a finished run; of several, the softmax outputs are averaged."),
+]
+PathArgument = Annotated[Path, typer.Argument(metavar="PATH", help="A store, or the folder of a run.")]
+ListArgument = Annotated[
+    Listed, typer.Argument(metavar="WHAT", help="What to list: variants, ensembles, datasets, experiments or targets.")
+]
+
+# Where files are
+StoreOutOption = Annotated[Path, typer.Option("--out", metavar="STORE", help="Folder of the store to create.")]
+DataOption = Annotated[Path, typer.Option("--data", metavar="STORE", help="Store made by `repro prepare`.")]
+RunsOutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder in which to create the run folders.")]
+RunsOption = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder with the runs, searched recursively.")]
+ReportOutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write the report to.")]
+DemoOutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the store, runs and report.")]
+
+# prepare
+SourceOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--source",
+        metavar="PATH",
+        help="Folder or archives with the images.",
+        show_default="downloaded or generated, where the dataset allows it",
+    ),
+]
+SizeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--size",
+        metavar="PIXELS",
+        help="Size to which the shorter side is scaled and the square is cropped.",
+        show_default="the dataset's own",
+    ),
+]
+LimitOption = Annotated[
+    int | None,
+    typer.Option("--limit-per-class", metavar="N", help="Maximum number of images per class.", show_default="all"),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", metavar="N", help="Number of decoding processes.", show_default="one per CPU"),
+]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option("--scheduler", metavar="ADDRESS", help="Address of a Dask scheduler whose workers decode the images."),
+]
+EncodingOption = Annotated[
+    Encoding,
+    typer.Option(
+        "--encoding",
+        metavar="raw|jpeg",
+        help="Format of the stored pixels; jpeg takes a fifth of the disk but reads slower.",
+    ),
+]
+AllowPartialOption = Annotated[
+    bool, typer.Option("--allow-partial", help="Skip images and archives that are missing, with a note.")
+]
+PrepareSeedOption = Annotated[
+    int, typer.Option("--seed", metavar="N", help="Seed of random splits, subsets and generated images.")
+]
+
+# train and run
+VariantOption = Annotated[
+    str, typer.Option("--variant", metavar="NAME", help="Network to train, as shown by: repro list variants")
+]
+RecipeOption = Annotated[
+    str,
+    typer.Option(
+        "--recipe",
+        metavar="NAME",
+        help="Training recipe: authors (the released program), paper (the text), fan-in (Figure 1 only).",
+    ),
+]
+ScaleOption = Annotated[
+    str,
+    typer.Option(
+        "--scale", metavar="NAME", help="Size of the experiment: paper (224-pixel crops), small (112) or smoke (56)."
+    ),
+]
+TrainSeedOption = Annotated[
+    int,
+    typer.Option("--seed", metavar="N", min=0, help="Seed of the weights, the order of images, the crops and dropout."),
+]
+EpochsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--epochs", metavar="N", min=1, help="Maximum number of epochs per run.", show_default="set by the scale"
+    ),
+]
+LrOption = Annotated[
+    float | None,
+    typer.Option("--lr", metavar="LR", min=1e-9, help="Initial learning rate.", show_default="set by the recipe"),
+]
+DevicesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--devices",
+        metavar="DEVICES",
+        help="Device to compute on (cpu, cuda:0, ...); two, separated by a comma, hold one tower each.",
+        show_default=AUTO_DEVICE,
+    ),
+]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(
+        "--precision", metavar="fp32|bf16", help="Number format of the computation; bf16 needs hardware support."
+    ),
+]
+InitFromOption = Annotated[
+    Path | None,
+    typer.Option("--init-from", metavar="RUN", help="Finished run whose weights initialise the network (fine-tuning)."),
+]
+UntilTrainErrorOption = Annotated[
+    float | None,
+    typer.Option(
+        "--until-train-error",
+        metavar="PERCENT",
+        min=0,
+        max=100,
+        help="Stop once the training error of an epoch is at or below this percentage.",
+    ),
+]
+SaveMinutesOption = Annotated[
+    float,
+    typer.Option("--save-minutes", metavar="MINUTES", min=0, help="Time between checkpoints within an epoch."),
+]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Resume the run from its newest checkpoint, or start it if there is none.")
+]
+CheckpointOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="FILE",
+        help="Checkpoint of this run to resume from.",
+        show_default="with --resume, the newest",
+    ),
+]
+StoresOption = Annotated[
+    Path, typer.Option("--stores", metavar="DIR", help="Folder of the stores, each named after its dataset.")
+]
+StandInOption = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="STORE", help="Store used in place of every ImageNet dataset."),
+]
+DryRunOption = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Only list the commands; a learning rate not yet selected is shown as the first of its grid."
+    ),
+]
+
+# evaluate and retrieve
+SplitOption = Annotated[
+    Split, typer.Option("--split", metavar="train|val|test", help="Split of the store to evaluate on.")
+]
+SearchSplitOption = Annotated[
+    SearchSplit, typer.Option("--split", metavar="val|test", help="Split of the store to take the queries from.")
+]
+ViewsOption = Annotated[
+    Views,
+    typer.Option(
+        "--views", metavar="1|10", help="Views per image: 1 is the centre crop, 10 the paper's ten (Sec. 4.1)."
+    ),
+]
+SearchWeightsOption = Annotated[
+    bool,
+    typer.Option(
+        "--search-weights", help="Average several runs with weights selected on val, instead of equal weights."
+    ),
+]
+
+# report
+CompareOption = Annotated[bool, typer.Option("--compare", help="Compare every number with the paper's.")]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with code 4 if a claim is not reproduced.")]
+TensorboardOption = Annotated[
+    Path | None,
+    typer.Option("--tensorboard", metavar="DIR", help="Folder to write the training curves to, for TensorBoard."),
+]
+
+# plan
+ImagesPerSecondOption = Annotated[
+    float | None,
+    typer.Option(
+        "--images-per-second",
+        metavar="N",
+        min=1e-9,
+        help="Training speed of alexnet at scale paper.",
+        show_default="measured",
+    ),
+]
