@@ -23,7 +23,7 @@ ERRORS = "repro-ascii"
 
 def prepare_streams() -> None:
     """Make standard output and error safe to write to; call it before anything is written."""
-    codecs.register_error(ERRORS, _replace)
+    register_errors()
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
@@ -31,6 +31,11 @@ def prepare_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
     sys.stdout = _safe(sys.stdout, 1)
     sys.stderr = _safe(sys.stderr, 2)
+
+
+def register_errors() -> None:
+    """Make ERRORS a name for `errors=`: what an encoding lacks is replaced by ASCII."""
+    codecs.register_error(ERRORS, _replace)
 
 
 def _safe(stream: TextIO | None, descriptor: int) -> TextIO:
