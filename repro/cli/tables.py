@@ -17,6 +17,7 @@ from repro.paper.variants import ENSEMBLES, VARIANTS
 if TYPE_CHECKING:
     from repro.workflow.plan import Plan
 
+WIDE = 10_000  # no row is wider
 NARROW = 12  # a column of several words that is narrower than this is hard to read
 
 
@@ -38,36 +39,46 @@ def print_listing(console: Console, listing: Listing) -> None:
     Each row is one line in a pipe or file, for grep and for other programs.
     """
     if not console.is_terminal:
-        Console(file=console.file, width=10_000, markup=False, emoji=False, highlight=False).print(_table(listing))
-    elif _narrowest(listing) <= console.width:
-        console.print(_table(listing), soft_wrap=False)
+        wide = Console(file=console.file, width=WIDE, markup=False, emoji=False, highlight=False)
+        wide.print(_table(listing, WIDE))
+    elif _width(_narrowest(listing)) <= console.width:
+        console.print(_table(listing, console.width), soft_wrap=False)
     else:
         for row in listing.rows:
-            console.print(_paragraph(listing.heads, row, console.width))
+            console.print(_paragraph(listing.heads, row, console.width), markup=False, highlight=False, soft_wrap=True)
 
 
-def _table(listing: Listing) -> Table:
+def _table(listing: Listing, width: int) -> Table:
+    """Return the table with its columns as wide as their cells, or shrunk in proportion to fit `width`."""
+    narrowest = _narrowest(listing)
+    widest = [max(map(len, cells)) for cells in _columns(listing)]
+    wanted = [most - least for most, least in zip(widest, narrowest, strict=True)]
+    share = min(1.0, (width - _width(narrowest)) / max(sum(wanted), 1))
     table = Table(row_styles=["", "dim"])
-    for head, width in zip(listing.heads, _widths(listing), strict=True):
-        table.add_column(head, min_width=width)
+    for head, least, more in zip(listing.heads, narrowest, wanted, strict=True):
+        table.add_column(head, width=least + int(share * more))
     for row in listing.rows:
         table.add_row(*row)
     return table
 
 
-def _widths(listing: Listing) -> list[int]:
-    """Return the least width of each column: its longest word, and the first column's longest name."""
-    widths = []
-    for index, head in enumerate(listing.heads):
-        cells = [head, *(row[index] for row in listing.rows)]
-        words = cells if index == 0 else [word for cell in cells for word in cell.split()]
-        longest = max(map(len, cells))
-        widths.append(min(longest, max(NARROW, *map(len, words))) if index else longest)
+def _columns(listing: Listing) -> list[tuple[str, ...]]:
+    return list(zip(listing.heads, *listing.rows, strict=True))
+
+
+def _narrowest(listing: Listing) -> list[int]:
+    """Return the least width of each column: that of its longest word; names in the first stay in one piece."""
+    first, *others = _columns(listing)
+    widths = [max(map(len, first))]
+    for cells in others:
+        longest_word = max(len(word) for cell in cells for word in cell.split())
+        widths.append(min(max(map(len, cells)), max(NARROW, longest_word)))
     return widths
 
 
-def _narrowest(listing: Listing) -> int:
-    return sum(width + 3 for width in _widths(listing)) + 1
+def _width(columns: Sequence[int]) -> int:
+    """Return the width of a table with columns of these widths, a space on each side of a cell, and lines."""
+    return sum(columns) + 3 * len(columns) + 1
 
 
 def _paragraph(heads: Sequence[str], row: Sequence[str], width: int) -> str:
@@ -112,7 +123,11 @@ def experiments() -> Listing:
     """Return each experiment and the networks that it needs."""
     rows = []
     for experiment in EXPERIMENTS.values():
-        nets = "all" if experiment.name == "all" else ", ".join(dict.fromkeys(need.net for need in experiment.requirements))
+        nets = (
+            "all"
+            if experiment.name == "all"
+            else ", ".join(dict.fromkeys(need.net for need in experiment.requirements))
+        )
         rows.append((experiment.name, experiment.section, experiment.summary, nets))
     return Listing(("experiment", "Sec.", "what it shows", "networks"), tuple(rows))
 
