@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,6 +31,7 @@ from repro.preparation.shards import ShardNotes, ShardTask, commit_shard, make_s
 from repro.preparation.sources.datasets import DATASETS
 from repro.preparation.sources.source import ImageReference, Source, choose
 from repro.preparation.staging import StagingArea, already_published, staging_area
+from repro.processors import available_processors
 
 SHARD_IMAGES = 512  # images per shard: 100 MB at 256×256, the most that is lost when a worker is stopped
 POOL_IMAGES = 1000  # with fewer images to process, one process finishes before worker processes have started
@@ -267,7 +267,7 @@ def _process(shards: _Shards, settings: PrepareSettings, on_progress: OnProgress
     if counts.done:
         note(f"{counts.done:,} images are finished, {remaining:,} remain")
     use_pool = remaining >= POOL_IMAGES
-    workers = min(settings.workers or os.cpu_count() or 1, pending) if use_pool else 1
+    workers = min(settings.workers or available_processors(), pending) if use_pool else 1
     with dask_pool(settings.scheduler) if settings.scheduler else local_pool(max(workers, 1)) as pool:
         if use_pool:
             seconds = STARTUP_SECONDS + shards.seconds_per_image() * remaining / pool.workers

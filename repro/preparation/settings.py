@@ -18,7 +18,8 @@ class PrepareSettings:
         encoding: encoding of the shards, "raw" or "jpeg".
         seed: seed of a held-out split, of a subset and of generated images.
         allow_partial: continue without images, classes or splits that are missing or cannot be read.
-        workers: number of processes that decode; None is the number of processors. The store does not depend on it.
+        workers: number of processes that decode; None is the number of processors that may be used.
+            The store does not depend on it.
         scheduler: address of a Dask scheduler whose workers decode, instead of local processes.
     """
 
