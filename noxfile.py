@@ -1,10 +1,13 @@
-"""Sessions: `nox -s tests`, `lint`, `types`, `demo`, `page`, `subset`, `bench`, `reference`.
+"""Sessions: `nox -s tests`, `lint`, `types`, `light`, `subset`, `demo`, `page`, `bench`, `reference`.
 
 Each session installs the versions of constraints.txt. Environments are reused, so a second run starts quickly.
 """
 
 import os
+import re
 import shutil
+import subprocess
+import tomllib
 from pathlib import Path
 
 import nox
@@ -16,6 +19,16 @@ nox.options.error_on_missing_interpreters = True
 CHROMIUM = os.environ.get("REPRO_CHROMIUM", "/usr/bin/chromium")
 # Without benchmarks/prepare.py, which needs a folder of photographs.
 BENCHMARKS = ("step", "lrn", "training", "batches", "ten_views", "cifar", "startup", "retrieval", "growth")
+PLATFORMS = ("linux", "darwin", "win32")
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+HEAVY = {"numba", "pillow", "simplejpeg", "timm", "torch", "torchvision"}  # not needed by the parts without torch
+LIGHT_TESTS = (
+    "tests/paper",
+    "tests/report",
+    "tests/cli/test_output.py",
+    "tests/test_imports.py",
+    "tests/test_readme.py",
+)
 CONSTRAINTS = Path(__file__).parent / "constraints.txt"
 
 
@@ -42,9 +55,50 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(venv_backend="venv")
 def types(session: nox.Session) -> None:
-    """Check types with mypy."""
+    """Check types with mypy, for each platform."""
     install(session, "types")
-    session.run("mypy")
+    for platform in PLATFORMS:
+        session.run("mypy", "--platform", platform)
+
+
+@nox.session(venv_backend="none")
+def light(session: nox.Session) -> None:
+    """Test the parts without torch (paper, records, report, help) with every supported Python on this machine."""
+    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    packages = [each for each in needed if re.split(r"[<>=]", each)[0] not in HEAVY]
+    for version in PYTHONS:
+        python = find_python(version)
+        if python is None:
+            session.log(f"skipped: no Python {version} on this machine")
+            continue
+        folder = Path(".nox", f"light-{version}").absolute()
+        bin_folder = folder / ("Scripts" if os.name == "nt" else "bin")
+        pip = (str(bin_folder / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+        session.run(python, "-m", "venv", str(folder), external=True)
+        session.run(*pip, "-c", str(CONSTRAINTS), *packages, external=True)
+        session.run(*pip, "--no-deps", "-e", ".", external=True)
+        session.run(
+            str(bin_folder / "python"),
+            "-m",
+            "pytest",
+            *(f"tests/{each}" for each in LIGHT_TESTS),
+            *session.posargs,
+            external=True,
+        )
+
+
+def find_python(version: str) -> str | None:
+    """Return the path of a Python interpreter of this version, on the PATH or of pyenv, or None."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    for candidate in (f"python{version}", *map(str, sorted(pyenv.glob(f"{version}.*/bin/python")))):
+        try:
+            done = subprocess.run([candidate, "-c", "import venv"], capture_output=True)
+        except OSError:
+            continue
+        if done.returncode == 0:
+            return candidate
+    return None
 
 
 @nox.session(venv_backend="venv")

@@ -138,10 +138,9 @@ def measure(command: list[str | Path], images: int) -> Run:
 def memory(pid: int) -> int:
     """Return the bytes of memory of a process and its descendants (Linux)."""
     try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        children = [
-            int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()
-        ]
+        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+        files = Path(f"/proc/{pid}/task").glob("*/children")
+        children = [int(child) for file in files for child in file.read_text(encoding="ascii").split()]
     except OSError:  # it has ended
         return 0
     return pages * resource.getpagesize() + sum(map(memory, children))

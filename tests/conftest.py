@@ -7,16 +7,19 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from repro.data.store import Store
-from repro.preparation.prepare import prepare
+if TYPE_CHECKING:  # the fixtures import it: tests of the parts without torch run where torch is not installed
+    from repro.data.store import Store
 
 
 @pytest.fixture(scope="session")
 def synthetic_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Store of generated images at 64 pixels, four images per class in each split."""
+    from repro.preparation.prepare import prepare
+
     return prepare("synthetic", tmp_path_factory.mktemp("stores") / "synthetic", limit_per_class=4)
 
 

@@ -133,7 +133,7 @@ def _lock(path: Path, out: Path) -> Iterator[None]:
     busy = ReproError(
         f"another `repro prepare` is writing '{out}': wait until it has finished, or choose another folder with --out"
     )
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -21,7 +21,7 @@ from repro.training.train import train
 NAME = "alexnet-{}-smoke-seed1"
 EPOCHS = 3
 SIX_DEVICES = ("--devices", ",".join(["cpu"] * 6))
-AS_TYPED = "from repro.cli.commands import main; main()"
+AS_TYPED = "from repro.cli.main import main; main()"
 IMPATIENT = (
     "import datetime, repro.training.distributed as ranks; ranks.PATIENCE = datetime.timedelta(seconds=3); " + AS_TYPED
 )

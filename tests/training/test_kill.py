@@ -20,7 +20,7 @@ from repro.preparation.prepare import prepare
 KILLS = 24
 NAME = "alexnet-authors-smoke-seed0"
 # `repro train`, but that its checkpoints stay when it is finished: the velocities are in them.
-TRAIN = "import shutil; shutil.rmtree = lambda *_, **__: None; from repro.cli.commands import main; main()"
+TRAIN = "import shutil; shutil.rmtree = lambda *_, **__: None; from repro.cli.main import main; main()"
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")}  # two would be no faster
 
 Kill = Callable[[], None]
@@ -31,7 +31,7 @@ Start = Callable[[list[str]], tuple[Kill, Wait]]
 def repro_train(words: list[str]) -> None:
     """What a process does that was started as `repro WORDS…`; its lines are not shown."""
     sys.argv = ["repro", *words]
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     exec(TRAIN)
 
 

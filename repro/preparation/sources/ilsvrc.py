@@ -318,7 +318,7 @@ def _from_kaggle(path: Path, images: Path, on_file: OnFile) -> Source:
     labels = {info.id: label for label, info in enumerate(source.classes)}
     solution = path / "LOC_val_solution.csv"
     try:
-        rows = list(csv.reader(solution.read_text().splitlines()))
+        rows = list(csv.reader(solution.read_text(encoding="utf-8").splitlines()))
         truth = {image: boxes.split()[0] for image, boxes in rows if image != "ImageId"}
         names = sorted(entry.name for entry in os.scandir(images / "val") if entry.name.endswith(".JPEG"))
     except (OSError, ValueError, IndexError) as error:
@@ -356,7 +356,7 @@ class RenamedReference:
 def _known_names(path: Path, year: Year) -> dict[str, str]:
     """Names of classes by WordNet id, from Kaggle's list or the development kit, if there is one."""
     try:
-        lines = (path / "LOC_synset_mapping.txt").read_text().splitlines()
+        lines = (path / "LOC_synset_mapping.txt").read_text(encoding="utf-8").splitlines()
         return {id: words.split(",")[0] for id, _, words in (line.partition(" ") for line in lines)}
     except (OSError, UnicodeDecodeError):
         kit = read_kit(path / year.kit, year) if (path / year.kit).exists() else Kit({}, [])

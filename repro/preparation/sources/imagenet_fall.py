@@ -102,7 +102,7 @@ def _synsets(path: Path) -> list[str]:
 
 def _words(path: Path) -> dict[str, str]:
     try:
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     except (OSError, UnicodeDecodeError) as error:
         raise ReproError(f"cannot read '{path}' ({error}): fix or remove it") from error
     return {id: words.split(",")[0] for id, _, words in (line.partition("\t") for line in lines)}
@@ -113,7 +113,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     if not path.exists():
         return
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ReproError(f"cannot read '{path}' ({error}): fix or remove it") from error
     for number, line in enumerate(lines, 1):
