@@ -22,7 +22,7 @@ LAYERS: tuple[set[str], ...] = (
     {"data"},
     {"records"},
     {"paper"},
-    {"locks", "interrupts", "atomic", "formatting"},
+    {"locks", "interrupts", "atomic", "formatting", "processors"},
     {"errors"},
 )
 HEAVY = {"torch", "torchvision", "timm"}
