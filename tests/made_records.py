@@ -1,4 +1,7 @@
-"""Writes run folders as a training and an evaluation leave them, with invented but plausible contents."""
+"""Write the records of runs, evaluations and retrievals with invented but plausible contents.
+
+In each function `changes` are JSON values that replace those of the record, of which some may be invalid.
+"""
 
 import json
 import math
@@ -9,20 +12,50 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from repro.paper.experiments import GRIDS
+from repro.records import (
+    LOG,
+    RUN,
+    WEIGHTS,
+    ClassRecord,
+    DataRecord,
+    EpochRecord,
+    Estimate,
+    EvaluationRecord,
+    MachineRecord,
+    Record,
+    RetrievalRecord,
+    RunRecord,
+    evaluation_name,
+    predictions_name,
+    retrieval_arrays_name,
+    retrieval_name,
+    run_name,
+    to_json,
+)
 
 TEN = ["tench", "springer", "cassette player", "chain saw", "church", "horn", "truck", "gas pump", "golf ball", "chute"]
 
 
-def data_record(dataset: str = "folder", name: str = "ten classes", classes: list[str] = TEN, **images: int) -> dict:
-    return {
-        "dataset": dataset,
-        "name": name,
-        "path": "stores/ten",
-        "fingerprint": f"{dataset}-{name}",
-        "size": 128,
-        "classes": [{"id": f"n{index:08}", "name": name} for index, name in enumerate(classes)],
-        "images": images or {"train": 9000, "val": 2000},
-    }
+def data_record(
+    dataset: str = "folder", name: str = "ten classes", classes: list[str] = TEN, **images: int
+) -> DataRecord:
+    return DataRecord(
+        dataset=dataset,
+        name=name,
+        path="stores/ten",
+        fingerprint=f"{dataset}-{name}",
+        size=128,
+        classes=tuple(ClassRecord(f"n{index:08}", name) for index, name in enumerate(classes)),
+        images=images or {"train": 9000, "val": 2000},
+    )
+
+
+def write_json(path: Path, record: Record, changes: dict[str, Any]) -> None:
+    path.write_text(json.dumps(to_json(record) | changes))
+
+
+def write_log(path: Path, epochs: list[EpochRecord]) -> None:
+    path.write_text("".join(json.dumps(to_json(epoch)) + "\n" for epoch in epochs))
 
 
 def write_run(
@@ -34,7 +67,7 @@ def write_run(
     *,
     epochs: int = 30,
     done: int | None = None,
-    data: dict[str, Any] | None = None,
+    data: DataRecord | None = None,
     stall: int = 0,
     level: float = 25.0,
     overfit: float = 0.0,
@@ -43,31 +76,48 @@ def write_run(
 ) -> Path:
     """A run that stays at chance for `stall` epochs and then falls towards `level` percent of validation error."""
     data = data or data_record()
-    path = folder / f"{variant}-{recipe}-{scale}-seed{seed}"
+    path = folder / run_name(variant, recipe, scale, [seed])
     path.mkdir(parents=True)
-    record = {
-        "format": 1, "variant": variant, "recipe": recipe, "scale": scale, "seed": seed, "epochs": epochs,
-        "precision": "fp32", "devices": ["cpu"], "init_from": None, "network": [], "input_size": 112,
-        "settings": {}, "data": data, "versions": {"repro": "0.1.0", "torch": "2.9"},
-        "machine": {"platform": "Linux", "processor": "x86_64", "cpus": 2}, "git_revision": "0123456789abcdef",
-        "command": f"repro train --variant {variant} --recipe {recipe} --seed {seed} --data stores/ten",
-        "started": "2025-01-01T00:00:00+00:00",
-    } | changes  # fmt: skip
-    (path / "run.json").write_text(json.dumps(record))
+    record = RunRecord(
+        variant=variant,
+        recipe=recipe,
+        scale=scale,
+        seed=seed,
+        epochs=epochs,
+        precision="fp32",
+        devices=("cpu",),
+        input_size=112,
+        data=data,
+        versions={"repro": "0.1.0", "torch": "2.9"},
+        machine=MachineRecord("Linux", "x86_64", 2),
+        git_revision="0123456789abcdef",
+        command=f"repro train --variant {variant} --recipe {recipe} --seed {seed} --data stores/ten",
+        started="2025-01-01T00:00:00+00:00",
+    )
+    write_json(path / RUN, record, changes)
     rng = np.random.default_rng([seed, len(variant), len(recipe)])
-    chance = 100 * (1 - 1 / max(len(data["classes"]), 2))
+    chance = 100 * (1 - 1 / max(len(data.classes), 2))
     lines = []
     for epoch in range(1, (epochs if done is None else done) + 1):
         learned = 1 - math.exp(-max(0, epoch - stall) / 6)
         val = chance - (chance - level) * learned + (rng.normal(0, 0.6) if learned else 0)
-        lines.append({
-            "epoch": epoch, "step": 70 * epoch, "lr": 0.01, "train_loss": math.log(10) * (1 - 0.8 * learned),
-            "train_top1_error": val + 4 * (1 - learned) - overfit * learned, "val_top1_error": val,
-            "val_top5_error": val / 4, "seconds": 14.0 + rng.normal(0, 0.2), "images_per_second": 640.0,
-        } | ({"note": "the loss is still that of guessing"} if epoch == stall else {}))  # fmt: skip
-    (path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        lines.append(
+            EpochRecord(
+                epoch=epoch,
+                step=70 * epoch,
+                lr=0.01,
+                train_loss=math.log(10) * (1 - 0.8 * learned),
+                train_top1_error=val + 4 * (1 - learned) - overfit * learned,
+                val_top1_error=val,
+                val_top5_error=val / 4,
+                seconds=14.0 + rng.normal(0, 0.2),
+                images_per_second=640.0,
+                note="the loss is still that of guessing" if epoch == stall else None,
+            )
+        )
+    write_log(path / LOG, lines)
     if weights:
-        save_file({"conv1.weight": made_kernels(48, seed + 10 * len(recipe))}, path / "weights.safetensors")
+        save_file({"conv1.weight": made_kernels(48, seed + 10 * len(recipe))}, path / WEIGHTS)
     return path
 
 
@@ -82,29 +132,38 @@ def write_evaluation(
     split: str = "val",
     views: int = 10,
     images: int = 2000,
-    data: dict[str, Any] | None = None,
+    data: DataRecord | None = None,
     predictions: bool = True,
-    suffix: str = "",
+    searched: bool = False,
     **changes: Any,
 ) -> Path:
     """An evaluation with `error` percent wrong; the harder images are the same for all models."""
     data = data or data_record()
-    label = f"seed{seeds[0]}" if len(seeds) == 1 else "seeds" + "+".join(map(str, seeds))
-    path = folder / f"{variant}-{recipe}-{scale}-{label}"
+    path = folder / run_name(variant, recipe, scale, seeds)
     path.mkdir(parents=True, exist_ok=True)
-    classes = max(len(data["classes"]), 2)
+    classes = max(len(data.classes), 2)
     wrong = round(images * error / 100)
-    record = {
-        "format": 1, "runs": [f"{variant}-{recipe}-{scale}-seed{seed}" for seed in seeds], "variant": variant,
-        "recipe": recipe, "scale": scale, "seeds": list(seeds), "data": data, "split": split, "views": views,
-        "images": images, "classes": classes,
-        "top1_error": 100 * wrong / images, "top5_error": 100 * (wrong // 4) / images,
-        "top1_interval": [0, 100], "top5_interval": [0, 100], "predictions": f"predictions-{split}-{views}{suffix}.npz",
-        "versions": {}, "command": f"repro evaluate {path.name} --data stores/ten --split {split} --views {views}",
-    } | changes  # fmt: skip
-    (path / f"evaluation-{split}-{views}{suffix}.json").write_text(json.dumps(record))
+    record = EvaluationRecord(
+        runs=tuple(run_name(variant, recipe, scale, [seed]) for seed in seeds),
+        variant=variant,
+        recipe=recipe,
+        scale=scale,
+        seeds=seeds,
+        data=data,
+        split=split,
+        views=views,
+        images=images,
+        classes=classes,
+        top1_error=100 * wrong / images,
+        top5_error=100 * (wrong // 4) / images,
+        top1_interval=(0, 100),
+        top5_interval=(0, 100),
+        predictions=predictions_name(split, views, searched),
+        command=f"repro evaluate {path.name} --data stores/ten --split {split} --views {views}",
+    )
+    write_json(path / evaluation_name(split, views, searched), record, changes)
     if predictions:
-        write_predictions(path / record["predictions"], wrong, images, classes, seeds[0])
+        write_predictions(path / record.predictions, wrong, images, classes, seeds[0])
     return path
 
 
@@ -139,22 +198,34 @@ def made_kernels(count: int, seed: int = 0, size: int = 11, coloured: float = 1.
 
 def write_retrieval(
     folder: Path, variant: str = "alexnet", recipe: str = "authors", scale: str = "small", seed: int = 0, *,
-    data: dict[str, Any] | None = None, split: str = "test", overlap: float = 3.0, **changes: Any,
+    data: DataRecord | None = None, split: str = "test", overlap: float = 3.0, **changes: Any,
 ) -> Path:  # fmt: skip
     """A retrieval in a run's folder, its pictures plain noise."""
     data = data or data_record()
-    path = folder / f"{variant}-{recipe}-{scale}-seed{seed}"
+    path = folder / run_name(variant, recipe, scale, [seed])
     path.mkdir(parents=True, exist_ok=True)
     spaces = {"fc7": 70.0, "pixels": 20.0, "codes": 65.0}
-    record = {
-        "format": 1, "run": path.name, "variant": variant, "recipe": recipe, "scale": scale, "seed": seed,
-        "data": data, "split": split, "images": 2000, "searched": 9000, "neighbours": 6, "activations": 2048,
-        "bits": 64, "precision": {name: {"value": v, "interval": [v - 1, v + 1]} for name, v in spaces.items()},
-        "precision_at_random": 10.0, "overlap": {"value": overlap, "interval": [overlap - 0.5, overlap + 0.5]},
-        "seconds_per_query": {"fc7": 2e-3, "pixels": 3e-2, "codes": 1e-4}, "arrays": f"retrieval-{split}.npz",
-        "command": f"repro retrieve {path.name} --data stores/ten --split {split}",
-    } | changes  # fmt: skip
-    (path / f"retrieval-{split}.json").write_text(json.dumps(record))
+    record = RetrievalRecord(
+        run=path.name,
+        variant=variant,
+        recipe=recipe,
+        scale=scale,
+        seed=seed,
+        data=data,
+        split=split,
+        images=2000,
+        searched=9000,
+        neighbours=6,
+        activations=2048,
+        bits=64,
+        precision={name: Estimate(value, (value - 1, value + 1)) for name, value in spaces.items()},
+        precision_at_random=10.0,
+        overlap=Estimate(overlap, (overlap - 0.5, overlap + 0.5)),
+        seconds_per_query={"fc7": 2e-3, "pixels": 3e-2, "codes": 1e-4},
+        arrays=retrieval_arrays_name(split),
+        command=f"repro retrieve {path.name} --data stores/ten --split {split}",
+    )
+    write_json(path / retrieval_name(split), record, changes)
     rng = np.random.default_rng(seed)
     pictures = {"labelled": (8,), "query": (5,), "query_fc7": (5, 6), "query_pixels": (5, 6)}
     arrays = {
@@ -162,7 +233,7 @@ def write_retrieval(
     } | {f"{name}_labels": rng.integers(0, 10, shape) for name, shape in pictures.items()}
     top5 = np.array([rng.permutation(10)[:5] for _ in range(8)])
     np.savez(
-        path / f"retrieval-{split}.npz", labelled_top5=top5, **arrays,
+        path / record.arrays, labelled_top5=top5, **arrays,
         labelled_probabilities=np.sort(rng.dirichlet(np.ones(5), 8))[:, ::-1],
     )  # fmt: skip
     return path
@@ -186,11 +257,13 @@ def write_course(
     path = write_run(
         where, net, scale="paper", seed=seed, epochs=length, done=0, data=CIFAR, settings={"lr": rate}, weights=finished
     )
-    lines = [
-        {"epoch": epoch, "lr": rate, "train_loss": 1.0, "train_top1_error": error, "val_top1_error": None}
+    epochs_ = [
+        EpochRecord(
+            epoch=epoch, lr=rate, train_loss=1.0, train_top1_error=error, seconds=1.0, images_per_second=50_000.0
+        )
         for epoch, error in enumerate(errors, 1)
     ]
-    (path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_log(path / LOG, epochs_)
 
 
 def write_grid(folder: Path, net: str, best: float, errors: list[float]) -> None:

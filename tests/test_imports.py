@@ -17,7 +17,7 @@ LAYERS: tuple[set[str], ...] = (
     {"report", "verification"},
     {"training"},
     {"evaluation", "preparation"},
-    {"runs"},
+    {"provenance"},
     {"models"},
     {"data"},
     {"records"},

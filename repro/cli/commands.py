@@ -157,14 +157,15 @@ def evaluate(
     with meter(console, "evaluating", "images") as show:
         path, record = stage.evaluate(runs, data, split, int(views), devices, show, search_weights)
     for guesses in ("top1", "top5"):
-        low, high = record[f"{guesses}_interval"]
-        console.print(f"{guesses} error {record[f'{guesses}_error']:.2f}%  (95% interval {low:.2f} to {high:.2f})")
-    console.print(f"{record['images']:,} images of {split}, views: {views}; written to {path}")
+        low, high = getattr(record, f"{guesses}_interval")
+        error = record.error(f"{guesses}_error")
+        console.print(f"{guesses} error {error:.2f}%  (95% interval {low:.2f} to {high:.2f})")
+    console.print(f"{record.images:,} images of {split}, views: {views}; written to {path}")
     if search_weights:
-        weights = ", ".join(f"{weight:.3f}" for weight in record["weights"])
-        console.print(f"weights {weights}, selected on {record['weights_selected_on']}")
-    if "note" in record:
-        console.print(record["note"], style="yellow")
+        weights = ", ".join(f"{weight:.3f}" for weight in record.weights)
+        console.print(f"weights {weights}, selected on {record.weights_selected_on}")
+    if record.note:
+        console.print(record.note, style="yellow")
     return _report_on(path.parent.parent)
 
 
@@ -181,13 +182,13 @@ def retrieve(
 
     with meter(console, "computing features", "images") as show:
         path, record = stage.retrieve(run, data, split, devices, show)
-    for name, precision in record["precision"].items():
-        low, high = precision["interval"]
+    for name, precision in record.precision.items():
+        low, high = precision.interval
         console.print(
-            f"{name}: {precision['value']:.1f}% of the six nearest are of the same class (95% interval {low:.1f} to "
-            f"{high:.1f}), {1e6 * record['seconds_per_query'][name]:,.0f} µs per query"
+            f"{name}: {precision.value:.1f}% of the six nearest are of the same class (95% interval {low:.1f} to "
+            f"{high:.1f}), {1e6 * record.seconds_per_query[name]:,.0f} µs per query"
         )
-    console.print(f"{record['images']:,} images of {split}; written to {path}")
+    console.print(f"{record.images:,} images of {split}; written to {path}")
     return _report_on(run.parent)
 
 
@@ -209,7 +210,7 @@ def report(
         console.print(problem, style="yellow")
     console.print(str(made))
     if tensorboard:
-        from repro.report.records import read_records
+        from repro.records import read_records
         from repro.report.tensorboard import export
 
         console.print(f"{tensorboard}: curves of {export(read_records(runs).runs, tensorboard)} runs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from repro.formatting import duration
 
 if TYPE_CHECKING:
-    from repro.training.loop import EpochRecord, Step
+    from repro.records import EpochRecord
+    from repro.training.loop import Step
     from repro.training.train import Started
 
 PLAIN_SECONDS = 15.0  # between two plain lines
@@ -68,7 +70,8 @@ class _TrainingDisplay:
 
     def show(self, event: object) -> None:
         """Show one event."""
-        from repro.training.loop import EpochRecord, Step
+        from repro.records import EpochRecord
+        from repro.training.loop import Step
         from repro.training.train import Started
 
         if isinstance(event, Started):
@@ -96,7 +99,7 @@ class _TrainingDisplay:
     def _epoch(self, epoch: EpochRecord) -> None:
         self.last = time.monotonic()
         validation = ""
-        if epoch.val_top1_error is not None:
+        if math.isfinite(epoch.val_top1_error):
             validation = f"validation error {epoch.val_top1_error:5.2f}% / {epoch.val_top5_error:5.2f}%  "
         self.console.print(
             f"epoch {epoch.epoch:3}  loss {epoch.train_loss:.3f}  training error {epoch.train_top1_error:5.2f}%  "

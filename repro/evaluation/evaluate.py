@@ -7,13 +7,12 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors
 import safetensors.torch
 
-from repro import atomic, runs
+from repro import atomic
 from repro.data.store import Store, open_store
 from repro.data.views import Views
 from repro.errors import ReproError
@@ -25,10 +24,11 @@ from repro.models.network import AlexNet
 from repro.models.towers import to_devices
 from repro.paper.intervals import error_interval
 from repro.paper.variants import configure
+from repro.provenance import current_provenance, data_record
+from repro.records import EvaluationRecord, Run, evaluation_name, predictions_name, read_run, run_name, write_record
 
-FORMAT = 1
 SEARCHED_ON = "val"
-SUFFIX = "-searched"  # of the files' names, so that the plain average's stay beside them
+SELECTED_ON_THESE = "the weights were selected on these very images: on others the errors would be higher"
 
 
 def evaluate(
@@ -39,7 +39,7 @@ def evaluate(
     devices: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     searched: bool = False,
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Path, EvaluationRecord]:
     """Evaluate one run, or the average of several; returns the evaluation file's path and its contents.
 
     Of one run the files go into its folder; of several, into a folder of their own beside the first. Computed
@@ -48,16 +48,16 @@ def evaluate(
     names of their own. Raises ReproError for runs, data or a split that do not fit.
     """
     keep_freed_memory()
-    members = [runs.open_run(path) for path in paths]
+    members = [read_run(path) for path in paths]
     if searched and len(members) == 1:
         raise ReproError("--search-weights is about the average of several runs: name at least two")
     store = open_store(data)
     for needed in dict.fromkeys((split, SEARCHED_ON) if searched else (split,)):
         _check(members, store, needed)
-    first = members[0].record
+    first = members[0]
     places = find_devices(devices)
     models = [to_devices(load_model(run), places) for run in members]
-    configuration = configure(first["variant"], first["recipe"], first["scale"], len(store.classes))
+    configuration = configure(first.variant, first.recipe, first.scale, len(store.classes))
     crop, augmentation = configuration.scale.crop_size, configuration.recipe.augmentation
     maker = Views(store.mean, store.covariance, crop, augmentation, places[0])
     weights, show = None, on_progress
@@ -66,66 +66,67 @@ def evaluate(
         weights = search_weights(models, maker, store.splits[SEARCHED_ON], views, _part(on_progress, 0, total))
         show = _part(on_progress, done, total)
     predictions = predict(models, maker, store.splits[split], views, on_progress=show, weights=weights)
-    seeds = [run.record["seed"] for run in members]
-    nets = "+".join(dict.fromkeys(run.record["variant"] for run in members))
-    folder = members[0].path
+    seeds = [run.seed for run in members]
+    nets = "+".join(dict.fromkeys(run.variant for run in members))
+    folder = first.folder
     if len(members) > 1:
-        folder = folder.parent / runs.run_name(nets, first["recipe"], first["scale"], seeds)
-    name = f"{split}-{views}{SUFFIX if searched else ''}"
-    record = {
-        "format": FORMAT,
-        "runs": [run.path.name for run in members],
-        "variant": nets,
-        "recipe": first["recipe"],
-        "scale": first["scale"],
-        "seeds": seeds,
-        "data": runs.data_record(store),
-        "split": split,
-        "views": views,
-        "images": len(predictions.labels),
-        "classes": len(store.classes),
-        "top1_error": predictions.error(1),
-        "top5_error": predictions.error(5),
-        "top1_interval": error_interval(predictions.wrong(1), len(predictions.labels)),
-        "top5_interval": error_interval(predictions.wrong(5), len(predictions.labels)),
-        **(_weights_record(weights, split) if weights is not None else {}),
-        "predictions": f"predictions-{name}.npz",
-        "command": _command(paths, data, split, views, searched),
-        **runs.provenance(),
-    }
-    return _write(folder, f"evaluation-{name}.json", record, predictions), record
+        folder = folder.parent / run_name(nets, first.recipe, first.scale, seeds)
+    record = EvaluationRecord(
+        runs=tuple(run.folder.name for run in members),
+        variant=nets,
+        recipe=first.recipe,
+        scale=first.scale,
+        seeds=tuple(seeds),
+        data=data_record(store),
+        split=split,
+        views=views,
+        images=len(predictions.labels),
+        classes=len(store.classes),
+        top1_error=predictions.error(1),
+        top5_error=predictions.error(5),
+        top1_interval=error_interval(predictions.wrong(1), len(predictions.labels)),
+        top5_interval=error_interval(predictions.wrong(5), len(predictions.labels)),
+        weights=() if weights is None else tuple(weights.tolist()),
+        weights_selected_on="" if weights is None else SEARCHED_ON,
+        # A search on the images that are evaluated makes their error look lower.
+        note="" if weights is None or split != SEARCHED_ON else SELECTED_ON_THESE,
+        predictions=predictions_name(split, views, searched),
+        command=_command(paths, data, split, views, searched),
+        **vars(current_provenance()),
+    )
+    return _write(folder / evaluation_name(split, views, searched), record, predictions), record
 
 
-def load_model(run: runs.Run) -> AlexNet:
+def load_model(run: Run) -> AlexNet:
     """The trained net of a finished run, on the CPU. Raises ReproError if it is unfinished or damaged."""
-    record = run.record
-    if not run.weights.exists():
-        raise ReproError(f"the run '{run.path}' is not finished: go on with {record['command']} --resume")
-    classes = len(record["data"]["classes"])
-    model = AlexNet(configure(record["variant"], record["recipe"], record["scale"], classes).network)
+    if not run.finished:
+        raise ReproError(f"the run '{run.folder}' is not finished: continue it with {run.command} --resume")
+    model = AlexNet(configure(run.variant, run.recipe, run.scale, len(run.data.classes)).network)
     try:
-        model.load_state_dict(safetensors.torch.load_file(run.weights))
+        model.load_state_dict(safetensors.torch.load_file(run.weights_path))
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         reason = str(error).splitlines()[0]
-        raise ReproError(f"the weights '{run.weights}' are damaged ({reason}): train the run again") from error
+        raise ReproError(f"the weights '{run.weights_path}' are damaged ({reason}): train the run again") from error
     return model
 
 
-def _check(members: Sequence[runs.Run], store: Store, split: str) -> None:
+def _check(members: Sequence[Run], store: Store, split: str) -> None:
     """Raise ReproError if the runs, the store and the split cannot go together."""
     if split not in store.splits:
         raise ReproError(f"the store '{store.path}' has no split '{split}', only {', '.join(store.splits)}")
     for run in members:
-        fingerprint = run.record["data"]["fingerprint"]
+        fingerprint = run.data.fingerprint
         if fingerprint != store.fingerprint:
             raise ReproError(
-                f"the run '{run.path}' was trained on other data than '{store.path}' (fingerprint "
-                f"{fingerprint[:12]}, not {store.fingerprint[:12]}): name the store '{run.record['data']['path']}'"
+                f"the run '{run.folder}' was trained on other data than '{store.path}' (fingerprint "
+                f"{fingerprint[:12]}, not {store.fingerprint[:12]}): name the store '{run.data.path}'"
             )
         for key in ("recipe", "scale"):
-            if run.record[key] != members[0].record[key]:
-                raise ReproError(f"'{run.path}' and '{members[0].path}' differ in their {key}: average like with like")
-    if len({run.path.resolve() for run in members}) < len(members):
+            if getattr(run, key) != getattr(members[0], key):
+                raise ReproError(
+                    f"'{run.folder}' and '{members[0].folder}' differ in their {key}: average like with like"
+                )
+    if len({run.folder.resolve() for run in members}) < len(members):
         raise ReproError("the same run is named twice: each member of an average counts once")
 
 
@@ -134,27 +135,20 @@ def _part(on_progress: Callable[[int, int], None] | None, before: int, total: in
     return lambda done, _: on_progress(before + done, total) if on_progress else None
 
 
-def _weights_record(weights: np.ndarray, split: str) -> dict[str, Any]:
-    """What an evaluation says of its weights: a search on the images that it is about flatters."""
-    record: dict[str, Any] = {"weights": weights.tolist(), "weights_selected_on": SEARCHED_ON}
-    if split == SEARCHED_ON:
-        record["note"] = "the weights were selected on these very images: of others the errors would be higher"
-    return record
-
-
 def _command(paths: Sequence[Path], data: Path, split: str, views: int, searched: bool) -> str:
     words = ["repro", "evaluate", *map(str, paths), "--data", str(data), "--split", split, "--views", str(views)]
     return shlex.join([*words, *(["--search-weights"] if searched else [])])
 
 
-def _write(folder: Path, name: str, record: dict[str, Any], predictions: Predictions) -> Path:
-    """Write the predictions, then the evaluation `name` that names them."""
+def _write(path: Path, record: EvaluationRecord, predictions: Predictions) -> Path:
+    """Write the predictions, then the evaluation at `path`, whose record names them."""
+    folder = path.parent
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        raise ReproError(f"cannot make the folder '{folder}': {error.strerror}") from error
+        raise ReproError(f"cannot create the folder '{folder}': {error.strerror}") from error
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **asdict(predictions))
-    atomic.write(folder / record["predictions"], buffer.getvalue())
-    atomic.write_json(folder / name, record)
-    return folder / name
+    atomic.write(folder / record.predictions, buffer.getvalue())
+    write_record(path, record)
+    return path

@@ -14,14 +14,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from repro import atomic, runs
+from repro import atomic
 from repro.data.sampling import torch_seed
 from repro.data.store import Split, Store, open_store
 from repro.data.views import Views
@@ -32,8 +31,9 @@ from repro.models.devices import find_devices
 from repro.models.network import AlexNet
 from repro.paper.intervals import mean_interval
 from repro.paper.variants import configure
+from repro.provenance import current_provenance, data_record
+from repro.records import Estimate, RetrievalRecord, Run, read_run, retrieval_arrays_name, retrieval_name, write_record
 
-FORMAT = 1
 NEIGHBOURS = 6  # Figure 4
 LABELLED, QUERIES = 8, 5  # images of Figure 4's left and right half
 THUMBNAIL = 96  # pixels
@@ -48,19 +48,18 @@ def retrieve(
     split: str = "test",
     device: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Path, RetrievalRecord]:
     """Search the training images for each image of `split`; returns the record's path and contents.
 
     Distances are Euclidean, between fc7's activations, kept as float16, and between pixels of the centre view, both
     computed in float32; Hamming's between codes. Training images pass by in blocks, so memory does not grow with
     them. Raises ReproError for a run, data or a split that do not fit.
     """
-    run, store = runs.open_run(path), open_store(data)
+    run, store = read_run(path), open_store(data)
     _check(run, store, split)
-    record = run.record
     target = find_devices(device)[0]
     model = load_model(run).to(target).eval()
-    configuration = configure(record["variant"], record["recipe"], record["scale"], len(store.classes))
+    configuration = configure(run.variant, run.recipe, run.scale, len(store.classes))
     crop, augmentation = configuration.scale.crop_size, configuration.recipe.augmentation
     views = Views(store.mean, store.covariance, crop, augmentation, target)
     train, asked = store.splits["train"], store.splits[split]
@@ -76,54 +75,55 @@ def retrieve(
     sample = np.sort(np.random.default_rng(0).permutation(len(train))[:SAMPLE])
     coder = fit_coder(features(model, views, train, sample, tell))
     queries = features(model, views, asked, np.arange(len(asked)), tell)
-    found = _search(model, views, train, asked, queries, coder, run.path, tell)
+    found = _search(model, views, train, asked, queries, coder, run.folder, tell)
     matches = {name: train.labels[nearest] == asked.labels[:, None] for name, nearest in found.neighbours.items()}
     shared = [np.isin(a, b).mean() for a, b in zip(found.neighbours["fc7"], found.neighbours["pixels"], strict=True)]
     shares = np.bincount(train.labels, minlength=len(store.classes)) / len(train)
-    content = {
-        "format": FORMAT,
-        "run": run.path.name,
-        **{key: record[key] for key in ("variant", "recipe", "scale", "seed")},
-        "data": runs.data_record(store),
-        "split": split,
-        "images": len(asked),
-        "searched": len(train),
-        "neighbours": NEIGHBOURS,
-        "activations": queries.shape[1],
-        "bits": BITS,
-        # Of the six nearest, the percentage that is of the image's own class; and if they were drawn at random.
-        "precision": {name: _percent(same.mean(axis=1)) for name, same in matches.items()},
-        "precision_at_random": float(100 * shares[asked.labels].mean()),
-        # Of the six nearest in fc7, the percentage that is among the six nearest in pixels.
-        "overlap": _percent(np.array(shared)),
-        "seconds_per_query": {name: seconds / len(asked) for name, seconds in found.seconds.items()},
-        "arrays": f"retrieval-{split}.npz",
-        "command": shlex.join(["repro", "retrieve", str(path), "--data", str(data), "--split", split]),
-        **runs.provenance(),
-    }
+    record = RetrievalRecord(
+        run=run.folder.name,
+        variant=run.variant,
+        recipe=run.recipe,
+        scale=run.scale,
+        seed=run.seed,
+        data=data_record(store),
+        split=split,
+        images=len(asked),
+        searched=len(train),
+        neighbours=NEIGHBOURS,
+        activations=queries.shape[1],
+        bits=BITS,
+        precision={name: _percent(same.mean(axis=1)) for name, same in matches.items()},
+        precision_at_random=float(100 * shares[asked.labels].mean()),
+        overlap=_percent(np.array(shared)),
+        seconds_per_query={name: seconds / len(asked) for name, seconds in found.seconds.items()},
+        arrays=retrieval_arrays_name(split),
+        command=shlex.join(["repro", "retrieve", str(path), "--data", str(data), "--split", split]),
+        **vars(current_provenance()),
+    )
     buffer = io.BytesIO()
     arrays = {f"{name}_neighbours": nearest for name, nearest in found.neighbours.items()}
     arrays |= _examples(model, queries, train, asked, found)
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    atomic.write(run.path / content["arrays"], buffer.getvalue())
-    out = run.path / f"retrieval-{split}.json"
-    atomic.write_json(out, content)
-    return out, content
+    atomic.write(run.folder / record.arrays, buffer.getvalue())
+    out = run.folder / retrieval_name(split)
+    write_record(out, record)
+    return out, record
 
 
-def _check(run: runs.Run, store: Store, split: str) -> None:
+def _check(run: Run, store: Store, split: str) -> None:
     if split not in store.splits:
         raise ReproError(f"the store '{store.path}' has no split '{split}', only {', '.join(store.splits)}")
-    known = run.record["data"]
-    if known["fingerprint"] != store.fingerprint:
-        raise ReproError(f"the run '{run.path}' was trained on other data than '{store.path}': name '{known['path']}'")
+    if run.data.fingerprint != store.fingerprint:
+        raise ReproError(
+            f"the run '{run.folder}' was trained on other data than '{store.path}': name '{run.data.path}'"
+        )
     if len(store.splits["train"]) < NEIGHBOURS:
         raise ReproError(f"the store '{store.path}' has fewer than {NEIGHBOURS} training images: prepare more")
 
 
-def _percent(shares: np.ndarray) -> dict[str, Any]:
+def _percent(shares: np.ndarray) -> Estimate:
     low, high = mean_interval(100 * shares)
-    return {"value": float(100 * shares.mean()), "interval": [max(low, 0.0), min(high, 100.0)]}
+    return Estimate(float(100 * shares.mean()), (max(low, 0.0), min(high, 100.0)))
 
 
 @torch.inference_mode()

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import tomllib
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
+
+import msgspec
 
 from repro.errors import ReproError, unknown
 from repro.paper.intervals import Interval, seed_factor
@@ -302,29 +303,22 @@ def _read(path: Path, *tables: str) -> dict[str, Any]:
 
 
 def _build(kind: type[Entry], content: Mapping[str, Any], path: Path) -> Entry:
-    """A `kind` from a TOML table; unknown keys, missing keys and wrong types are refused."""
+    """Return a `kind` from a TOML table; unknown keys, missing keys and values of a wrong type are refused."""
     known = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(kind)
     where = f"{path.name}: {content.get('id', 'an entry without id')}"
-    for key, value in content.items():
+    for key in content:
         if key not in known:
             raise ReproError(f"{where}: {unknown('key', key, known)}")
-        if not _fits(value, hints[key]):
-            raise ReproError(f"{where}: {key} = {value!r} has the wrong type")
     missing = [name for name, field in known.items() if field.default is dataclasses.MISSING and name not in content]
     if missing:
         raise ReproError(f"{where}: {' and '.join(missing)} must be given")
-    return kind(**content)
-
-
-def _fits(value: object, hint: Any) -> bool:
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return any(_fits(value, each) for each in typing.get_args(hint))
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, typing.get_origin(hint) or hint)
+    try:
+        msgspec.convert(content, kind)
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).partition(" - at `$.")
+        key = re.split(r"[.\[`]", place)[0]
+        raise ReproError(f"{where}: {key} = {content.get(key)!r} has the wrong type: {reason}") from error
+    return kind(**content)  # not the converted one: numbers are shown as they are typed, 5 and not 5.0
 
 
 def _check(target: Target, path: Path) -> None:

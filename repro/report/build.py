@@ -12,11 +12,11 @@ from typing import Any
 
 from repro.errors import ReproError
 from repro.paper.targets import VERDICTS, Measurement, Target, Verdict, compare, compute, load_targets
+from repro.records import Records, read_records
 from repro.report.commands import commands
 from repro.report.figures.draw import draw_figures
 from repro.report.measurements import measure
 from repro.report.page import page_context, render_markdown, render_page
-from repro.report.records import Records, read_records
 from repro.report.tables import Verdicts, every_table
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from repro.paper.experiments import LR_GRIDS, PARTS
 from repro.paper.targets import Target
 from repro.paper.variants import ENSEMBLES, VARIANTS, ancestors_of, members_of
+from repro.records import Records
 from repro.report.measurements import MEASURES
 from repro.report.measurements.retrieval import RETRIEVAL_MEASURES
-from repro.report.records import Records
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from typing import Any
 
 import pandas as pd
 
+from repro.records import EpochRecord, Records, read_records
 from repro.report.measurements.context import evaluation_scale, retrieval_scale, run_scale
 from repro.report.measurements.evaluations import net_name
-from repro.report.records import Epoch, Records, read_records
 
 RUN_COLUMNS = ("run", "variant", "recipe", "scale", "changes", "seed", "dataset", "data", "epochs", "epochs_done",
                "lr", "fine_tuned", "finished", "precision", "seconds", "command")  # fmt: skip
-EPOCH_COLUMNS = ("run", *(field.name for field in dataclasses.fields(Epoch)))
+EPOCH_COLUMNS = ("run", *(field.name for field in dataclasses.fields(EpochRecord)))
 EVALUATION_COLUMNS = ("net", "runs", "variant", "recipe", "scale", "changes", "seeds", "dataset", "data", "split",
                       "views", "images", "top1_error", "top5_error", "command")  # fmt: skip
 RETRIEVAL_COLUMNS = ("run", "variant", "recipe", "scale", "changes", "seed", "dataset", "data", "split", "images",
@@ -98,6 +98,6 @@ def _retrievals(records: Records) -> Iterable[dict[str, Any]]:
             "run": each.run, "variant": each.variant, "recipe": each.recipe, "scale": scale.name,
             "changes": ", ".join(scale.changes), "seed": each.seed, "dataset": each.data.dataset,
             "data": each.data.description, "split": each.split, "images": each.images, "bits": each.bits,
-            **{f"precision_{space}": value for space, (value, _) in each.precision.items()},
-            "precision_at_random": each.precision_at_random, "overlap": each.overlap[0],
+            **{f"precision_{space}": estimate.value for space, estimate in each.precision.items()},
+            "precision_at_random": each.precision_at_random, "overlap": each.overlap.value,
         }  # fmt: skip

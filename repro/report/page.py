@@ -15,10 +15,10 @@ from markupsafe import Markup
 import repro
 from repro.paper.targets import MISSING, NOT_COMPARABLE, VERDICTS, Verdict, load_deviations
 from repro.paper.variants import BASES
+from repro.records import Records, Run
 from repro.report import summary
 from repro.report.commands import commands
 from repro.report.figures.style import Picture
-from repro.report.records import Records, Run
 from repro.report.table import Table, escape_markdown, number, with_interval
 from repro.report.tables import Verdicts, layer_order
 
@@ -148,7 +148,7 @@ def provenance(runs: Sequence[Run]) -> dict[str, dict[str, list[str]]]:
         data = f"{run.data.description}; {images or 'number of images unknown'}; {run.data.size} pixels"
         if run.data.fingerprint:
             data += f"; fingerprint {run.data.fingerprint[:16]}"
-        machine = ", ".join(f"{key} {value}" for key, value in run.machine.items())
+        machine = ", ".join(f"{key} {value}" for key, value in vars(run.machine).items() if value)
         versions = ", ".join(f"{key} {value}" for key, value in run.versions.items())
         versions += f", revision {run.git_revision[:12]}" if run.git_revision else ""
         for kind, text in (("Data", data), ("Machine", machine), ("Versions", versions)):

@@ -10,9 +10,9 @@ from repro.errors import ReproError
 from repro.paper.datasets import DATASET_SIZES
 from repro.paper.targets import MATCH, MISMATCH, NOT_COMPARABLE, Verdict
 from repro.paper.variants import configure
+from repro.records import DataRecord, Records, Run
 from repro.report.measurements.context import RunScale, context_of, precedence, run_scale
 from repro.report.measurements.evaluations import SPLIT_NAMES
-from repro.report.records import Data, Records, Run
 
 DATASETS = {name: DATASET_SIZES[name].title for name in ("ilsvrc2010", "ilsvrc2012", "fall2009", "cifar10")}
 
@@ -64,13 +64,13 @@ class Limitations:
 
 def limitations(records: Records) -> list[Limitations]:
     """Return what can and cannot be concluded from the runs, by dataset and scale."""
-    groups: dict[tuple[Data, RunScale], list[Run]] = {}
+    groups: dict[tuple[DataRecord, RunScale], list[Run]] = {}
     for run in sorted(records.runs, key=lambda run: precedence(context_of(run))):
         groups.setdefault((run.data, run_scale(run)), []).append(run)
     return [_limitations(data, scale, runs) for (data, scale), runs in groups.items()]
 
 
-def _limitations(data: Data, scale: RunScale, runs: Sequence[Run]) -> Limitations:
+def _limitations(data: DataRecord, scale: RunScale, runs: Sequence[Run]) -> Limitations:
     seeds: dict[tuple[str, str], set[int]] = {}
     for run in runs:
         seeds.setdefault((run.variant, run.recipe), set()).add(run.seed)

@@ -11,10 +11,10 @@ from repro.paper.networks import LRN, Activation, Conv, Dropout, Layer, Linear, 
 from repro.paper.recipes import Recipe
 from repro.paper.targets import Measurement, Verdict, find_target
 from repro.paper.variants import BASES, VARIANTS, configure
+from repro.records import SPACES, Records
 from repro.report.figures.figure1 import grid_rows, grids
 from repro.report.measurements.context import evaluation_scale, retrieval_scale, run_scale
 from repro.report.measurements.evaluations import error_level, net_name
-from repro.report.records import Records
 from repro.report.table import Cell, Column, Section, Table, columns
 
 Verdicts = Mapping[str, Sequence[Verdict]]
@@ -310,10 +310,11 @@ def retrieval_table(records: Records) -> Table:
     body: list[list[Cell]] = []
     for each in records.retrievals:
         fc7, pixels, codes, overlap = (
-            Measurement(value, interval, each.images, "images")
-            for value, interval in (*(each.precision[space] for space in ("fc7", "pixels", "codes")), each.overlap)
+            Measurement(estimate.value, estimate.interval, each.images, "images")
+            for estimate in (*(each.precision[space] for space in SPACES), each.overlap)
         )
-        speedup = each.seconds["codes"] and each.seconds["fc7"] / each.seconds["codes"]
+        seconds = each.seconds_per_query
+        speedup = seconds["codes"] and seconds["fc7"] / seconds["codes"]
         body.append([
             each.variant, each.recipe, str(retrieval_scale(records, each)), each.seed, each.data.description,
             each.split, each.images, fc7, pixels, codes, each.precision_at_random, overlap, each.bits, speedup,

@@ -11,25 +11,25 @@ import safetensors
 import safetensors.torch
 import torch
 
-from repro import runs
 from repro.errors import ReproError
 from repro.models.network import AlexNet
+from repro.records import Origin, Run, read_run
 
 
 @torch.no_grad()
-def load_matching_weights(run: runs.Run, model: AlexNet, classes: Sequence[str], patterns: Sequence[str]) -> list[str]:
+def load_matching_weights(run: Run, model: AlexNet, classes: Sequence[str], patterns: Sequence[str]) -> list[str]:
     """Copy into `model` the parameters of a finished `run` whose names match `patterns`; returns their names.
 
     The last layer is taken over only if the run was trained on the same `classes`, by id and in order. Raises
     ReproError if any other parameter does not fit, or nothing does.
     """
-    if not run.weights.exists():
-        raise ReproError(f"the run '{run.path}' is not finished: go on with {run.record['command']} --resume")
+    if not run.finished:
+        raise ReproError(f"the run '{run.folder}' is not finished: go on with {run.command} --resume")
     try:
-        weights = safetensors.torch.load_file(run.weights)
+        weights = safetensors.torch.load_file(run.weights_path)
     except (OSError, safetensors.SafetensorError) as error:
-        raise ReproError(f"the weights '{run.weights}' are damaged ({error}): train that run again") from error
-    same_classes = [each["id"] for each in run.record["data"]["classes"]] == list(classes)
+        raise ReproError(f"the weights '{run.weights_path}' are damaged ({error}): train that run again") from error
+    same_classes = [each.id for each in run.data.classes] == list(classes)
     last = model.network.layers[-1].name
     carried = []
     for name, parameter in model.named_parameters():
@@ -38,17 +38,17 @@ def load_matching_weights(run: runs.Run, model: AlexNet, classes: Sequence[str],
             continue
         if weights[name].shape != parameter.shape:
             raise ReproError(
-                f"{name} of '{run.path}' has the shape {list(weights[name].shape)}, the new net's is "
+                f"{name} of '{run.folder}' has the shape {list(weights[name].shape)}, the new net's is "
                 f"{list(parameter.shape)}: begin from a run of the same scale and a kindred variant"
             )
         parameter.copy_(weights[name])
         carried.append(name)
     if not carried:
-        raise ReproError(f"nothing of '{run.path}' fits the new net: begin from a run of a kindred variant")
+        raise ReproError(f"nothing of '{run.folder}' fits the new net: begin from a run of a kindred variant")
     return carried
 
 
-def origin(path: Path) -> dict[str, str]:
-    """What a record says of the run at `path` that it began from."""
-    with open(runs.open_run(path).weights, "rb") as weights:
-        return {"run": path.resolve().name, "weights": hashlib.file_digest(weights, "sha256").hexdigest()}
+def origin(folder: Path) -> Origin:
+    """Return the record of the run in `folder`, whose weights another run is initialised with."""
+    with open(read_run(folder).weights_path, "rb") as weights:
+        return Origin(folder.resolve().name, hashlib.file_digest(weights, "sha256").hexdigest())

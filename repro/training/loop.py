@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from repro import runs
 from repro.data import sampling
 from repro.data.sampling import DROPOUT, WEIGHTS, Draws
 from repro.data.store import Store
@@ -27,6 +26,7 @@ from repro.models.network import AlexNet
 from repro.models.towers import Towers, gather, named_shards, scatter, to_devices
 from repro.paper.recipes import Plateau, Recipe
 from repro.paper.variants import Configuration, configure
+from repro.records import EpochRecord, read_run
 from repro.training import checkpoint
 from repro.training.distributed import SINGLE_PROCESS, ProcessGroup
 from repro.training.fine_tuning import load_matching_weights
@@ -147,25 +147,6 @@ class Validating:
     epoch: int
 
 
-@dataclass(frozen=True)
-class EpochRecord:
-    """One epoch: a line of `log.jsonl`; None where the store has no val split.
-
-    Errors in percent. Training figures are those of the views as they were seen, before each update.
-    """
-
-    epoch: int
-    step: int
-    lr: float
-    train_loss: float
-    train_top1_error: float
-    val_top1_error: float | None
-    val_top5_error: float | None
-    seconds: float
-    images_per_second: float
-    note: str | None = None
-
-
 def prepare_training(settings: Settings, store: Store, ranks: ProcessGroup = SINGLE_PROCESS) -> Training:
     """A fresh run: net, optimiser and views. Raises ReproError for unknown names and a store that does not fit."""
     configuration = configure(settings.variant, settings.recipe, settings.scale, len(store.classes))
@@ -184,7 +165,7 @@ def prepare_training(settings: Settings, store: Store, ranks: ProcessGroup = SIN
     model = AlexNet(configuration.network).initialise(recipe.initialisation, weights)
     if settings.init_from:
         classes = [each.id for each in store.classes]
-        load_matching_weights(runs.open_run(settings.init_from), model, classes, recipe.load_patterns)
+        load_matching_weights(read_run(settings.init_from), model, classes, recipe.load_patterns)
     elif before := configuration.variant.begins_from:
         raise ReproError(f"'{settings.variant}' begins with the weights of a '{before}' run: name it with --init-from")
     placed = to_devices(model, devices)
@@ -293,7 +274,7 @@ def _end_epoch(training: Training, chance: Chance) -> Iterator[Validating | Epoc
         seconds=tally.seconds + time.perf_counter() - started,
         images_per_second=tally.images / tally.seconds,
     )
-    error = record.train_top1_error if val_top1 is None else val_top1
+    error = record.train_top1_error if math.isnan(val_top1) else val_top1
     if not chance.left(error):
         record = replace(record, note=_stall(record.train_loss, len(training.store.classes), recipe))
     training.schedule = advance(recipe.schedule, training.schedule, training.epoch, training.epochs, error, chance)
@@ -303,15 +284,15 @@ def _end_epoch(training: Training, chance: Chance) -> Iterator[Validating | Epoc
     yield record
 
 
-def _validate(training: Training) -> Generator[Validating, None, tuple[float | None, float | None]]:
-    """Top-1 and top-5 error on the val split in percent, each rank answering for a part; None without the split.
+def _validate(training: Training) -> Generator[Validating, None, tuple[float, float]]:
+    """Top-1 and top-5 error on the val split in percent, each rank answering for a part; NaN without the split.
 
     It yields between batches, equally often on every rank, because a whole validation can take longer than somebody
     who has asked the run to stop will wait.
     """
     val, ranks = training.store.splits.get("val"), training.ranks
     if val is None:
-        return None, None
+        return math.nan, math.nan
     share = slice(ranks.rank, None, ranks.count)
     batches = count_wrong(training.model, training.views, val, training.bf16, share)
     top1 = top5 = 0

@@ -7,21 +7,24 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import safetensors.torch
 
-from repro import atomic, runs
+from repro import atomic
 from repro.data.store import open_store
 from repro.errors import ReproError, Stopped
 from repro.models.allocator import keep_freed_memory
+from repro.provenance import current_provenance, data_record
+from repro.records import CHECKPOINTS, EpochRecord, Run, RunRecord, run_name
 from repro.training import checkpoint
 from repro.training.distributed import ProcessGroup, join_process_group
 from repro.training.fine_tuning import origin
-from repro.training.loop import EpochRecord, Settings, Step, Training, Validating, prepare_training, train_epochs
+from repro.training.loop import Settings, Step, Training, Validating, prepare_training, train_epochs
+from repro.training.run_folder import append_log, differences, locked_run, truncate_log
 
 SAVE_MINUTES = 10.0  # what a crash costs at most
 
@@ -61,18 +64,18 @@ def train(
     with join_process_group() as ranks, ExitStack() as held:
         training = ranks.together(lambda: prepare_training(settings, open_store(data), ranks))
         record = _record(settings, training, data)
-        leader = ranks.tell(record)
+        leader = msgspec.convert(ranks.tell(msgspec.to_builtins(record)), RunRecord)
         ranks.together(lambda: _check_same_run(leader, record))
         path = out / _name(settings, training)
 
-        def claimed() -> runs.Run:
+        def claimed() -> Run:
             if resume_from:
                 _check_named(resume_from, path)
-            return held.enter_context(_claimed_folder(path, record, resume or resume_from is not None))
+            return held.enter_context(locked_run(path, record, resume or resume_from is not None))
 
         # The first rank alone has to do with the run's folder.
         run = ranks.together(lambda: claimed() if ranks.first else None)
-        if ranks.tell(run is not None and run.weights.exists()):
+        if ranks.tell(run is not None and run.finished):
             if run:
                 _remove_checkpoints(run)  # of a run that was killed right after it had its weights
             return
@@ -80,38 +83,38 @@ def train(
         if saved:
             training.restore(saved)
         if run:
-            runs.cut_log(run, training.epoch - 1)
+            truncate_log(run, training.epoch - 1)
         training.follow_first_rank()
         if run:
-            yield Started(run.path, training.epoch, training.epochs, training.batches)
+            yield Started(run.folder, training.epoch, training.epochs, training.batches)
         for event in _recorded(training, run, stop_signal, save_minutes):
             if run:
                 yield event
         if run:
             weights = {name: value for name, value in training.tensors().items() if not name.startswith("velocity.")}
             content = safetensors.torch.save(weights)
-            checksum = f"{hashlib.sha256(content).hexdigest()}  {run.weights.name}\n"
-            atomic.write(run.weights_checksum, checksum.encode())
-            atomic.write(run.weights, content)
+            checksum = f"{hashlib.sha256(content).hexdigest()}  {run.weights_path.name}\n"
+            atomic.write(run.checksum_path, checksum.encode())
+            atomic.write(run.weights_path, content)
             _remove_checkpoints(run)
 
 
-def _remove_checkpoints(run: runs.Run) -> None:
-    shutil.rmtree(run.checkpoints, ignore_errors=True)
+def _remove_checkpoints(run: Run) -> None:
+    shutil.rmtree(run.checkpoints_path, ignore_errors=True)
 
 
 def _check_named(named: Path, path: Path) -> None:
     """Raise ReproError if no checkpoint of the run at `path` has that name."""
-    if named.resolve().parent != (path / "checkpoints").resolve():
+    if named.resolve().parent != (path / CHECKPOINTS).resolve():
         raise ReproError(f"the checkpoint '{named}' is not one of the run '{path}': name one in its folder checkpoints")
     if not named.exists():
         raise ReproError(f"no checkpoint at '{named}': only the newest two are kept, and none of a finished run")
 
 
-def _saved(run: runs.Run, named: Path | None) -> checkpoint.Checkpoint | None:
+def _saved(run: Run, named: Path | None) -> checkpoint.Checkpoint | None:
     """The checkpoint to go on from: the one that was named, else the newest that is whole, None without any."""
     if named is None:
-        saved = checkpoint.load_newest(run.checkpoints)
+        saved = checkpoint.load_newest(run.checkpoints_path)
     else:
         try:
             saved = checkpoint.load(named.with_suffix(".json"))
@@ -124,17 +127,17 @@ def _saved(run: runs.Run, named: Path | None) -> checkpoint.Checkpoint | None:
 
 
 def _recorded(
-    training: Training, run: runs.Run | None, stop_signal: Callable[[], int | None], save_minutes: float
+    training: Training, run: Run | None, stop_signal: Callable[[], int | None], save_minutes: float
 ) -> Iterator[Step | Validating | EpochRecord]:
     """`train_epochs`, with every epoch in the log, and checkpoints, if there is a `run` to keep them in."""
     last_save = time.monotonic()
     for event in train_epochs(training):
         if run and isinstance(event, EpochRecord):
-            runs.append_log(run, asdict(event))
+            append_log(run, event)
         stopped_by = training.ranks.largest(stop_signal() or 0)
         due = stopped_by or isinstance(event, EpochRecord) or time.monotonic() - last_save > 60 * save_minutes
         if run and due:
-            checkpoint.save(run.checkpoints, training.step, training.tensors(), training.state())
+            checkpoint.save(run.checkpoints_path, training.step, training.tensors(), training.state())
             last_save = time.monotonic()
         yield event
         if stopped_by:
@@ -145,31 +148,30 @@ def _recorded(
 def _name(settings: Settings, training: Training) -> str:
     """The name of the run's folder."""
     tuned = settings.init_from is not None and training.configuration.variant.begins_from is None
-    return runs.run_name(settings.variant, settings.recipe, settings.scale, [settings.seed], settings.lr, tuned)
+    return run_name(settings.variant, settings.recipe, settings.scale, [settings.seed], settings.lr, tuned)
 
 
-def _record(settings: Settings, training: Training, data: Path) -> dict[str, Any]:
-    """What `run.json` says of the run."""
+def _record(settings: Settings, training: Training, data: Path) -> RunRecord:
+    """Return the contents of the run's `run.json`."""
     configuration = training.configuration
-    return {
-        "format": runs.FORMAT,
-        "variant": settings.variant,
-        "recipe": settings.recipe,
-        "scale": settings.scale,
-        "seed": settings.seed,
-        "epochs": training.epochs,
-        "until_train_error": settings.until_train_error,
-        "precision": settings.precision,
-        "devices": [str(device) for device in training.devices],
-        "ranks": training.ranks.count,
-        "init_from": origin(settings.init_from) if settings.init_from else None,
-        "network": [{"layer": type(layer).__name__} | asdict(layer) for layer in configuration.network.layers],
-        "input_size": configuration.network.input_size,
-        "settings": asdict(configuration.recipe),
-        "data": runs.data_record(training.store),
-        "command": _command(settings, data, training.ranks),
-        **runs.provenance(),
-    }
+    return RunRecord(
+        variant=settings.variant,
+        recipe=settings.recipe,
+        scale=settings.scale,
+        seed=settings.seed,
+        epochs=training.epochs,
+        until_train_error=settings.until_train_error,
+        precision=settings.precision,
+        devices=tuple(map(str, training.devices)),
+        ranks=training.ranks.count,
+        init_from=origin(settings.init_from) if settings.init_from else None,
+        network=tuple({"layer": type(layer).__name__} | asdict(layer) for layer in configuration.network.layers),
+        input_size=configuration.network.input_size,
+        settings=asdict(configuration.recipe),
+        data=data_record(training.store),
+        command=_command(settings, data, training.ranks),
+        **vars(current_provenance()),
+    )
 
 
 def _command(settings: Settings, data: Path, ranks: ProcessGroup) -> str:
@@ -187,51 +189,8 @@ def _command(settings: Settings, data: Path, ranks: ProcessGroup) -> str:
     return shlex.join([*words, "--precision", settings.precision])
 
 
-def _check_same_run(leader: dict[str, Any], record: dict[str, Any]) -> None:
+def _check_same_run(leader: RunRecord, record: RunRecord) -> None:
     """Raise ReproError if this rank was started with other settings or data than the first."""
-    differences = _differences(leader, record)
-    if differences:
-        raise ReproError(f"this is another run than rank 0's: {'; '.join(differences)}; start all ranks alike")
-
-
-@contextmanager
-def _claimed_folder(path: Path, record: dict[str, Any], resume: bool) -> Iterator[runs.Run]:
-    """The run's folder, kept from other processes."""
-    with runs.claim(path):
-        yield _open_folder(path, record, resume)
-
-
-def _open_folder(path: Path, record: dict[str, Any], resume: bool) -> runs.Run:
-    """The run's folder, new or to be resumed."""
-    if runs.is_new(path):
-        return runs.create(path, record)
-    if not resume:
-        raise ReproError(f"'{path}' already holds a run: add --resume to go on with it, or choose another --out")
-    run = runs.open_run(path)
-    differences = _differences(run.record, record)
-    if differences:
-        raise ReproError(f"'{path}' is another run: {'; '.join(differences)}; choose another --out")
-    return run
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Where two runs' records differ in what decides the result."""
-    keys = ("variant", "recipe", "scale", "seed", "epochs", "until_train_error", "precision", "init_from", "network")
-    pairs = [(key, before.get(key), now[key]) for key in keys]
-    settings = before.get("settings", {})
-    pairs += [
-        (key, settings.get(key), now["settings"][key]) for key in now["settings"] if key not in ("name", "source")
-    ]
-    pairs.append(("data fingerprint", before.get("data", {}).get("fingerprint"), now["data"]["fingerprint"]))
-    # Through JSON and back, a tuple is a list.
-    return [
-        f"its {key} differs" if key == "network" else f"its {key} is {old}, not {new}"
-        for key, old, new in pairs
-        if _as_json(old) != _as_json(new)
-    ]
-
-
-def _as_json(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _as_json(item) for key, item in value.items()}
-    return [_as_json(item) for item in value] if isinstance(value, list | tuple) else value
+    differing = differences(leader, record)
+    if differing:
+        raise ReproError(f"this is another run than rank 0's: {'; '.join(differing)}; start all ranks alike")

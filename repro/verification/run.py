@@ -18,11 +18,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from repro import runs
 from repro.errors import ReproError
 from repro.evaluation.predictions import Predictions
 from repro.models.network import AlexNet
 from repro.paper.networks import Layer, Network
+from repro.records import EVALUATIONS, RETRIEVALS, Run, RunRecord, read_evaluation, read_retrieval, read_run
 from repro.training import checkpoint
 
 LAYERS = {kind.__name__: kind for kind in typing.get_args(Layer)}
@@ -36,9 +36,9 @@ def verify_run(path: Path) -> list[str]:
     that they were written with. The log's lines must be whole, an epoch each, none left out. Evaluations must say
     what their predictions for each image say. Raises ReproError if there is no `run.json` to be read.
     """
-    run = runs.open_run(path)
+    run = read_run(path)
     try:
-        shapes = _shapes(run.record)
+        shapes = _shapes(run)
     except (*UNREADABLE, ArithmeticError, RuntimeError, AttributeError) as error:
         return [f"run.json: it does not spell out a net and its training ({_reason(error)})"]
     log, problems = _check_log(run)
@@ -51,24 +51,22 @@ def verify_run(path: Path) -> list[str]:
     ]
 
 
-def _shapes(record: Mapping[str, Any]) -> dict[str, torch.Size]:
+def _shapes(record: RunRecord) -> dict[str, torch.Size]:
     """The shape of each parameter of a record's net; any error if the record has not what `verify_run` needs."""
-    if missing := [key for key in ("variant", "recipe", "scale", "seed", "command") if key not in record]:
-        raise KeyError(*missing)
-    if record["epochs"] < 1 or not record["settings"]["schedule"]:
-        raise ValueError("epochs or schedule")
-    layers = [dict(layer) for layer in record["network"]]
-    network = Network(tuple(LAYERS[layer.pop("layer")](**layer) for layer in layers), record["input_size"])
-    if layers[-1]["units"] != len(record["data"]["classes"]):
-        raise ValueError(f"{layers[-1]['units']} outputs for {len(record['data']['classes'])} classes")
+    if record.epochs < 1 or not record.settings["schedule"] or not record.command:
+        raise ValueError("epochs, schedule or command")
+    layers = [dict(layer) for layer in record.network]
+    network = Network(tuple(LAYERS[layer.pop("layer")](**layer) for layer in layers), record.input_size)
+    if layers[-1]["units"] != len(record.data.classes):
+        raise ValueError(f"{layers[-1]['units']} outputs for {len(record.data.classes)} classes")
     with torch.device("meta"):  # shapes without memory
         return {name: parameter.shape for name, parameter in AlexNet(network).named_parameters()}
 
 
-def _check_log(run: runs.Run) -> tuple[list[Any], list[str]]:
+def _check_log(run: Run) -> tuple[list[Any], list[str]]:
     """The log's lines, as far as they are right, and what is wrong with it."""
     lines: list[Any] = []
-    for line in run.log.read_bytes().splitlines(keepends=True) if run.log.exists() else []:
+    for line in run.log_path.read_bytes().splitlines(keepends=True) if run.log_path.exists() else []:
         try:
             epoch = json.loads(line)
             number, whole = epoch["epoch"], line.endswith(b"\n") and math.isfinite(epoch["train_top1_error"])
@@ -79,26 +77,26 @@ def _check_log(run: runs.Run) -> tuple[list[Any], list[str]]:
         if number != len(lines) + 1:
             return lines, [f"log.jsonl: line {len(lines) + 1} is of epoch {number}"]
         lines.append(epoch)
-    if len(lines) > run.record["epochs"]:
-        return lines, [f"log.jsonl: it has {len(lines)} epochs, and the run was to have {run.record['epochs']}"]
-    if run.weights.exists() and not _may_end(run.record, lines):
+    if len(lines) > run.epochs:
+        return lines, [f"log.jsonl: it has {len(lines)} epochs, and the run was to have {run.epochs}"]
+    if run.finished and not _may_end(run, lines):
         return lines, [f"log.jsonl: it ends after epoch {len(lines)}, and the run is finished"]
     return lines, []
 
 
-def _may_end(record: Mapping[str, Any], log: list[Any]) -> bool:
+def _may_end(record: RunRecord, log: list[Any]) -> bool:
     """Whether a run's training can be over after the epochs of `log`."""
     if not log:
         return False
-    early = "drops" in record["settings"]["schedule"]  # by the plateau rule, when it has lowered the rate often enough
-    until = record.get("until_train_error")
+    early = "drops" in record.settings["schedule"]  # by the plateau rule, when it has lowered the rate often enough
+    until = record.until_train_error
     early |= until is not None and log[-1]["train_top1_error"] <= until
-    return early or len(log) == record["epochs"]
+    return early or len(log) == record.epochs
 
 
-def _check_checkpoints(run: runs.Run, shapes: Mapping[str, torch.Size], logged: int) -> list[str]:
+def _check_checkpoints(run: Run, shapes: Mapping[str, torch.Size], logged: int) -> list[str]:
     problems = []
-    for path in sorted(run.checkpoints.glob("*.json")):
+    for path in sorted(run.checkpoints_path.glob("*.json")):
         name = f"checkpoints/{path.name}"
         try:
             saved = checkpoint.load(path)
@@ -113,17 +111,17 @@ def _check_checkpoints(run: runs.Run, shapes: Mapping[str, torch.Size], logged: 
     return problems
 
 
-def _check_weights(run: runs.Run, shapes: Mapping[str, torch.Size]) -> list[str]:
-    name = run.weights.name
-    if not run.weights.exists():
-        gone = run.weights_checksum.exists() and not run.checkpoints.exists()
+def _check_weights(run: Run, shapes: Mapping[str, torch.Size]) -> list[str]:
+    name = run.weights_path.name
+    if not run.finished:
+        gone = run.checksum_path.exists() and not run.checkpoints_path.exists()
         return [f"{name}: it is missing, and its checksum is there"] if gone else []
-    content = run.weights.read_bytes()
-    if run.weights_checksum.exists():
-        should = run.weights_checksum.read_text(errors="replace").partition(" ")[0]
+    content = run.weights_path.read_bytes()
+    if run.checksum_path.exists():
+        should = run.checksum_path.read_text(errors="replace").partition(" ")[0]
         found = hashlib.sha256(content).hexdigest()
         if found != should:
-            return [f"{name}: its SHA-256 is {found} and should be {should}, says {run.weights_checksum.name}"]
+            return [f"{name}: its SHA-256 is {found} and should be {should}, says {run.checksum_path.name}"]
     try:
         return _check_tensors(name, safetensors.torch.load(content), shapes)
     except (*UNREADABLE, RuntimeError, safetensors.SafetensorError) as error:
@@ -146,11 +144,11 @@ def _check_tensors(file: str, tensors: Mapping[str, Tensor], shapes: Mapping[str
 def check_evaluations(path: Path) -> list[str]:
     """The problems of the evaluations in the folder `path`: each must say what its predictions for each image say."""
     problems = []
-    for file in sorted(path.glob("evaluation-*.json")):
+    for file in sorted(path.glob(EVALUATIONS)):
         try:
-            record = json.loads(file.read_bytes())
-            stated = {key: float(record[key]) for key in ("images", "top1_error", "top5_error")}
-            kept = Path(record["predictions"]).name
+            record = read_evaluation(file)
+            stated = {key: float(getattr(record, key)) for key in ("images", "top1_error", "top5_error")}
+            kept = record.predictions_path.name
         except UNREADABLE as error:
             problems.append(f"{file.name}: it cannot be read ({_reason(error)})")
             continue
@@ -170,11 +168,12 @@ def check_evaluations(path: Path) -> list[str]:
 
 def _check_retrievals(path: Path) -> list[str]:
     problems = []
-    for file in sorted(path.glob("retrieval-*.json")):
+    for file in sorted(path.glob(RETRIEVALS)):
         name = file.name
         try:
-            name = Path(json.loads(file.read_bytes())["arrays"]).name
-            _arrays(path / name)
+            arrays = read_retrieval(file).arrays_path
+            name = arrays.name
+            _arrays(arrays)
         except UNREADABLE as error:
             problems.append(f"{name}: it cannot be read ({_reason(error)})")
     return problems

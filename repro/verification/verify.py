@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from repro.errors import ReproError
+from repro.records import CHECKPOINTS, EVALUATIONS, LOG, RUN, WEIGHTS
 from repro.verification.store import verify_store
 
 
@@ -15,9 +16,9 @@ def verify(path: Path, on_progress: Callable[[int, int], None] | None = None) ->
     Each problem names its file; no problems, no lines. `on_progress(done, total)` counts a store's bytes. Raises
     ReproError if there is nothing of these at `path`, or if it cannot be opened.
     """
-    run = any((path / name).exists() for name in ("run.json", "log.jsonl", "weights.safetensors", "checkpoints"))
+    run = any((path / name).exists() for name in (RUN, LOG, WEIGHTS, CHECKPOINTS))
     try:
-        if run or any(path.glob("evaluation-*.json")):  # an average has no record but its evaluations
+        if run or any(path.glob(EVALUATIONS)):  # an average has no record but its evaluations
             from repro.verification.run import check_evaluations, verify_run  # a store is verified without torch
 
             return verify_run(path) if run else check_evaluations(path)

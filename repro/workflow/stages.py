@@ -13,7 +13,7 @@ from repro.errors import ReproError, unknown
 from repro.paper.datasets import IMAGENET
 from repro.paper.experiments import EXPERIMENTS, Requirement, epochs_to_error, fastest_lr
 from repro.paper.variants import ENSEMBLES, Variant, configure, find_variant
-from repro.runs import run_name
+from repro.records import LOG, RUN, WEIGHTS, evaluation_name, read_log, read_run, retrieval_name, run_name
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Stage:
         if self.result is None or self.words[0] == "prepare":
             return
         folder = self.result.parent
-        problems = verify_run(folder) if (folder / "run.json").exists() else check_evaluations(folder)
+        problems = verify_run(folder) if (folder / RUN).exists() else check_evaluations(folder)
         if problems:
             raise ReproError(
                 f"'{folder}' is done, but damaged: {'; '.join(problems)}; remove that evaluation, or the folder if it "
@@ -122,7 +122,7 @@ def _need(need: Requirement, workspace: Workspace) -> Iterator[Stage]:
     split = _split(store, need.split)
     for run in runs if need.retrieve else ():
         search = ("retrieve", str(run), "--data", str(store), "--split", split)
-        yield Stage(search, run / f"retrieval-{split}.json")
+        yield Stage(search, run / retrieval_name(split))
     for group in groups:
         for views in need.views:
             words = ("evaluate", *map(str, group), "--data", str(store), "--split", split, "--views", str(views))
@@ -130,7 +130,7 @@ def _need(need: Requirement, workspace: Workspace) -> Iterator[Stage]:
             if len(group) > 1:
                 nets = "+".join(variant for variant, _ in members)
                 folder = workspace.run(store, nets, [seed for _, seeds in members for seed in range(seeds)])
-            yield Stage(words, folder / f"evaluation-{split}-{views}.json")
+            yield Stage(words, folder / evaluation_name(split, views))
 
 
 def _store(variant: str, dataset: str, workspace: Workspace) -> Path:
@@ -178,7 +178,7 @@ def _training(
         words += ["--init-from", str(before)]
     folder = workspace.run(store, variant, [seed], lr, tuned_from is not None)
     length = shorter or configure(variant, workspace.recipe_of(chosen), workspace.scale).epochs
-    yield Stage((*words, *workspace.options, "--resume"), folder / "weights.safetensors", length)
+    yield Stage((*words, *workspace.options, "--resume"), folder / WEIGHTS, length)
     return folder
 
 
@@ -203,19 +203,17 @@ def _courses(need: Requirement, workspace: Workspace) -> dict[float, list[float]
     store = _store(need.net, need.dataset, workspace)
 
     def errors(rate: float) -> list[float]:
-        log = workspace.run(store, need.net, [0], rate, need.pretrained_on is not None) / "log.jsonl"
-        lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-        return [json.loads(line)["train_top1_error"] for line in lines]
+        folder = workspace.run(store, need.net, [0], rate, need.pretrained_on is not None)
+        return [epoch.train_top1_error for epoch in read_log(folder / LOG)]
 
     return {rate: errors(rate) for rate in need.lrs}
 
 
 def _epochs_of(folder: Path) -> float:
     """How long a run was to be; infinite if it came to the training error that was to end it."""
-    record, log = (folder / "run.json").read_bytes(), (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    wanted = json.loads(record)
-    reached = log and json.loads(log[-1])["train_top1_error"] <= (wanted.get("until_train_error") or -1)
-    return math.inf if reached else wanted["epochs"]
+    run = read_run(folder)
+    reached = run.log and run.log[-1].train_top1_error <= (run.until_train_error or -1)
+    return math.inf if reached else run.epochs
 
 
 def _split(store: Path, wanted: str) -> str:
@@ -235,8 +233,8 @@ def demo(out: Path) -> Iterator[Stage]:
         run = runs / f"alexnet-{recipe}-smoke-seed0"
         choice = ("--variant", "alexnet", "--recipe", recipe, "--scale", "smoke", "--epochs", "20")
         place = ("--data", str(store), "--out", str(runs), "--resume")
-        yield Stage(("train", *choice, *place), run / "weights.safetensors")
+        yield Stage(("train", *choice, *place), run / WEIGHTS)
         for views in (1, 10):
             words = ("evaluate", str(run), "--data", str(store), "--split", "test", "--views", str(views))
-            yield Stage(words, run / f"evaluation-test-{views}.json")
+            yield Stage(words, run / evaluation_name("test", views))
     yield Stage(("report", "--runs", str(runs), "--out", str(out / "report"), "--compare"))

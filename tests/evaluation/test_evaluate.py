@@ -9,7 +9,6 @@ import torch
 from helpers import repro
 from scipy.stats import beta
 
-from repro import runs
 from repro.data.store import Store
 from repro.data.views import Views
 from repro.errors import ReproError
@@ -17,6 +16,7 @@ from repro.evaluation import predictions
 from repro.evaluation.evaluate import evaluate, load_model
 from repro.evaluation.predictions import Predictions
 from repro.paper.recipes import AUTHORS
+from repro.records import read_run, to_json
 from repro.training.loop import Settings
 from repro.training.train import train
 
@@ -35,7 +35,7 @@ def average_by_hand(paths: list[Path], store: Store, view_count: int, split: str
     images = store.splits[split].images(np.arange(len(store.splits[split])))
     outputs = []
     for path in paths:
-        model = load_model(runs.open_run(path)).eval()
+        model = load_model(read_run(path)).eval()
         with torch.no_grad():
             outputs += [model(view).double().softmax(1).numpy() for view in maker.test_views(images, view_count)]
     assert len(outputs) == len(paths) * view_count
@@ -49,7 +49,7 @@ def test_batches_are_put_together_in_order(
     split, told = synthetic_store.splits["test"], []
     assert len(split) % 7
     views = Views(synthetic_store.mean, synthetic_store.covariance, 56, AUTHORS.augmentation, torch.device("cpu"))
-    model = load_model(runs.open_run(trained[0]))
+    model = load_model(read_run(trained[0]))
     made = predictions.predict([model], views, split, on_progress=lambda *counts: told.append(counts))
     expected = average_by_hand(trained[:1], synthetic_store, 1)
     np.testing.assert_array_equal(made.labels, split.labels)
@@ -71,14 +71,14 @@ def test_errors_and_predictions(
     order = np.argsort(-probabilities, axis=1)
     top1 = 100 * np.mean(order[:, 0] != labels)
     top5 = 100 * np.mean([label not in row[:5] for label, row in zip(labels, order, strict=True)])
-    assert record["top1_error"] == pytest.approx(top1)
-    assert record["top5_error"] == pytest.approx(top5)
+    assert record.top1_error == pytest.approx(top1)
+    assert record.top5_error == pytest.approx(top5)
     wrong, n = round(top1 * len(labels) / 100), len(labels)
     low, high = beta.ppf(0.025, wrong, n - wrong + 1), beta.ppf(0.975, wrong + 1, n - wrong)
-    np.testing.assert_allclose(record["top1_interval"], [100 * low, 100 * high], atol=1e-6)
+    np.testing.assert_allclose(record.top1_interval, [100 * low, 100 * high], atol=1e-6)
 
-    assert json.loads(path.read_text()) == json.loads(json.dumps(record))
-    with np.load(path.parent / record["predictions"], allow_pickle=False) as kept:
+    assert json.loads(path.read_text()) == json.loads(json.dumps(to_json(record)))
+    with np.load(path.parent / record.predictions, allow_pickle=False) as kept:
         np.testing.assert_array_equal(kept["labels"], labels)
         # Neighbours in rank may be within rounding of each other, so it is their probabilities that are compared.
         np.testing.assert_allclose(kept["top5_probabilities"], -np.sort(-probabilities, axis=1)[:, :5], rtol=1e-4)
@@ -93,8 +93,8 @@ def test_errors_and_predictions(
 def test_an_average_of_seeds_has_a_folder_of_its_own(trained: list[Path], synthetic_store: Store) -> None:
     path, record = evaluate(trained, synthetic_store.path, "val", 1)
     assert path.parent.name == "alexnet-authors-smoke-seeds0+1"
-    assert record["runs"] == ["alexnet-authors-smoke-seed0", "alexnet-authors-smoke-seed1"]
-    assert record["seeds"] == [0, 1]
+    assert record.runs == ("alexnet-authors-smoke-seed0", "alexnet-authors-smoke-seed1")
+    assert record.seeds == (0, 1)
 
 
 def test_searched_weights_are_chosen_on_val_and_stand_beside_the_equal_ones(
@@ -110,7 +110,7 @@ def test_searched_weights_are_chosen_on_val_and_stand_beside_the_equal_ones(
         path = plain.with_name(f"evaluation-{split}-1-searched.json")
         record = json.loads(path.read_text())
         assert record["weights_selected_on"] == "val"
-        assert ("selected on these very images" in record.get("note", "")) == (split == "val")
+        assert ("selected on these very images" in record["note"]) == (split == "val")
         assert ("selected on these very images" in done.stdout) == (split == "val")
         assert f"weights {', '.join(f'{weight:.3f}' for weight in record['weights'])}, selected on val" in done.stdout
         assert record["command"].endswith(f"--split {split} --views 1 --search-weights")
@@ -121,10 +121,10 @@ def test_searched_weights_are_chosen_on_val_and_stand_beside_the_equal_ones(
         with np.load(path.with_name(record["predictions"])) as kept:
             np.testing.assert_allclose(kept["top5_probabilities"], -np.sort(-average, axis=1)[:, :5], rtol=1e-4)
     assert plain.read_bytes() == before
-    assert "weights" not in equal
+    assert equal.weights == ()
     on_val = plain.with_name("evaluation-val-1-searched.json")
     _, equal_on_val = evaluate(trained, synthetic_store.path, "val", 1)
-    assert json.loads(on_val.read_text())["top5_error"] <= equal_on_val["top5_error"]
+    assert json.loads(on_val.read_text())["top5_error"] <= equal_on_val.top5_error
 
 
 def test_weights_are_searched_for_several_runs_only(trained: list[Path], synthetic_store: Store) -> None:
@@ -151,7 +151,7 @@ def test_what_does_not_fit_is_refused(trained: list[Path], synthetic_store: Stor
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
     (unfinished / "run.json").write_text((trained[0] / "run.json").read_text())
-    with pytest.raises(ReproError, match=r"is not finished: go on with repro train .* --resume"):
+    with pytest.raises(ReproError, match=r"is not finished: continue it with repro train .* --resume"):
         evaluate([unfinished], data)
     (unfinished / "weights.safetensors").write_bytes((trained[0] / "weights.safetensors").read_bytes()[:5000])
     with pytest.raises(ReproError, match=r"the weights '.*' are damaged"):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from repro import runs
 from repro.data.store import Store
 from repro.data.views import Views
 from repro.errors import ReproError
@@ -15,7 +14,7 @@ from repro.evaluation import nearest_neighbours as nearest
 from repro.evaluation import retrieve as stage
 from repro.evaluation.evaluate import load_model
 from repro.paper.recipes import AUTHORS
-from repro.report.records import read_records
+from repro.records import read_records, read_run, to_json
 from repro.training.loop import Settings
 from repro.training.train import train
 
@@ -28,7 +27,7 @@ def run(synthetic_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def activations_by_hand(run: Path, store: Store, split: str) -> np.ndarray:
     """What the classifier is given, caught on its way, image by image in float64."""
-    model = load_model(runs.open_run(run)).eval()
+    model = load_model(read_run(run)).eval()
     caught: list[torch.Tensor] = []
     model.get_classifier().register_forward_hook(lambda _, inputs, __: caught.append(inputs[0].double()))
     views = Views(store.mean, store.covariance, 56, AUTHORS.augmentation, torch.device("cpu"))
@@ -79,13 +78,13 @@ def test_neighbours_and_measures(
         np.testing.assert_allclose(distances, nearest_by_hand(queries, images), rtol=1e-3)
     for space in ("fc7", "pixels", "codes"):
         same = trained.labels[kept[f"{space}_neighbours"]] == asked.labels[:, None]
-        assert record["precision"][space]["value"] == pytest.approx(100 * same.mean())
+        assert record.precision[space].value == pytest.approx(100 * same.mean())
     shared = [len(set(a) & set(b)) for a, b in zip(kept["fc7_neighbours"], kept["pixels_neighbours"], strict=True)]
-    assert record["overlap"]["value"] == pytest.approx(100 * np.mean(shared) / 6)
-    assert json.loads(path.read_text()) == json.loads(json.dumps(record))
+    assert record.overlap.value == pytest.approx(100 * np.mean(shared) / 6)
+    assert json.loads(path.read_text()) == json.loads(json.dumps(to_json(record)))
     (found,) = read_records(run.parent).retrievals
-    assert found.overlap[0] == record["overlap"]["value"]
-    assert found.arrays() is not None
+    assert found.overlap == record.overlap
+    assert found.examples() is not None
     assert kept["labelled_images"].shape == (8, 96, 96, 3)
     assert kept["query_fc7_images"].shape == (5, 6, 96, 96, 3)
     assert len({*kept["labelled"], *kept["queries"]}) == 13

@@ -7,8 +7,8 @@ import pytest
 from made_records import write_run
 
 from repro.paper.variants import VARIANTS, configure
+from repro.records import read_records
 from repro.report.figures.figure2 import net_picture, net_pictures, stages, text_below, towers_of
-from repro.report.records import read_records
 
 
 def test_the_papers_net_has_the_captions_numbers() -> None:

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 from made_records import data_record, write_retrieval, write_run
 
+from repro.records import read_records
 from repro.report import build_report
 from repro.report.build import judge
 from repro.report.figures.figure4 import retrieval_pictures
-from repro.report.records import read_records
 
 ILSVRC2010 = data_record("ilsvrc2010", "", ["one, two"] * 1000, train=1_261_406, val=50_000, test=150_000)
 

@@ -10,10 +10,10 @@ from made_records import data_record, made_kernels, write_evaluation, write_run
 
 from repro.paper.intervals import error_interval, paired_interval
 from repro.paper.targets import Verdict, find_target
+from repro.records import read_records
 from repro.report.build import judge
 from repro.report.measurements import measure
 from repro.report.measurements.filters import colourfulness, oriented, orientedness
-from repro.report.records import read_records
 from repro.report.tables import evaluation_table
 
 THOUSAND = [f"class {index}" for index in range(1000)]
@@ -157,7 +157,7 @@ def test_an_average_by_searched_weights_is_no_plain_average(tmp_path: Path) -> N
     for seed in range(5):
         write_run(tmp_path, scale="paper", seed=seed, epochs=93, done=1, data=data, weights=False)
     average = {"scale": "paper", "seeds": (0, 1, 2, 3, 4), "data": data}
-    searched = {"suffix": "-searched", "weights": [0.2] * 5, "weights_selected_on": "val"}
+    searched = {"searched": True, "weights": [0.2] * 5, "weights_selected_on": "val"}
     write_evaluation(tmp_path, error=38.1, **average, **searched)
     write_evaluation(tmp_path, error=38.1, split="test", **average, **searched)
     write_evaluation(tmp_path, scale="paper", data=data, error=40.7)
@@ -233,7 +233,7 @@ def test_an_average_of_different_nets_is_known_by_its_members(tmp_path: Path) ->
     for seed in range(5):
         write_run(tmp_path, seed=seed, done=1, weights=False)
     for seed in range(2):
-        write_run(tmp_path, "conv6-pretrained", seed=seed, done=1, weights=False, init_from="conv6-fall2011")
+        write_run(tmp_path, "conv6-pretrained", seed=seed, done=1, weights=False, init_from={"run": "conv6-fall2011"})
     names = [f"alexnet-authors-small-seed{seed}" for seed in range(5)]
     names += [f"conv6-pretrained-authors-small-seed{seed}" for seed in range(2)]
     write_evaluation(tmp_path, seeds=(0, 1, 2, 3, 4, 0, 1), error=20, runs=names)

@@ -9,7 +9,7 @@ import pytest
 from made_records import data_record, write_evaluation, write_run
 from safetensors.numpy import save_file
 
-from repro.report.records import read_records
+from repro.records import read_records
 
 
 def test_a_half_written_last_line_is_not_there_yet(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_numbers_that_are_none(tmp_path: Path, value: str) -> None:
         log.write(f'{{"epoch": 2, "train_loss": {value}}}\n')
     records = read_records(tmp_path)
     assert math.isnan(records.runs[0].log[-1].train_loss)
-    assert records.problems == (f"{path.name}: the loss is no finite number any more after epoch 1",)
+    assert records.problems == (f"{path.name}: the loss is not finite after epoch 1",)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_numbers_that_are_none(tmp_path: Path, value: str) -> None:
         ("[]", "left out"),
         ("{}", "it has no 'format'"),
         ('{"format": 2}', "its format is 2, this version reads 1"),
-        ('{"format": 1, "variant": "alexnet"}', "it has no 'recipe'"),
+        ('{"format": 1, "variant": "alexnet"}', "missing required field `recipe`"),
         (b"\xff\xfe", "left out"),
     ],
 )
@@ -94,10 +94,9 @@ def test_searched_weights_without_word_of_the_images(tmp_path: Path) -> None:
 
 
 def test_a_missing_class_list_and_checkpoints(tmp_path: Path) -> None:
-    data = data_record()
-    del data["classes"]
     path = write_run(tmp_path, data=data_record(classes=[]))
-    record = json.loads((path / "run.json").read_text()) | {"data": data}
+    record = json.loads((path / "run.json").read_text())
+    del record["data"]["classes"]
     (path / "run.json").write_text(json.dumps(record))
     (path / "checkpoints").mkdir()
     (path / "checkpoints" / "run.json").write_text("{")

@@ -8,12 +8,12 @@ import safetensors.torch
 import torch
 from helpers import write_pictures
 
-from repro import runs
 from repro.data.store import Store
 from repro.errors import ReproError
 from repro.models.network import AlexNet
 from repro.paper.variants import VARIANTS, configure
 from repro.preparation.prepare import prepare
+from repro.records import read_run
 from repro.training.fine_tuning import load_matching_weights
 from repro.training.loop import Settings, prepare_training
 from repro.training.train import train
@@ -67,8 +67,8 @@ def test_a_stage_without_the_one_before_is_refused(synthetic_store: Store, tmp_p
 
 
 def test_the_last_layer_is_taken_over_for_the_same_classes_only(chain: dict[str, Path], tmp_path: Path) -> None:
-    run = runs.open_run(chain["alexnet"])
-    classes = [each["id"] for each in run.record["data"]["classes"]]
+    run = read_run(chain["alexnet"])
+    classes = [each.id for each in run.data.classes]
     model = AlexNet(configure("alexnet", scale="smoke", classes=10).network)
     assert "fc8.weight" in load_matching_weights(run, model, classes, ["*"])
     assert "fc8.weight" not in load_matching_weights(run, model, classes[::-1], ["*"])
@@ -96,5 +96,5 @@ def test_weights_that_do_not_fit(chain: dict[str, Path], synthetic_store: Store,
 
 def test_resuming_from_another_beginning_is_refused(chain: dict[str, Path], synthetic_store: Store) -> None:
     settings = Settings("conv6-fall2011", scale="smoke", epochs=1, init_from=chain["conv6-pretrained"])
-    with pytest.raises(ReproError, match="is another run: its init_from is"):
+    with pytest.raises(ReproError, match="holds a different run: its init_from is"):
         next(train(settings, synthetic_store.path, chain["alexnet"].parent, resume=True))

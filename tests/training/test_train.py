@@ -15,7 +15,6 @@ import safetensors.torch
 import torch
 from helpers import repro
 
-from repro import runs
 from repro.data.sampling import draw_epoch
 from repro.data.store import Store
 from repro.data.views import Views
@@ -23,10 +22,11 @@ from repro.errors import ReproError, Stopped
 from repro.evaluation import predictions
 from repro.models.towers import to_devices
 from repro.preparation.prepare import prepare
-from repro.training import checkpoint
+from repro.records import EpochRecord, RunRecord
+from repro.training import checkpoint, run_folder
 from repro.training import loop as fit_module
 from repro.training.distributed import ProcessGroup
-from repro.training.loop import EpochRecord, Settings, Step, Validating, prepare_training, train_epochs
+from repro.training.loop import Settings, Step, Validating, prepare_training, train_epochs
 from repro.training.schedule import ScheduleState
 from repro.training.train import Started, train
 
@@ -237,16 +237,16 @@ def test_two_trainers_at_the_same_moment(store: Store, tmp_path: Path, monkeypat
     """The second begins when the first has made the folder, and nothing is in it yet."""
     seen = []
 
-    def create(path: Path, record: dict[str, Any]) -> runs.Run:
+    def write_record(path: Path, record: RunRecord) -> None:
         if not seen:
             seen.append(path)
             with pytest.raises(ReproError, match="another process is training"):
                 next(train(SETTINGS, store.path, tmp_path))
-        return real_create(path, record)
+        real_write(path, record)
 
-    real_create = runs.create
-    monkeypatch.setattr(runs, "create", create)
-    assert next(train(SETTINGS, store.path, tmp_path)).path == seen[0]
+    real_write = run_folder.write_record
+    monkeypatch.setattr(run_folder, "write_record", write_record)
+    assert next(train(SETTINGS, store.path, tmp_path)).path == seen[0].parent
 
 
 def test_killed_before_it_had_a_record_or_after_it_had_its_weights(
@@ -368,7 +368,7 @@ def test_settings_that_cannot_be(store: Store, tmp_path: Path, settings: Setting
 
 def test_an_output_folder_that_cannot_be_made(store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ReproError, match=r"cannot make the run's folder .*: Not a directory"):
+    with pytest.raises(ReproError, match=r"cannot create the run's folder .*: Not a directory"):
         next(train(SETTINGS, store.path, tmp_path / "file"))
 
 

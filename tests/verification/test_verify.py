@@ -134,11 +134,15 @@ def other_answers(run: Path) -> None:
     [
         ("finished", cut("run.json"), "run.json' cannot be read"),
         ("finished", lambda run: (run / "run.json").unlink(), "has no run.json"),
-        ("finished", edit("run.json", format=7), "run.json' is not a run's record"),
+        ("finished", edit("run.json", format=7), "run.json' cannot be read (its format is 7, this version reads 1)"),
         ("finished", edit("run.json", network=[{"layer": "Convolution"}]), "run.json: it does not spell out"),
         ("finished", edit("run.json", network=[{"layer": "Activation", "name": "relu"}]), "does not spell out"),
         ("finished", edit("run.json", input_size=120), "fc6.weight has the shape"),
-        ("finished", edit("run.json", epochs="many"), "run.json: it does not spell out"),
+        (
+            "finished",
+            edit("run.json", epochs="many"),
+            "run.json' cannot be read (Expected `int`, got `str` - at `$.epochs`)",
+        ),
         ("finished", cut("log.jsonl"), "log.jsonl: line 3 is not whole"),
         ("finished", cut("log.jsonl", 1), "log.jsonl: line 3 is not whole"),
         ("finished", lines(lambda log: [log[0], "null\n", log[2]]), "log.jsonl: line 2 is not whole"),

@@ -57,7 +57,8 @@ def test_the_pretraining_chain_comes_in_order(tmp_path: Path) -> None:
 def write_errors(workspace: Workspace, rate: float, errors: list[float]) -> None:
     log = workspace.out / "synthetic-32" / f"cifar-relu-authors-smoke-lr{rate:g}-seed0" / "log.jsonl"
     log.parent.mkdir(parents=True)
-    log.write_text("".join(json.dumps({"train_top1_error": error}) + "\n" for error in errors))
+    lines = [{"epoch": epoch, "train_top1_error": error} for epoch, error in enumerate(errors, 1)]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def grid_trainings(workspace: Workspace) -> list[dict[str, str]]:

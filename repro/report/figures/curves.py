@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from repro.records import DataRecord, EpochRecord, Records, Run
 from repro.report.figures.style import COLOURS, INK, Picture, finish
 from repro.report.measurements.context import RunScale, context_of, fine_tuned, precedence, run_scale
 from repro.report.measurements.grid import select_runs
-from repro.report.records import Data, Epoch, Records, Run
 
 STYLES: dict[str, Literal["-", "--"]] = {"authors": "-", "paper": "--"}
 MOST_LINES = 8  # more cannot be distinguished
@@ -79,7 +79,7 @@ class _Curve:
 class _Chart:
     """The lines of one figure, and the images and scale that they are about."""
 
-    data: Data
+    data: DataRecord
     scale: RunScale
     lines: Sequence[_Line]
 
@@ -102,7 +102,7 @@ class _Chart:
 
 def curve_pictures(records: Records) -> Iterable[Picture]:
     """Yield the training curves of each dataset and scale, with at most eight lines per figure."""
-    grouped: dict[tuple[Data, RunScale], dict[_Key, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    grouped: dict[tuple[DataRecord, RunScale], dict[_Key, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in sorted(records.runs, key=lambda run: precedence(context_of(run))):
         if run.log:
             tuned = fine_tuned(run)
@@ -138,7 +138,7 @@ def chance_level(metric: str, classes: int) -> float:
     return 100 * max(0.0, 1 - guesses / classes)
 
 
-def stalled(log: Sequence[Epoch], classes: int) -> list[int]:
+def stalled(log: Sequence[EpochRecord], classes: int) -> list[int]:
     """Return the epochs whose training loss is within 1% of chance: the net has learned nothing yet."""
     chance = chance_level("train_loss", classes)
     return [epoch.epoch for epoch in log if abs(epoch.train_loss - chance) < 0.01 * chance]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import matplotlib
 
+from repro.records import Records
 from repro.report.figures.curves import curve_pictures
 from repro.report.figures.figure1 import speed_pictures
 from repro.report.figures.figure2 import net_pictures
 from repro.report.figures.figure3 import kernel_pictures
 from repro.report.figures.figure4 import retrieval_pictures
 from repro.report.figures.style import STYLE, Picture
-from repro.report.records import Records
 
 
 def draw_figures(records: Records) -> list[Picture]:

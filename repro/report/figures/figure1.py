@@ -16,10 +16,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from repro.paper.targets import Measurement, find_target
+from repro.records import Records, Run
 from repro.report.figures.style import COLOURS, INK, Picture, finish
 from repro.report.measurements.context import Context, context_of, precedence
 from repro.report.measurements.grid import Grid, build_grid, speed_ratio, train_errors
-from repro.report.records import Records, Run
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from matplotlib.patches import Polygon
 from repro.paper.arithmetic import LayerCount, count
 from repro.paper.networks import LRN, Conv, Linear, Local, Network, Pool, SpatialNorm
 from repro.paper.variants import VARIANTS, configure
+from repro.records import Records
 from repro.report.figures.style import COLOURS, INK, Picture, finish
-from repro.report.records import Records
 
 COLUMN = 1.06  # inches for each layer
 MARGIN = 0.62  # inches for the labels of the rows of text

@@ -10,10 +10,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from repro.paper.intervals import welch_interval
+from repro.records import Records, Run
 from repro.report.figures.style import Picture, finish, slug
 from repro.report.measurements.context import Context, context_of, precedence, run_scale
 from repro.report.measurements.filters import Floats, colourfulness, oriented, towers
-from repro.report.records import Records, Run
 
 
 def kernel_pictures(records: Records) -> Iterable[Picture]:

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from repro.records import Estimate, Records, Retrieval
 from repro.report.figures.style import INK, Picture, finish, slug
 from repro.report.measurements.context import Context, precedence, retrieval_scale
-from repro.report.records import Records, Retrieval
 
 CORRECT, OTHER = "#c8321f", "#6f9bd1"  # the correct label's bar is red, as in the paper
 LONGEST = 24  # letters of a class's name under a picture
@@ -42,7 +42,7 @@ def retrieval_pictures(records: Records) -> Iterable[Picture]:
             shown.setdefault((context, each.split), each)
     for context, split in sorted(shown, key=lambda key: (precedence(key[0]), key[1] != "test")):
         each = shown[context, split]
-        arrays = each.arrays()
+        arrays = each.examples()
         if arrays is not None and _complete(arrays):
             where = f"{each.data.label}, {split}"
             examples = _Examples(
@@ -65,7 +65,7 @@ def _complete(arrays: Arrays) -> bool:
 
 def class_name(retrieval: Retrieval, label: int) -> str:
     """Return the first name of a class, cut to fit; its number if the list of classes is missing."""
-    names = retrieval.data.classes
+    names = retrieval.data.class_names
     name = names[label].split(",")[0].strip() if 0 <= label < len(names) and names[label] else f"class {label}"
     return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
 
@@ -127,8 +127,9 @@ def _neighbours_picture(examples: _Examples) -> Picture:
         f"chance {each.precision_at_random:.1f}%; codes of {each.bits} bits from an auto-encoder on fc7 give "
         f"{precision['codes']}"
     )
-    if each.seconds["codes"] > 0:
-        caption += f" and are searched {each.seconds['fc7'] / each.seconds['codes']:.1f} times as fast"
+    if each.seconds_per_query["codes"] > 0:
+        speedup = each.seconds_per_query["fc7"] / each.seconds_per_query["codes"]
+        caption += f" and are searched {speedup:.1f} times as fast"
     caption += f". {_with_interval(each.overlap)} of those nearest in fc7 are among those nearest in pixels."
     same = {space: int(_same_class(arrays, space).sum()) for space in ("fc7", "pixels")}
     total = arrays["query_fc7_labels"].size
@@ -172,9 +173,9 @@ def _draw_neighbours(arrays: Arrays) -> Figure:
     return figure
 
 
-def _with_interval(measured: tuple[float, tuple[float, float]]) -> str:
-    value, (low, high) = measured
-    return f"{value:.1f}% [{low:.1f}, {high:.1f}]"
+def _with_interval(estimate: Estimate) -> str:
+    low, high = estimate.interval
+    return f"{estimate.value:.1f}% [{low:.1f}, {high:.1f}]"
 
 
 def _show(axes: Axes, image: Any, marked: bool = False) -> None:

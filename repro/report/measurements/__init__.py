@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from repro.paper.targets import Measurement, Target
+from repro.records import Records
 from repro.report.measurements.context import Context, precedence
 from repro.report.measurements.evaluations import ERROR_MEASURES, from_evaluations
 from repro.report.measurements.pairs import PAIR_MEASURES, from_runs
 from repro.report.measurements.retrieval import RETRIEVAL_MEASURES, from_retrievals
 from repro.report.measurements.runs import RUN_MEASURES
-from repro.report.records import Records
 
 MEASURES = (*ERROR_MEASURES, *RETRIEVAL_MEASURES, *RUN_MEASURES, *PAIR_MEASURES)
 

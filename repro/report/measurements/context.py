@@ -11,7 +11,7 @@ from repro.paper.experiments import LR_GRIDS
 from repro.paper.scales import SCALES
 from repro.paper.targets import Scope
 from repro.paper.variants import VARIANTS, Configuration, configure
-from repro.report.records import Data, Evaluation, Records, Retrieval, Run
+from repro.records import DataRecord, Evaluation, Records, Retrieval, Run
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Context:
     """What two runs must share to be compared."""
 
     recipe: str
-    data: Data
+    data: DataRecord
     scale: RunScale
 
     @property
@@ -103,7 +103,7 @@ def specified(variant: str, recipe: str, scale: str) -> Configuration:
 def fine_tuned(run: Run) -> bool:
     """Return whether a run started from another run's weights although its variant does not require that."""
     variant = VARIANTS.get(run.variant)
-    return run.init_from and variant is not None and variant.begins_from is None
+    return run.init_from is not None and variant is not None and variant.begins_from is None
 
 
 def run_scale(run: Run) -> RunScale:

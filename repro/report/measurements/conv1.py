@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from repro.paper.intervals import error_interval, welch_interval
 from repro.paper.targets import Measurement
+from repro.records import Run
 from repro.report.measurements.filters import colourfulness, oriented, towers
-from repro.report.records import Run
 
 
 def tower_colour_difference(run: Run, _: str) -> Measurement | None:

@@ -14,8 +14,8 @@ import numpy as np
 from repro.paper.intervals import Interval, error_interval, paired_interval, seed_interval
 from repro.paper.targets import Measurement, Target
 from repro.paper.variants import ENSEMBLES
+from repro.records import Evaluation, Records
 from repro.report.measurements.context import Context, evaluation_scale
-from repro.report.records import Evaluation, Records
 
 ERROR_MEASURES = ("top1_error", "top5_error", "split_difference")
 

@@ -11,7 +11,7 @@ from statistics import fmean
 from repro.paper.experiments import LR_GRIDS, Requirement, epochs_to_error, fastest_lr
 from repro.paper.intervals import welch_interval
 from repro.paper.targets import Measurement
-from repro.report.records import Run
+from repro.records import Run
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from statistics import fmean
 from repro.paper.experiments import LR_GRIDS
 from repro.paper.intervals import seed_interval, welch_interval
 from repro.paper.targets import Measurement, Target
+from repro.records import Records, Run
 from repro.report.measurements.context import Context, context_of
 from repro.report.measurements.grid import build_grid, select_runs, speed_ratio
 from repro.report.measurements.runs import DATASET_MEASURES, RUN_MEASURES, epochs_to_train_error, finite, run_level
-from repro.report.records import Records, Run
 
 
 def from_runs(target: Target, records: Records) -> Iterator[tuple[Context, Measurement]]:

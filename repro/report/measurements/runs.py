@@ -13,10 +13,10 @@ from repro.errors import ReproError
 from repro.paper.experiments import epochs_to_error
 from repro.paper.intervals import seed_interval
 from repro.paper.targets import Measurement, Target
+from repro.records import EpochRecord, Run
 from repro.report.measurements.context import specified
 from repro.report.measurements.conv1 import oriented_share, tower_colour_difference
 from repro.report.measurements.grid import train_errors
-from repro.report.records import Epoch, Run
 
 Z = float(norm.ppf(0.975))
 
@@ -38,12 +38,12 @@ def run_level(target: Target, runs: Sequence[Run]) -> Measurement | None:
     return Measurement(fmean(values), seed_interval(values), len(values), "seeds", runs=tuple(known))
 
 
-def finite(log: Iterable[Epoch], name: str) -> list[float]:
+def finite(log: Iterable[EpochRecord], name: str) -> list[float]:
     """Return the finite values of one field of a log."""
     return [value for epoch in log if math.isfinite(value := getattr(epoch, name))]
 
 
-def _of_log(read: Callable[[tuple[Epoch, ...]], float]) -> RunMeasure:
+def _of_log(read: Callable[[tuple[EpochRecord, ...]], float]) -> RunMeasure:
     """Return the measure of a number that is read from the log of a finished run."""
 
     def measured(run: Run, _: str) -> Measurement | None:
@@ -95,13 +95,13 @@ def _best_train_error(run: Run, sufficient: str) -> Measurement | None:
     return Measurement(best, runs=(run.name,)) if complete else None
 
 
-def _epochs_to_converge(log: tuple[Epoch, ...]) -> float:
+def _epochs_to_converge(log: tuple[EpochRecord, ...]) -> float:
     """Return the first epoch whose validation error is within one point of the run's best."""
     best = min(finite(log, "val_top1_error"), default=math.nan)
     return next((epoch.epoch for epoch in log if epoch.val_top1_error <= best + 1), math.nan)
 
 
-def _rate_drops(log: tuple[Epoch, ...]) -> float:
+def _rate_drops(log: tuple[EpochRecord, ...]) -> float:
     return sum(after < before / 5 for before, after in pairwise(finite(log, "lr")))
 
 

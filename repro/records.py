@@ -1,0 +1,664 @@
+"""Schema of the records that training, evaluation and retrieval write; imports no torch.
+
+Files in a run's folder, <runs>/<variant>-<recipe>-<scale>-seed<k>/:
+
+    run.json                       a `RunRecord`: everything needed to repeat the run; written first, never changed
+    log.jsonl                      an `EpochRecord` per line
+    checkpoints/                   until the run is finished
+    weights.safetensors.sha256     checksum of the weights, in the format of `sha256sum -c`
+    weights.safetensors            written last
+    .lock                          held by the process that trains the run
+    evaluation-<split>-<views>.json    an `EvaluationRecord`, with predictions-<split>-<views>.npz
+    retrieval-<split>.json             a `RetrievalRecord`, with retrieval-<split>.npz
+
+The evaluation of an ensemble has its own folder beside the runs'. Files of an ensemble whose weights were searched
+end in "-searched".
+
+`to_json` and `write_record` are strict: they refuse values that do not conform to the schema. `read_records` is
+lenient: it reads records of older versions, of unfinished runs and of damaged files as far as possible.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import typing
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+import safetensors
+from safetensors.numpy import load_file
+
+from repro import atomic
+from repro.errors import ReproError
+
+FORMAT = 1
+
+RUN = "run.json"
+LOG = "log.jsonl"
+CHECKPOINTS = "checkpoints"
+WEIGHTS = "weights.safetensors"
+WEIGHTS_CHECKSUM = "weights.safetensors.sha256"
+LOCK = ".lock"
+EVALUATIONS = "evaluation-*.json"
+RETRIEVALS = "retrieval-*.json"
+
+SPACES = ("fc7", "pixels", "codes")  # in which neighbours are retrieved
+
+# A store with fewer training images than this holds only a part of the dataset, whatever its name.
+COMPLETE = {"ilsvrc2010": 1_100_000, "ilsvrc2012": 1_100_000, "fall2009": 4_000_000, "cifar10": 40_000}
+
+T = TypeVar("T")
+
+
+def run_name(
+    variant: str, recipe: str, scale: str, seeds: Sequence[int], lr: float | None = None, tuned: bool = False
+) -> str:
+    """Return the folder name of a run, or of an ensemble if there are several `seeds`.
+
+    `lr`: the initial learning rate where it differs from the recipe's. `tuned`: the run is fine-tuned from another
+    run although its variant does not require that.
+    """
+    label = "seed" if len(seeds) == 1 else "seeds"
+    extras = (f"-lr{lr:g}" if lr else "") + ("-tuned" if tuned else "")
+    return f"{variant}-{recipe}-{scale}{extras}-{label}{'+'.join(map(str, seeds))}"
+
+
+def evaluation_name(split: str, views: int, searched: bool = False) -> str:
+    """Return the file name of an evaluation."""
+    return f"evaluation-{split}-{views}{'-searched' if searched else ''}.json"
+
+
+def predictions_name(split: str, views: int, searched: bool = False) -> str:
+    """Return the file name of an evaluation's predictions per image."""
+    return f"predictions-{split}-{views}{'-searched' if searched else ''}.npz"
+
+
+def retrieval_name(split: str) -> str:
+    """Return the file name of a retrieval."""
+    return f"retrieval-{split}.json"
+
+
+def retrieval_arrays_name(split: str) -> str:
+    """Return the file name of a retrieval's neighbours and example images."""
+    return f"retrieval-{split}.npz"
+
+
+@dataclass(frozen=True)
+class ClassRecord:
+    """A class of the dataset: its id in the source (a WordNet id or a folder's name) and its readable name."""
+
+    id: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRecord:
+    """The store that a run was trained on or evaluated on. Two are equal if dataset and fingerprint are.
+
+    Attributes:
+        dataset: name of the dataset, or "folder" for the user's own images.
+        name: name of the store's folder.
+        path: path of the store as it was given.
+        fingerprint: SHA-256 over the store's contents.
+        size: side of the stored images in pixels.
+        classes: the classes, in the order of the labels.
+        images: number of images by split.
+    """
+
+    dataset: str
+    name: str = field(default="", compare=False)
+    path: str = field(default="", compare=False)
+    fingerprint: str = ""
+    size: int = field(default=0, compare=False)
+    classes: tuple[ClassRecord, ...] = field(default=(), compare=False)
+    images: Mapping[str, int] = field(default_factory=dict, compare=False)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Readable names of the classes, in the order of the labels."""
+        return tuple(each.name or each.id for each in self.classes)
+
+    @property
+    def scope(self) -> str:
+        """Name of the dataset, marked if the store holds only a part of it."""
+        train = self.images.get("train")
+        partial = train is not None and train < COMPLETE.get(self.dataset, 0)
+        return f"a part of {self.dataset}" if partial else self.dataset
+
+    @property
+    def label(self) -> str:
+        """Name of the data for readers."""
+        if self.dataset == "folder":
+            return self.name or "a folder of images"
+        return "the built-in synthetic images" if self.dataset == "synthetic" else self.scope
+
+    @property
+    def description(self) -> str:
+        """The label with the number of classes, where it is known."""
+        return f"{self.label} ({len(self.classes):,} classes)" if self.classes else self.label
+
+
+@dataclass(frozen=True)
+class MachineRecord:
+    """The machine that computed a result.
+
+    Attributes:
+        platform: operating system and its version.
+        processor: model name of the processor.
+        cpus: number of logical processors.
+    """
+
+    platform: str = ""
+    processor: str = ""
+    cpus: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """When, where and with which software a result was computed.
+
+    Attributes:
+        versions: version by name, of this program, its main libraries and Python.
+        machine: the machine.
+        git_revision: commit of the checkout, with "+changes" if there are uncommitted ones; empty outside a checkout.
+        started: time of the start, ISO 8601 in UTC.
+    """
+
+    versions: Mapping[str, str] = field(default_factory=dict, hash=False)
+    machine: MachineRecord = MachineRecord()
+    git_revision: str = ""
+    started: str = ""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The finished run whose weights another run was initialised with.
+
+    Attributes:
+        run: name of that run's folder.
+        weights: SHA-256 of its weights.
+    """
+
+    run: str = ""
+    weights: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord(Provenance):
+    """Contents of `run.json`: everything needed to repeat a run and to use its net.
+
+    Attributes:
+        format: version of the schema.
+        variant: name of the net.
+        recipe: name of the training recipe.
+        scale: name of the scale.
+        seed: seed of the initial weights, the order of the images, the augmentation and dropout.
+        epochs: maximum number of epochs.
+        until_train_error: training error in percent at which training ends early; None for no such end.
+        precision: "fp32" or "bf16".
+        devices: devices of each process.
+        ranks: number of processes.
+        init_from: the run whose weights this one was initialised with; None for random weights.
+        network: the layers, each a mapping of its kind under "layer" and its fields.
+        input_size: side of the net's input in pixels.
+        settings: fields of the recipe as used, with the learning rate that was chosen.
+        data: the store that the run was trained on.
+        command: command line that repeats the run.
+    """
+
+    format: int = FORMAT
+    variant: str
+    recipe: str
+    scale: str
+    seed: int
+    epochs: int
+    until_train_error: float | None = None
+    precision: str = ""
+    devices: tuple[str, ...] = ()
+    ranks: int = 1
+    init_from: Origin | None = None
+    network: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
+    input_size: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    data: DataRecord
+    command: str = ""
+
+    @property
+    def lr(self) -> float:
+        """Initial learning rate; NaN if it was not recorded."""
+        return _number(self.settings.get("lr"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """A line of `log.jsonl`. Errors in percent; NaN where a line that was read has no finite number.
+
+    Training figures are running figures: those of the augmented views, each before the update that it led to.
+
+    Attributes:
+        epoch: number of the epoch, from 1.
+        step: number of updates since the start of the run.
+        lr: learning rate of the weights in this epoch.
+        train_loss: mean cross-entropy.
+        train_top1_error: top-1 error on the training images.
+        val_top1_error: top-1 error on the val split, centre view; NaN (null in the file) without a val split.
+        val_top5_error: top-5 error on the val split; NaN (null in the file) without a val split.
+        seconds: duration of the epoch with its validation.
+        images_per_second: training speed, without validation.
+        note: what the user should know about this epoch; None for nothing.
+    """
+
+    epoch: int
+    step: int = 0
+    lr: float = math.nan
+    train_loss: float = math.nan
+    train_top1_error: float = math.nan
+    val_top1_error: float = field(default=math.nan, metadata={"null": True})
+    val_top5_error: float = field(default=math.nan, metadata={"null": True})
+    seconds: float = math.nan
+    images_per_second: float = math.nan
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRecord(Provenance):
+    """Contents of `evaluation-<split>-<views>.json`: errors of a run, or of an ensemble, on one split.
+
+    Attributes:
+        format: version of the schema.
+        runs: names of the folders of the runs whose softmax outputs are averaged.
+        variant: names of the nets, joined by "+".
+        recipe: name of the recipe.
+        scale: name of the scale.
+        seeds: the runs' seeds.
+        data: the store that was evaluated on.
+        split: "train", "val" or "test".
+        views: views per image that are averaged, 1 or 10 (Sec. 4.1).
+        images: number of images.
+        classes: number of classes.
+        top1_error: top-1 error in percent.
+        top5_error: top-5 error in percent.
+        top1_interval: 95% confidence interval of the top-1 error.
+        top5_interval: 95% confidence interval of the top-5 error.
+        weights: weights of the runs in the ensemble if they were searched; empty for equal weights.
+        weights_selected_on: split that the weights were searched on; empty for equal weights.
+        note: what the user should know about these numbers; empty for nothing.
+        predictions: file name of the predictions per image.
+        command: command line that repeats the evaluation.
+    """
+
+    format: int = FORMAT
+    runs: tuple[str, ...]
+    variant: str
+    recipe: str
+    scale: str
+    seeds: tuple[int, ...]
+    data: DataRecord
+    split: str
+    views: int
+    images: int
+    classes: int = 0
+    top1_error: float
+    top5_error: float
+    top1_interval: tuple[float, float] = (math.nan, math.nan)
+    top5_interval: tuple[float, float] = (math.nan, math.nan)
+    weights: tuple[float, ...] = ()
+    weights_selected_on: str = ""
+    note: str = ""
+    predictions: str = ""
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        if self.weights and not self.weights_selected_on:
+            raise ValueError("it has no 'weights_selected_on'")
+
+    def error(self, metric: str) -> float:
+        """Return `top1_error` or `top5_error`, in percent; NaN if the record has no finite one."""
+        return self.top1_error if metric == "top1_error" else self.top5_error
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over images, in percent, with its 95% confidence interval."""
+
+    value: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalRecord(Provenance):
+    """Contents of `retrieval-<split>.json`: the nearest training images of each image of a split (Sec. 6.1).
+
+    Attributes:
+        format: version of the schema.
+        run: name of the run's folder.
+        variant: name of the net.
+        recipe: name of the recipe.
+        scale: name of the scale.
+        seed: the run's seed.
+        data: the store that was searched.
+        split: split of the query images.
+        images: number of query images.
+        searched: number of training images that were searched.
+        neighbours: number of nearest neighbours per query.
+        activations: number of fc7's units.
+        bits: length of the binary codes.
+        precision: percentage of the neighbours that have the query's class, by space: fc7, pixels, codes.
+        precision_at_random: the same percentage for neighbours drawn at random.
+        overlap: percentage of the neighbours in fc7 that are neighbours in pixels too.
+        seconds_per_query: duration of a search, by space.
+        arrays: file name of the neighbours and example images.
+        command: command line that repeats the retrieval.
+    """
+
+    format: int = FORMAT
+    run: str
+    variant: str
+    recipe: str
+    scale: str
+    seed: int
+    data: DataRecord
+    split: str
+    images: int
+    searched: int
+    neighbours: int = 6
+    activations: int = 0
+    bits: int
+    precision: Mapping[str, Estimate] = field(hash=False)
+    precision_at_random: float = math.nan
+    overlap: Estimate
+    seconds_per_query: Mapping[str, float] = field(hash=False)
+    arrays: str = ""
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("precision", "seconds_per_query"):
+            if missing := [space for space in SPACES if space not in getattr(self, name)]:
+                raise ValueError(f"its {name} has no '{missing[0]}'")
+
+
+Record = RunRecord | EpochRecord | EvaluationRecord | RetrievalRecord
+
+
+def to_json(record: Record) -> dict[str, Any]:
+    """Return the JSON document of a record, with the provenance last.
+
+    Raises ValueError for numbers that are not finite, and TypeError for values of a wrong type.
+    """
+    content = msgspec.to_builtins(record)
+    try:
+        msgspec.convert(content, type(record))
+    except msgspec.ValidationError as error:
+        raise TypeError(f"a {type(record).__name__} that does not conform to its schema: {error}") from error
+    for each in dataclasses.fields(record):
+        if each.metadata.get("null") and math.isnan(content[each.name]):
+            content[each.name] = None
+    last = [each.name for each in dataclasses.fields(Provenance) if each.name in content]
+    content = {name: value for name, value in content.items() if name not in last} | {
+        name: content[name] for name in last
+    }
+    json.dumps(content, allow_nan=False)
+    return content
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record to `path`, completely or not at all. Raises ReproError if it cannot be written."""
+    atomic.write_json(path, to_json(record))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(RunRecord):
+    """A run: the contents of its `run.json`, its folder and its log so far.
+
+    Attributes:
+        folder: the run's folder.
+        name: path of the folder relative to the folder of runs.
+        log: the epochs in order.
+    """
+
+    folder: Path
+    name: str
+    log: tuple[EpochRecord, ...] = ()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the trained weights are there."""
+        return self.weights_path.is_file()
+
+    @property
+    def log_path(self) -> Path:
+        """Path of the log."""
+        return self.folder / LOG
+
+    @property
+    def checkpoints_path(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.folder / CHECKPOINTS
+
+    @property
+    def weights_path(self) -> Path:
+        """Path of the trained weights, which exist once the run is finished."""
+        return self.folder / WEIGHTS
+
+    @property
+    def checksum_path(self) -> Path:
+        """Path of the weights' checksum; runs of older versions have none."""
+        return self.folder / WEIGHTS_CHECKSUM
+
+    def conv1(self) -> np.ndarray | None:
+        """Return conv1's kernels, [kernels ≥ 2, 3, height, width] float32; None if there are no finite ones."""
+        try:
+            weights = load_file(self.weights_path).get("conv1.weight")
+        except (OSError, ValueError, safetensors.SafetensorError):
+            return None
+        if weights is None or weights.ndim != 4 or len(weights) < 2 or weights.shape[1] != 3:
+            return None
+        return weights if np.isfinite(weights).all() else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(EvaluationRecord):
+    """An evaluation and its folder: the run's, or that of an ensemble."""
+
+    folder: Path
+
+    @property
+    def predictions_path(self) -> Path:
+        """Path of the predictions per image."""
+        return self.folder / Path(self.predictions).name
+
+    def wrong(self, metric: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the labels and whether each prediction is wrong, both [N]; None if they cannot be read."""
+        arrays = _read_arrays(self.predictions_path, ("labels", "top5"))
+        try:
+            labels, guesses = arrays["labels"], arrays["top5"][:, : 1 if metric == "top1_error" else 5]
+            return labels, (guesses != labels[:, None]).all(axis=1)
+        except (KeyError, ValueError, IndexError):
+            return None
+
+
+EXAMPLES = (
+    "labelled_labels", "labelled_top5", "labelled_probabilities", "labelled_images", "query_labels", "query_images",
+    "query_fc7_images", "query_fc7_labels", "query_pixels_images", "query_pixels_labels",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrieval(RetrievalRecord):
+    """A retrieval and the folder of its run."""
+
+    folder: Path
+
+    @property
+    def arrays_path(self) -> Path:
+        """Path of the neighbours and example images."""
+        return self.folder / Path(self.arrays).name
+
+    def examples(self) -> dict[str, np.ndarray] | None:
+        """Return Figure 4's example images, labels and probabilities by name; None if they cannot be read."""
+        return _read_arrays(self.arrays_path, EXAMPLES) or None
+
+
+def _read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the named arrays of an `.npz` file; an empty dictionary if any of them cannot be read."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in names}
+    except (OSError, KeyError, ValueError, IndexError, EOFError, zipfile.BadZipFile):
+        return {}
+
+
+@dataclass(frozen=True)
+class Records:
+    """All records below a folder of runs; `problems` are lines that name what was left out, and why."""
+
+    runs: tuple[Run, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    retrievals: tuple[Retrieval, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    def members(self, evaluation: Evaluation) -> list[Run]:
+        """Return the runs of an evaluation, as far as their records exist."""
+        folders = (evaluation.folder.parent / name for name in evaluation.runs)
+        return [self._by_folder[folder] for folder in folders if folder in self._by_folder]
+
+    @cached_property
+    def _by_folder(self) -> dict[Path, Run]:
+        return {run.folder: run for run in self.runs}
+
+
+def read_run(folder: Path) -> Run:
+    """Return the run in `folder`. Raises ReproError if it has no `run.json` that can be read."""
+    path = folder / RUN
+    try:
+        return _read_run(path, folder.name)
+    except FileNotFoundError:
+        raise ReproError(f"no run at '{folder}': it has no {RUN}; `repro train` makes runs") from None
+    except (OSError, ValueError) as error:
+        raise ReproError(f"'{path}' cannot be read ({error}): train the run again") from error
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """Return the evaluation at `path`. Raises OSError or ValueError if it cannot be read."""
+    return Evaluation(folder=path.parent, **vars(_read(path, EvaluationRecord)))
+
+
+def read_retrieval(path: Path) -> Retrieval:
+    """Return the retrieval at `path`. Raises OSError or ValueError if it cannot be read."""
+    return Retrieval(folder=path.parent, **vars(_read(path, RetrievalRecord)))
+
+
+def read_records(runs_dir: Path) -> Records:
+    """Return every run, evaluation and retrieval below `runs_dir`; none if the folder does not exist."""
+    runs: list[Run] = []
+    evaluations: list[Evaluation] = []
+    retrievals: list[Retrieval] = []
+    problems: list[str] = []
+    if not runs_dir.is_dir():
+        return Records(problems=(f"there is no folder {runs_dir}",))
+    for path in sorted(runs_dir.rglob("*.json")):
+        if CHECKPOINTS in path.parts:
+            continue
+        try:
+            if path.name == RUN:
+                runs.append(_read_run(path, path.parent.relative_to(runs_dir).as_posix()))
+            elif path.match(EVALUATIONS):
+                evaluations.append(read_evaluation(path))
+            elif path.match(RETRIEVALS):
+                retrievals.append(read_retrieval(path))
+        except (OSError, ValueError) as error:
+            problems.append(f"{path.relative_to(runs_dir).as_posix()} was left out: {error}")
+    for run in runs:
+        if run.log and not math.isfinite(run.log[-1].train_loss):
+            problems.append(f"{run.name}: the loss is not finite after epoch {_last_finite(run)}")
+    return Records(tuple(runs), tuple(evaluations), tuple(retrievals), tuple(problems))
+
+
+def _last_finite(run: Run) -> int:
+    return max((epoch.epoch for epoch in run.log if math.isfinite(epoch.train_loss)), default=0)
+
+
+def _read_run(path: Path, name: str) -> Run:
+    record = _read(path, RunRecord)
+    return Run(folder=path.parent, name=name, log=tuple(read_log(path.parent / LOG)), **vars(record))
+
+
+def read_log(path: Path) -> Iterator[EpochRecord]:
+    """Yield the epochs of a log in order, each once: of an epoch that was repeated, the last line.
+
+    Lines that cannot be read, such as an incomplete last one, are skipped; so is a log that cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return
+    epochs: dict[int, EpochRecord] = {}
+    for line in lines:
+        try:
+            epoch = _convert(json.loads(line), EpochRecord)
+        except ValueError:
+            continue
+        epochs[epoch.epoch] = epoch
+    yield from (epochs[number] for number in sorted(epochs))
+
+
+def _read(path: Path, kind: type[T]) -> T:
+    """Return the record of `kind` at `path`. Raises OSError, or ValueError for another format or damage."""
+    content = json.loads(path.read_bytes())
+    if not isinstance(content, dict):
+        raise ValueError("it is not a JSON object")
+    if "format" not in content:
+        raise ValueError("it has no 'format'")
+    if content["format"] != FORMAT:
+        raise ValueError(f"its format is {content['format']}, this version reads {FORMAT}")
+    return _convert(content, kind)
+
+
+def _convert(content: Any, kind: type[T]) -> T:
+    """Convert a JSON document to a record of `kind`; raises ValueError if a required field is missing or wrong.
+
+    Unknown fields are ignored, null is the same as a missing field, and what should be a number but is not a finite
+    one becomes NaN.
+    """
+    return msgspec.convert(_tolerant(content, kind), kind, strict=False)
+
+
+def _tolerant(value: Any, hint: Any) -> Any:
+    """Return `value`, to be converted to the type `hint`, with NaN for bad numbers and without null fields."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is float:
+        return _number(value)
+    if hint is str and isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, dict) and isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        hints = _type_hints(hint)
+        return {
+            name: _tolerant(each, hints[name])
+            for name, each in value.items()
+            if name in hints and (each is not None or hints[name] is float)
+        }
+    if isinstance(value, dict) and origin is Mapping:
+        return {name: _tolerant(each, arguments[1]) for name, each in value.items()}
+    if isinstance(value, list) and origin is tuple:
+        return [_tolerant(each, arguments[0]) for each in value]
+    return value
+
+
+@cache
+def _type_hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _number(value: object) -> float:
+    """Return a finite float, or NaN for anything else: null, a string, an infinite number."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    return math.nan

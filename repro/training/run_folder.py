@@ -1,0 +1,101 @@
+"""The folder of a run that is being trained: lock, `run.json` and log."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from repro import atomic
+from repro.errors import ReproError
+from repro.locks import exclusive
+from repro.records import LOCK, RUN, EpochRecord, Run, RunRecord, read_run, to_json, write_record
+
+
+@contextmanager
+def locked_run(folder: Path, record: RunRecord, resume: bool) -> Iterator[Run]:
+    """Create the run in `folder`, or open it to `resume` it, and lock it within the context.
+
+    Raises ReproError if another process is training in `folder`, if it cannot be created, if it holds a run and
+    `resume` is not set, or if it holds a run that differs from `record` in what decides the result.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ReproError(
+            f"cannot create the run's folder '{folder}': {error.strerror}; choose another --out"
+        ) from error
+    with exclusive(folder / LOCK, f"another process is training in '{folder}': wait for it, or stop it"):
+        try:
+            run = _open(folder, record, resume)
+        except ReproError:
+            _remove_if_empty(folder)
+            raise
+        yield run
+
+
+def _open(folder: Path, record: RunRecord, resume: bool) -> Run:
+    if not any(not each.name.startswith(".") for each in folder.iterdir()):  # a `run.json` may be incomplete
+        write_record(folder / RUN, record)
+        return read_run(folder)
+    if not resume:
+        raise ReproError(f"'{folder}' already holds a run: add --resume to continue it, or choose another --out")
+    run = read_run(folder)
+    if differing := differences(run, record):
+        raise ReproError(f"'{folder}' holds a different run: {'; '.join(differing)}; choose another --out")
+    return run
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Remove a folder in which no run could be created."""
+    with suppress(OSError):
+        if {each.name for each in folder.iterdir()} <= {LOCK}:
+            (folder / LOCK).unlink(missing_ok=True)
+            folder.rmdir()
+
+
+def differences(before: RunRecord, now: RunRecord) -> list[str]:
+    """Return where two runs' records differ in what decides the result, a phrase each."""
+    names = ("variant", "recipe", "scale", "seed", "epochs", "until_train_error", "precision", "init_from", "network")
+    old, new = (_comparable(record) for record in (before, now))
+    pairs = [(name, old[name], new[name]) for name in names]
+    pairs += [
+        (name, old["settings"].get(name), value)
+        for name, value in new["settings"].items()
+        if name not in ("name", "source")
+    ]
+    pairs.append(("data fingerprint", old["data"]["fingerprint"], new["data"]["fingerprint"]))
+    return [
+        f"its {name} differs" if name == "network" else f"its {name} is {was}, not {is_}"
+        for name, was, is_ in pairs
+        if was != is_
+    ]
+
+
+def _comparable(record: RunRecord) -> dict[str, Any]:
+    """Return the record as it is read from a file, where tuples are lists."""
+    content: dict[str, Any] = json.loads(json.dumps(msgspec.to_builtins(record, enc_hook=str)))
+    return content
+
+
+def append_log(run: Run, epoch: EpochRecord) -> None:
+    """Append an epoch to the log. Raises ReproError if it cannot be written."""
+    try:
+        with open(run.log_path, "a", encoding="utf-8") as log:
+            log.write(json.dumps(to_json(epoch)) + "\n")
+            log.flush()
+            os.fsync(log.fileno())
+    except OSError as error:
+        raise ReproError(f"cannot write '{run.log_path}': {error.strerror}; fix that and add --resume") from error
+
+
+def truncate_log(run: Run, epochs: int) -> None:
+    """Keep the first `epochs` lines of the log, which are those that a checkpoint of that epoch includes."""
+    if run.log_path.exists():
+        lines = run.log_path.read_bytes().splitlines(keepends=True)[:epochs]
+        atomic.write(run.log_path, b"".join(lines))
