@@ -1,21 +1,28 @@
-"""The paper's layers that torch lacks or has too slow: LRN, spatial normalisation, its dropout, rounded-up conv."""
+"""The paper's layers that torch lacks or computes slowly: LRN, spatial normalization, dropout, convolution, local."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
 import torch
+import torch.fx
 import torch.nn.functional as F
+import torch.utils._python_dispatch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+from repro.compiled_loops import LoopsUnavailable, check_loops
 
 HAS_TRITON = find_spec("triton") is not None  # torch's compiler for GPUs
+BETA = 0.75  # Sec. 3.3; the exponent that the compiled loops are written for
 
 
 class RoundedUpConv2d(nn.Conv2d):
-    """A convolution whose last window runs `overhang` pixels over the right and bottom edge, into zeros."""
+    """A convolution whose last window reaches `overhang` pixels beyond the right and bottom edges, into zeros."""
 
     def __init__(self, *args: Any, overhang: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -27,7 +34,7 @@ class RoundedUpConv2d(nn.Conv2d):
 
 
 class LocallyConnected2d(nn.Module):
-    """Like a convolution of stride 1, but each of the `positions`² places has kernels and biases of its own.
+    """Like a convolution of stride 1, with separate kernels and biases at each of the `positions`² positions.
 
     `weight` is [positions², kernels, maps·size²], `bias` [kernels, positions²].
     """
@@ -40,84 +47,171 @@ class LocallyConnected2d(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """[N, maps, H, H] to [N, kernels, positions, positions]."""
-        windows = F.unfold(input, self.size, padding=self.padding).permute(2, 1, 0)  # [places, maps·size², N]
+        windows = F.unfold(input, self.size, padding=self.padding).permute(2, 1, 0)  # [positions², maps·size², N]
         out = torch.bmm(self.weight, windows).permute(2, 1, 0) + self.bias
         return out.reshape(*out.shape[:2], self.positions, self.positions)
 
 
-class _AcrossMaps(torch.autograd.Function):
-    """LRN on a processor, by loops of our own."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, towers: int, n: int, k: float, alpha: float) -> Tensor:
-        from repro.models import normalization_kernels as kernels  # Numba is slow to import
-
-        x = x.contiguous(memory_format=torch.channels_last)
-        ctx.save_for_backward(x)
-        ctx.constants = (towers, n, k, alpha)
-        return kernels.across_maps(x, *ctx.constants)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
-        from repro.models import normalization_kernels as kernels
-
-        (x,) = ctx.saved_tensors
-        grad = grads[0].contiguous(memory_format=torch.channels_last)
-        return kernels.across_maps_backward(x, grad, *ctx.constants), None, None, None, None
-
-
-class _WithinMaps(torch.autograd.Function):
-    """Spatial normalisation on a processor, likewise."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, size: int, k: float, alpha: float) -> Tensor:
-        from repro.models import normalization_kernels as kernels
-
-        x = x.contiguous(memory_format=torch.channels_last)
-        ctx.save_for_backward(x)
-        ctx.constants = (size, k, alpha)
-        return kernels.within_maps(x, *ctx.constants)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        from repro.models import normalization_kernels as kernels
-
-        (x,) = ctx.saved_tensors
-        grad = grads[0].contiguous(memory_format=torch.channels_last)
-        return kernels.within_maps_backward(x, grad, *ctx.constants), None, None, None
-
-
 def across_maps(x: Tensor, towers: int, n: int, k: float, alpha: float, beta: float) -> Tensor:
-    """The formula of `LocalResponseNorm` in torch's own operators, for any device and floating dtype."""
-    half, (images, maps, height, width) = n // 2, x.shape
-    squares = F.pad((x * x).view(images, towers, maps // towers, height, width), (0, 0, 0, 0, half, half))
-    sums = squares[:, :, : maps // towers]
-    for near in range(1, n):
-        sums = sums + squares[:, :, near : near + maps // towers]
-    return x * (k + alpha * sums.view_as(x)).pow(-beta)
+    """Compute the formula of `LocalResponseNorm` with torch operators, for any device and floating dtype."""
+    return x * (k + alpha * _sum_across_maps(x * x, towers, n)).pow(-beta)
 
 
 def within_maps(x: Tensor, size: int, k: float, alpha: float, beta: float) -> Tensor:
-    """The formula of `SpatialNormalization`, likewise."""
-    window_sum = F.avg_pool2d(x * x, size, stride=1, padding=size // 2, divisor_override=1)
-    return x * (k + alpha * window_sum).pow(-beta)
+    """Compute the formula of `SpatialNormalization` with torch operators, for any device and floating dtype."""
+    return x * (k + alpha * _sum_within_maps(x * x, size)).pow(-beta)
+
+
+def _sum_across_maps(x: Tensor, towers: int, n: int) -> Tensor:
+    """Sum `x` [N, C, H, W] over `n` adjacent maps of one tower, centred on each map; same shape."""
+    half, (images, maps, height, width) = n // 2, x.shape
+    padded = F.pad(x.reshape(images, towers, maps // towers, height, width), (0, 0, 0, 0, half, half))
+    sums = padded[:, :, : maps // towers]
+    for neighbour in range(1, n):
+        sums = sums + padded[:, :, neighbour : neighbour + maps // towers]
+    return sums.reshape(images, maps, height, width)
+
+
+def _sum_within_maps(x: Tensor, size: int) -> Tensor:
+    """Sum `x` [N, C, H, W] over the `size`×`size` window around each position, zero outside; same shape."""
+    return F.avg_pool2d(x, size, stride=1, padding=size // 2, divisor_override=1)
+
+
+class _AcrossMaps(torch.autograd.Function):
+    """LRN on a CPU by compiled loops, differentiable any number of times.
+
+    `x` is in channels-last memory already: a copy made in here would not be connected to the graph, and second
+    derivatives would miss its part.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, towers: int, n: int, k: float, alpha: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.constants = (towers, n, k, alpha)
+        out: Tensor = _kernels().across_maps(x, *ctx.constants)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (x,), (grad,) = ctx.saved_tensors, grads
+        towers, n, _, _ = ctx.constants
+        gradient = _gradient("across_maps", x, grad, ctx.constants, lambda each: _sum_across_maps(each, towers, n))
+        return gradient, None, None, None, None
+
+
+class _WithinMaps(torch.autograd.Function):
+    """Spatial normalization on a CPU by compiled loops, like `_AcrossMaps`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, size: int, k: float, alpha: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.constants = (size, k, alpha)
+        out: Tensor = _kernels().within_maps(x, *ctx.constants)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        (x,), (grad,) = ctx.saved_tensors, grads
+        size = ctx.constants[0]
+        gradient = _gradient("within_maps", x, grad, ctx.constants, lambda each: _sum_within_maps(each, size))
+        return gradient, None, None, None
+
+
+def _gradient(
+    name: str, x: Tensor, grad: Tensor, constants: tuple[Any, ...], neighbourhood: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Return the gradient of a normalization, in the shape and dtype of `x`.
+
+    The loop computes it, unless the gradient itself is to be differentiated (create_graph): autograd is recording
+    then, and the formula's operators are what it can record. Each neighbourhood is symmetric, so with s = k + α Σ x²
+    the gradient is g s^-β − 2αβ x Σ g x s^-(β+1).
+    """
+    if not torch.is_grad_enabled():
+        with suppress(LoopsUnavailable):
+            channels_last = grad.contiguous(memory_format=torch.channels_last)
+            gradient: Tensor = getattr(_kernels(), f"{name}_backward")(x, channels_last, *constants)
+            return gradient
+    *_, k, alpha = constants
+    with torch.autocast("cpu", enabled=False):
+        a, g = x.float(), grad.float()
+        s = k + alpha * neighbourhood(a * a)
+        direct = g * s.pow(-BETA)
+        formula: Tensor = direct - 2 * alpha * BETA * a * neighbourhood(direct * a / s)
+        return formula.to(x.dtype)
+
+
+def normalize_across_maps(x: Tensor, towers: int, n: int, k: float, alpha: float, beta: float) -> Tensor:
+    """Compute `across_maps` in the fastest way there is for `x`, in float32 at least; same dtype as `x`."""
+    return _fastest(_AcrossMaps, across_maps, x, (towers, n, k, alpha), beta)
+
+
+def normalize_within_maps(x: Tensor, size: int, k: float, alpha: float, beta: float) -> Tensor:
+    """Compute `within_maps` in the fastest way there is for `x`, in float32 at least; same dtype as `x`."""
+    return _fastest(_WithinMaps, within_maps, x, (size, k, alpha), beta)
+
+
+# torch.fx cannot follow a choice that depends on a tensor: it records the call instead.
+torch.fx.wrap("normalize_across_maps")
+torch.fx.wrap("normalize_within_maps")
+
+
+def _fastest(
+    loops: type[_AcrossMaps | _WithinMaps],
+    formula: Callable[..., Tensor],
+    x: Tensor,
+    constants: tuple[Any, ...],
+    beta: float,
+) -> Tensor:
+    if beta == BETA and _may_use_loops(x):
+        with suppress(LoopsUnavailable):
+            out: Tensor = loops.apply(x.contiguous(memory_format=torch.channels_last), *constants)
+            return out
+    if x.device.type == "cuda" and HAS_TRITON and _runs_eagerly(x):
+        formula = fused(formula)
+    with torch.autocast(x.device.type, enabled=False):
+        return formula(x if x.dtype == torch.float64 else x.float(), *constants, beta).to(x.dtype)
+
+
+def _kernels() -> Any:
+    """Import the module of the loops, which is slow. Raises LoopsUnavailable if they cannot run in this process."""
+    check_loops()
+    from repro.models import normalization_kernels
+
+    return normalization_kernels
 
 
 @cache
 def fused(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`formula` compiled to few kernels that go over memory once; its derivative too."""
+    """Compile `formula` and its derivative to a few GPU kernels that pass over memory once."""
     return torch.compile(formula, dynamic=True)
 
 
-def _has_loops(x: Tensor, beta: float) -> bool:
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and beta == 0.75
+def _may_use_loops(x: Tensor) -> bool:
+    """Whether the compiled loops can compute what is asked of `x`."""
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and _runs_eagerly(x)
+
+
+def _runs_eagerly(x: Tensor) -> bool:
+    """Whether `x` is an ordinary tensor that is computed now.
+
+    It is not while torch traces, compiles or exports, with fake tensors and other subclasses, under the transforms of
+    torch.func, and in forward-mode differentiation: these must see the formula's operators.
+    """
+    return not (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        or type(x) not in (Tensor, nn.Parameter)
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
+        or torch.utils._python_dispatch._get_current_dispatch_mode() is not None
+    )
 
 
 class LocalResponseNorm(nn.Module):
-    """b_i = a_i / (k + alpha · Σ_j a_j²)^beta over `n` adjacent maps (Sec. 3.3); n is odd.
+    """Local response normalization, b_i = a_i / (k + alpha · Σ_j a_j²)^beta over `n` adjacent maps (Sec. 3.3).
 
-    `alpha` multiplies the plain sum: `torch.nn.LocalResponseNorm` divides its own by n. With `towers=2` the
-    neighbourhood stays within each half of the maps.
+    `n` is odd. `alpha` multiplies the plain sum, whereas `torch.nn.LocalResponseNorm` divides its alpha by n. With
+    `towers=2` the sum stays within each half of the maps.
     """
 
     def __init__(self, n: int, k: float, alpha: float, beta: float, towers: int = 1) -> None:
@@ -126,15 +220,11 @@ class LocalResponseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, maps, H, W] to the same shape and dtype; computed in float32 at least."""
-        constants = (self.towers, self.n, self.k, self.alpha)
-        if _has_loops(x, self.beta):
-            out: Tensor = _AcrossMaps.apply(x, *constants)
-            return out
-        return _in_float32(across_maps, x, *constants, self.beta)
+        return normalize_across_maps(x, self.towers, self.n, self.k, self.alpha, self.beta)
 
 
 class SpatialNormalization(nn.Module):
-    """b = a / (k + alpha · Σ a²)^beta over a `size`×`size` window of each map; the authors' program, conv2."""
+    """b = a / (k + alpha · Σ a²)^beta over a `size`×`size` window of each map; conv2 of the authors' program."""
 
     def __init__(self, size: int, k: float, alpha: float, beta: float) -> None:
         super().__init__()
@@ -142,44 +232,32 @@ class SpatialNormalization(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] to the same shape and dtype; computed in float32 at least."""
-        constants = (self.size, self.k, self.alpha)
-        if _has_loops(x, self.beta):
-            out: Tensor = _WithinMaps.apply(x, *constants)
-            return out
-        return _in_float32(within_maps, x, *constants, self.beta)
-
-
-def _in_float32(formula: Callable[..., Tensor], x: Tensor, *constants: float) -> Tensor:
-    """`formula` of `x` in float32, or in float64 if that is what `x` is in; the result in `x`'s dtype."""
-    if x.device.type == "cuda" and HAS_TRITON:
-        formula = fused(formula)
-    with torch.autocast(x.device.type, enabled=False):
-        return formula(x if x.dtype == torch.float64 else x.float(), *constants).to(x.dtype)
+        return normalize_within_maps(x, self.size, self.k, self.alpha, self.beta)
 
 
 class DropoutMasks:
-    """Draws the masks of an update for its whole batch, so that neither ranks nor towers change them."""
+    """Dropout masks of an update, drawn for its whole batch so that they depend neither on ranks nor on towers."""
 
     def __init__(self, device: torch.device) -> None:
         self.generator = torch.Generator(device)
         self.images, self.rows = 0, slice(0)
 
     def begin(self, seed: int, images: int, rows: slice) -> None:
-        """An update by `images`, of which `rows` are at hand; its masks depend on `seed` alone."""
+        """Start an update on a batch of `images`, of which this rank has `rows`; the masks depend on `seed` alone."""
         self.generator.manual_seed(seed)
         self.images, self.rows = images, rows
 
     def draw(self, neurons: int, rate: float) -> Tensor:
-        """The next mask, bool [rows, neurons]: False with probability `rate`."""
+        """Return the next mask, bool [rows, neurons], False with probability `rate`."""
         chances = torch.rand(self.images, neurons, device=self.generator.device, generator=self.generator)
         return chances[self.rows] >= rate
 
 
 class PaperDropout(nn.Module):
-    """Zeroes with probability `rate` in training, multiplies by 1 − rate in testing (Sec. 4.2).
+    """Zero each neuron with probability `rate` in training, multiply by 1 − rate in evaluation (Sec. 4.2).
 
-    `torch.nn.Dropout` rescales in training instead. The trainer draws its masks from `masks`; None means
-    torch's global generator.
+    `torch.nn.Dropout` rescales in training instead. Masks are drawn from `masks`, which the training loop sets, or
+    from torch's global generator if it is None.
     """
 
     masks: DropoutMasks | None = None
@@ -189,7 +267,7 @@ class PaperDropout(nn.Module):
         self.rate = rate
 
     def mask(self, images: int, neurons: int, device: torch.device) -> Tensor:
-        """What a training step keeps, bool [images, neurons]."""
+        """Return which neurons a training step keeps, bool [images, neurons]."""
         if self.masks:
             return self.masks.draw(neurons, self.rate)
         return torch.rand(images, neurons, device=device) >= self.rate
@@ -202,7 +280,7 @@ class PaperDropout(nn.Module):
 
 
 def use_dropout_masks(model: nn.Module, masks: DropoutMasks) -> None:
-    """Have every dropout layer of `model` draw from `masks`."""
+    """Make every dropout layer of `model` draw its masks from `masks`."""
     for module in model.modules():
         if isinstance(module, PaperDropout):
             module.masks = masks

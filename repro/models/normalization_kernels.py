@@ -4,6 +4,8 @@ A loop reads each tensor once and writes it once; written as torch operators the
 times (benchmarks/README.md has the timings). Arithmetic is in float32 for both float32 and bfloat16 tensors; Numba has
 no bfloat16, so such a tensor is passed as its bits, uint16. Results do not depend on the number of threads, because one
 thread computes each output value from start to end.
+
+Where compiled loops cannot run, every function raises `LoopsUnavailable` (see `repro.compiled_loops`).
 """
 
 from __future__ import annotations
@@ -11,31 +13,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
 import numpy as np
 import torch
-from numba import prange, types
+from numba import types
 from numba.extending import overload
 from numpy.typing import NDArray
 from torch import Tensor
 
+from repro.compiled_loops import CompiledLoop, compiled_loop, prange
+
 CHUNKS = 64  # of an LRN's rows; the threads share them, and each chunk has its own scratch arrays
 
 Array = NDArray[Any]
-Loop = TypeVar("Loop", bound=Callable[..., None])
 
 
-def compiled(loop: Loop) -> Loop:
-    """Compile `loop` at its first call, and cache the machine code on disk for later processes."""
-    fast: Loop = numba.njit(parallel=True, fastmath=True, error_model="numpy", cache=True)(loop)
-    return fast
-
-
-def inlined(loop: Loop) -> Loop:
+def inlined(loop: Callable[..., None]) -> Callable[..., None]:
     """Compile `loop` as part of the loops that call it."""
-    fast: Loop = numba.njit(inline="always", fastmath=True)(loop)
+    fast: Callable[..., None] = numba.njit(inline="always", fastmath=True)(loop)
     return fast
 
 
@@ -44,15 +41,15 @@ def across_maps(x: Tensor, towers: int, n: int, k: float, alpha: float) -> Tenso
 
     `x` is float32 or bfloat16 [N, C, H, W] in channels-last memory; so is the result.
     """
-    out = torch.empty_like(x)
-    _run(_across_maps(n)[0], _rows(x), _rows(out), towers, np.float32(k), np.float32(alpha))
+    out = _like(x)
+    _across_maps(n)[0](_rows(x), _rows(out), towers, np.float32(k), np.float32(alpha))
     return out
 
 
 def across_maps_backward(x: Tensor, grad: Tensor, towers: int, n: int, k: float, alpha: float) -> Tensor:
     """Return the gradient with respect to `x`, given `grad`, the gradient with respect to `across_maps(x, …)`."""
-    out = torch.empty_like(x)
-    _run(_across_maps(n)[1], _rows(x), _rows(grad), _rows(out), towers, np.float32(k), np.float32(alpha))
+    out = _like(x)
+    _across_maps(n)[1](_rows(x), _rows(grad), _rows(out), towers, np.float32(k), np.float32(alpha))
     return out
 
 
@@ -61,21 +58,20 @@ def within_maps(x: Tensor, size: int, k: float, alpha: float) -> Tensor:
 
     `x` is float32 or bfloat16 [N, C, H, W] in channels-last memory; so is the result.
     """
-    out = torch.empty_like(x)
-    _run(_within_maps, _rows(x), _rows(out), *x.shape[2:], size, np.float32(k), np.float32(alpha))
+    out = _like(x)
+    _within_maps(_rows(x), _rows(out), *x.shape[2:], size, np.float32(k), np.float32(alpha))
     return out
 
 
 def within_maps_backward(x: Tensor, grad: Tensor, size: int, k: float, alpha: float) -> Tensor:
     """Return the gradient with respect to `x`, given `grad`, the gradient with respect to `within_maps(x, …)`."""
-    out = torch.empty_like(x)
-    _run(_within_maps_backward, _rows(x), _rows(grad), _rows(out), *x.shape[2:], size, np.float32(k), np.float32(alpha))
+    out = _like(x)
+    _within_maps_backward(_rows(x), _rows(grad), _rows(out), *x.shape[2:], size, np.float32(k), np.float32(alpha))
     return out
 
 
-def _run(loop: Callable[..., None], *arguments: Any) -> None:
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-    loop(*arguments)
+def _like(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.channels_last)
 
 
 def _rows(x: Tensor) -> Array:
@@ -144,11 +140,11 @@ def _add_neighbours(padded: Array, sums: Array, towers: int, n: int) -> None:
 
 
 @cache
-def _across_maps(n: int) -> tuple[Callable[..., None], Callable[..., None]]:
+def _across_maps(n: int) -> tuple[CompiledLoop, CompiledLoop]:
     """Return the loops of `across_maps` and `across_maps_backward` for a constant `n`, so that sums are unrolled."""
     half = n // 2
 
-    @compiled
+    @compiled_loop(parallel=True, fastmath=True)
     def forward(x: Array, out: Array, towers: int, k: float, alpha: float) -> None:
         rows, maps = x.shape
         for chunk in prange(CHUNKS):
@@ -164,7 +160,7 @@ def _across_maps(n: int) -> tuple[Callable[..., None], Callable[..., None]]:
                     values[i] *= root * math.sqrt(root)
                 _write(values, out, row)
 
-    @compiled
+    @compiled_loop(parallel=True, fastmath=True)
     def backward(x: Array, grad: Array, out: Array, towers: int, k: float, alpha: float) -> None:
         # ∂L/∂x_i = g_i s_i^-β − 2αβ x_i Σ_j g_j x_j s_j^-(β+1), the sum over the maps j whose s_j contains x_i.
         rows, maps = x.shape
@@ -210,7 +206,7 @@ def _add_window(image: Array, sums: Array, line: Array, row: int, size: int) -> 
                 sums[w, c] += line[neighbour, c]
 
 
-@compiled
+@compiled_loop(parallel=True, fastmath=True)
 def _within_maps(x: Array, out: Array, height: int, width: int, size: int, k: float, alpha: float) -> None:
     rows, maps = x.shape
     for image in prange(rows // (height * width)):
@@ -231,7 +227,7 @@ def _within_maps(x: Array, out: Array, height: int, width: int, size: int, k: fl
             _write(values[position], out, first + position)
 
 
-@compiled
+@compiled_loop(parallel=True, fastmath=True)
 def _within_maps_backward(
     x: Array, grad: Array, out: Array, height: int, width: int, size: int, k: float, alpha: float
 ) -> None:

@@ -1,6 +1,13 @@
 """The paper's own layers against slow, plain references."""
 
+import copy
+import os
+import pickle
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +28,7 @@ from repro.models.layers import (
 
 
 def lrn_by_loops(a: np.ndarray, n: int, k: float, alpha: float, beta: float, towers: int) -> np.ndarray:
-    """The formula of Sec. 3.3 as it is printed, on float64 [N, maps, H, W]; each tower is a layer of its own."""
+    """The formula of Sec. 3.3 as printed, on float64 [N, maps, H, W], in each tower separately."""
     b = np.empty_like(a)
     maps = a.shape[1] // towers
     for tower in range(towers):
@@ -36,7 +43,7 @@ def lrn_by_loops(a: np.ndarray, n: int, k: float, alpha: float, beta: float, tow
 
 @pytest.mark.parametrize("towers", [1, 2])
 @pytest.mark.parametrize("alpha", [1e-4, 1e-4 / 5], ids=["text", "program"])
-def test_lrn_is_the_formula_in_both_readings_of_alpha(alpha: float, towers: int) -> None:
+def test_lrn_matches_the_formula_in_both_readings_of_alpha(alpha: float, towers: int) -> None:
     a = np.random.default_rng(0).normal(0, 80, (2, 12, 4, 3))
     expected = lrn_by_loops(a, 5, 2.0, alpha, 0.75, towers)
     layer = LocalResponseNorm(5, 2.0, alpha, 0.75, towers)
@@ -50,7 +57,7 @@ def test_lrn_readings_of_alpha_relate_to_torch_by_n() -> None:
     torch.testing.assert_close(LocalResponseNorm(5, 2.0, 1e-4, 0.75)(a), F.local_response_norm(a, 5, 5e-4, k=2))
 
 
-def test_spatial_norm_is_its_window_sum() -> None:
+def test_spatial_normalization_matches_its_window_sum() -> None:
     a = np.random.default_rng(1).normal(0, 60, (2, 3, 6, 7))
     expected = np.empty_like(a)
     for y in range(6):
@@ -63,7 +70,7 @@ def test_spatial_norm_is_its_window_sum() -> None:
     np.testing.assert_allclose(layer(torch.from_numpy(a).float()).numpy(), expected, rtol=1e-6)
 
 
-NORMALISATIONS = {
+NORMALIZATIONS = {
     "lrn": LocalResponseNorm(5, 2.0, 1e-2, 0.75),
     "lrn-of-towers": LocalResponseNorm(5, 2.0, 1e-2, 0.75, towers=2),
     "lrn-of-narrow-towers": LocalResponseNorm(9, 1.0, 1e-2, 0.75, towers=6),  # half a window is wider than a tower
@@ -71,16 +78,16 @@ NORMALISATIONS = {
 }
 
 
-@pytest.mark.parametrize("layer", NORMALISATIONS.values(), ids=NORMALISATIONS)
-def test_the_formulas_derivative_is_that_of_finite_differences(layer: torch.nn.Module) -> None:
+@pytest.mark.parametrize("layer", NORMALIZATIONS.values(), ids=NORMALIZATIONS)
+def test_gradients_match_finite_differences(layer: torch.nn.Module) -> None:
     a = torch.randn(2, 12, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
     assert torch.autograd.gradcheck(layer, (a,))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("layer", NORMALISATIONS.values(), ids=NORMALISATIONS)
-def test_the_loops_are_exact_to_rounding_forward_and_backward(layer: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Against float64 on the same numbers; in bfloat16 only the results are rounded, not what lies between."""
+@pytest.mark.parametrize("layer", NORMALIZATIONS.values(), ids=NORMALIZATIONS)
+def test_loops_match_float64_to_rounding_forward_and_backward(layer: torch.nn.Module, dtype: torch.dtype) -> None:
+    """In bfloat16 only the results are rounded, not the intermediate values."""
     generator = torch.Generator().manual_seed(0)
     a, grad = (torch.randn(3, 12, 7, 5, generator=generator).mul(20).to(dtype) for _ in range(2))
     exact_in = a.double().requires_grad_()
@@ -95,21 +102,21 @@ def test_the_loops_are_exact_to_rounding_forward_and_backward(layer: torch.nn.Mo
     torch.testing.assert_close(a.grad.double(), exact_in.grad, rtol=rounding, atol=20 * 1e-6)
 
 
-def test_the_loops_results_do_not_depend_on_the_number_of_threads() -> None:
+def test_loops_do_not_depend_on_the_number_of_threads() -> None:
     a = torch.randn(5, 12, 9, 9, generator=torch.Generator().manual_seed(0))
     threads, results = torch.get_num_threads(), []
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            results.append([layer(a) for layer in NORMALISATIONS.values()])
+            results.append([layer(a) for layer in NORMALIZATIONS.values()])
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler here")
-@pytest.mark.parametrize("layer", [NORMALISATIONS["lrn-of-towers"], NORMALISATIONS["spatial"]])
-def test_what_a_gpu_gets_compiled_is_the_formula_too(layer: torch.nn.Module) -> None:
+@pytest.mark.parametrize("layer", [NORMALIZATIONS["lrn-of-towers"], NORMALIZATIONS["spatial"]])
+def test_formula_compiled_for_gpus_matches_the_formula(layer: torch.nn.Module) -> None:
     formula = across_maps if isinstance(layer, LocalResponseNorm) else within_maps
     names = ("towers", "n", "k", "alpha") if formula is across_maps else ("size", "k", "alpha")
     constants = [*(getattr(layer, name) for name in names), 0.75]
@@ -122,6 +129,170 @@ def test_what_a_gpu_gets_compiled_is_the_formula_too(layer: torch.nn.Module) -> 
     torch.testing.assert_close(*results)
 
 
+def penalised_gradient(layer: torch.nn.Module, a: torch.Tensor) -> torch.Tensor:
+    """The gradient of the squared norm of the gradient of a loss: a second derivative."""
+    a = a.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(layer(a).pow(2).sum(), a, create_graph=True)
+    (second,) = torch.autograd.grad(gradient.pow(2).sum(), a)
+    return second
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("layer", NORMALIZATIONS.values(), ids=NORMALIZATIONS)
+def test_second_derivatives_match_float64(layer: torch.nn.Module, memory_format: torch.memory_format) -> None:
+    a = torch.randn(2, 12, 5, 6, generator=torch.Generator().manual_seed(0)).to(memory_format=memory_format)
+    torch.testing.assert_close(
+        penalised_gradient(layer, a).double(), penalised_gradient(layer, a.double()), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("layer", NORMALIZATIONS.values(), ids=NORMALIZATIONS)
+def test_gradients_of_gradients_match_finite_differences(layer: torch.nn.Module) -> None:
+    """Of the formula in float64, and of the gradient that the loops' layers record for a second derivative."""
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(1, 12, 2, 3, dtype=torch.float64, generator=generator, requires_grad=True)
+    assert torch.autograd.gradgradcheck(layer, (a,))
+
+
+@pytest.mark.parametrize("layer", NORMALIZATIONS.values(), ids=NORMALIZATIONS)
+def test_transforms_of_torch_func_see_the_formula(layer: torch.nn.Module) -> None:
+    a, tangent = torch.randn(2, 3, 12, 3, 4, generator=torch.Generator().manual_seed(0))
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return layer(x).pow(2).sum()
+
+    exact = torch.func.grad(loss)(a.double())
+    torch.testing.assert_close(torch.func.grad(loss)(a).double(), exact, rtol=1e-5, atol=1e-6)
+    of_each = torch.func.vmap(torch.func.grad(lambda image: loss(image[None])))(a)
+    torch.testing.assert_close(of_each.double(), exact, rtol=1e-5, atol=1e-6)
+    slope = (exact * tangent).sum()
+    torch.testing.assert_close(torch.func.jvp(loss, (a,), (tangent,))[1].double(), slope, rtol=1e-4, atol=1e-4)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(a, tangent)
+        torch.testing.assert_close(
+            torch.autograd.forward_ad.unpack_dual(loss(dual)).tangent.double(), slope, rtol=1e-4, atol=1e-4
+        )
+
+
+def exported(layer: torch.nn.Module, a: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    return torch.export.export(layer, (a,)).module()
+
+
+CAPTURES = {
+    "trace": lambda layer, a: torch.jit.trace(layer, a, check_trace=False),
+    "compile": lambda layer, a: torch.compile(layer, backend="aot_eager", fullgraph=True),
+    "export": exported,
+    "fx": lambda layer, a: torch.fx.symbolic_trace(layer),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("capture", CAPTURES.values(), ids=CAPTURES)
+@pytest.mark.parametrize("name", ["lrn-of-towers", "spatial"])
+def test_captured_graphs_compute_on_their_input(name: str, capture: Callable[..., Callable[..., torch.Tensor]]) -> None:
+    """A graph that held the loops' result as a constant would give the same output for any input."""
+    layer = NORMALIZATIONS[name]
+    first, second = torch.randn(2, 3, 12, 5, 4, generator=torch.Generator().manual_seed(0)) * 20
+    graph = capture(layer, first)
+    for a in (first, second):
+        torch.testing.assert_close(graph(a), layer(a), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("layer", NORMALIZATIONS.values(), ids=NORMALIZATIONS)
+def test_layers_can_be_copied_and_pickled(layer: torch.nn.Module) -> None:
+    a = torch.randn(2, 12, 3, 4, generator=torch.Generator().manual_seed(0))
+    for clone in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(clone(a), layer(a))
+
+
+@pytest.mark.parametrize("shape", [(0, 12, 3, 4), (1, 12, 3, 4), (2, 12, 1, 1), (1, 12, 1, 1)])
+@pytest.mark.parametrize("layer", NORMALIZATIONS.values(), ids=NORMALIZATIONS)
+def test_any_batch_and_any_strides(layer: torch.nn.Module, shape: tuple[int, ...]) -> None:
+    a = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+    transposed = a.transpose(2, 3).contiguous().transpose(2, 3)
+    for each in (a, transposed, a.to(memory_format=torch.channels_last), a[:, :, :, :1].expand(*shape)):
+        each = each.detach().requires_grad_()
+        out = layer(each)
+        out.sum().backward()
+        torch.testing.assert_close(out.double(), layer(each.detach().double()), rtol=1e-5, atol=1e-6)
+        assert each.grad is not None
+        assert each.grad.shape == torch.Size(shape)
+
+
+CHECK = """
+import os, sys, threading, torch
+from repro.models.layers import LocalResponseNorm, SpatialNormalization
+layers = LocalResponseNorm(5, 2.0, 1e-2, 0.75, towers=2), SpatialNormalization(5, 1.0, 1e-2, 0.75)
+def check():
+    for layer in layers:
+        a = torch.randn(3, 12, 5, 4, generator=torch.Generator().manual_seed(0))
+        results = []
+        for dtype in (torch.float32, torch.float64):
+            x = a.to(dtype).requires_grad_()
+            out = layer(x)
+            results.append((out.detach().double(), torch.autograd.grad(out.pow(2).sum(), x)[0].double()))
+        torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+"""
+FORK = """
+torch.set_num_threads(1)  # as torch's own workers do: its threads do not survive a fork either
+check()
+child = os.fork()
+if not child:
+    check()
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+THREADS = """
+threads = [threading.Thread(target=lambda: [check() for _ in range(20)]) for _ in range(4)]
+[each.start() for each in threads], [each.join() for each in threads]
+"""
+
+
+def run_check(program: str, **environment: str) -> str:
+    """Run the check above in a process; returns what it logs."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", CHECK + program],
+        env=os.environ | environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def test_formula_replaces_loops_that_cannot_be_compiled() -> None:
+    """With a note, once, and never an uninitialised result."""
+    switched_off = run_check("check()", NUMBA_DISABLE_JIT="1")
+    assert switched_off.count("\n") == 1
+    assert switched_off.startswith("NUMBA_DISABLE_JIT is set: the normalization layers use torch operators")
+    failing = "from repro.models import normalization_kernels as k\nk.numba.njit = lambda **_: 1 / 0\ncheck()"
+    log = run_check(failing)
+    assert log.count("\n") == 1
+    assert "Numba fails (ZeroDivisionError" in log
+    missing = "sys.modules['numba'] = None\ncheck()"
+    assert run_check(missing).startswith("Numba cannot be imported")
+
+
+def test_loops_without_a_writable_cache(tmp_path: Path) -> None:
+    """Compiled in the process, with a note: a read-only installation and no home directory."""
+    (tmp_path / "file").touch()
+    nowhere = str(tmp_path / "file" / "cache")
+    log = run_check("check()", NUMBA_CACHE_DIR=nowhere)
+    assert log.count("\n") == 1
+    assert log.startswith("Numba cannot cache machine code and compiles it in every process")
+
+
+@pytest.mark.parametrize("layer", ["default", "workqueue", "omp", "tbb"])
+def test_loops_with_any_threading_layer(layer: str) -> None:
+    """In several threads of the process at once; where a layer is not installed the formula is used."""
+    log = run_check("check()\n" + THREADS, NUMBA_THREADING_LAYER=layer)
+    assert log == "" or "No threading layer could be loaded" in log
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.parametrize("layer", ["default", "workqueue"])
+def test_forked_children_of_a_process_that_has_used_the_loops(layer: str) -> None:
+    run_check(FORK, NUMBA_THREADING_LAYER=layer)
+
+
 def test_dropout_does_not_rescale_in_training_and_halves_in_testing() -> None:
     layer = PaperDropout(0.5)
     layer.masks = DropoutMasks(torch.device("cpu"))
@@ -130,7 +301,7 @@ def test_dropout_does_not_rescale_in_training_and_halves_in_testing() -> None:
     kept = layer(ones)
     assert set(kept.unique().tolist()) == {0.0, 1.0}
     assert abs(kept.mean().item() - 0.5) < 0.01  # six standard errors of 100,000 coins
-    layer.masks.begin(3, 200, slice(50, 70))  # a rank's share of the same update
+    layer.masks.begin(3, 200, slice(50, 70))  # the rows of one rank in the same update
     assert torch.equal(layer(ones[50:70]), kept[50:70])
     assert torch.equal(layer.eval()(ones), ones / 2)
 
@@ -146,7 +317,7 @@ def test_rounded_up_conv_sees_zeros_beyond_the_right_and_bottom_edge() -> None:
     assert out[54, 54] == 8 * 8
 
 
-def test_locally_connected_layer_is_a_different_small_product_at_each_place() -> None:
+def test_locally_connected_layer_is_a_different_small_product_at_each_position() -> None:
     layer = LocallyConnected2d(maps=3, kernels=4, size=3, padding=1, positions=5)
     torch.nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(0))
     torch.nn.init.normal_(layer.bias, generator=torch.Generator().manual_seed(1))
@@ -156,6 +327,6 @@ def test_locally_connected_layer_is_a_different_small_product_at_each_place() ->
     for y in range(5):
         for x in range(5):
             window = padded[:, :, y : y + 3, x : x + 3].flatten(1)
-            place = 5 * y + x
-            expected = window @ layer.weight[place].T + layer.bias[:, place]
+            position = 5 * y + x
+            expected = window @ layer.weight[position].T + layer.bias[:, position]
             torch.testing.assert_close(out[:, :, y, x], expected, rtol=1e-5, atol=1e-5)
