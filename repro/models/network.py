@@ -1,8 +1,9 @@
-"""From a network's specification to a torch module."""
+"""The torch module of a network's specification."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,39 +29,62 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
 
 class AlexNet(nn.Module):
-    """A net of the paper: images [N, 3, S, S], mean-subtracted 0–255 values, to logits [N, classes].
+    """A net of the paper: images [N, 3, S, S], 0–255 values with the mean subtracted, to logits [N, classes].
 
-    Its children carry the paper's names (`conv1`, `lrn1`, `pool1`, … `fc8`) and act in order. `network` is the
-    specification it was built from.
+    Its children have the paper's names (`conv1`, `lrn1`, `pool1`, … `fc8`) and act in order. `network` is the
+    specification that it was built from. The methods for feature extraction are those of timm's models.
     """
+
+    pretrained_cfg: dict[str, Any]  # set by `repro.models.registry` alone, as is default_cfg
+    default_cfg: dict[str, Any]
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
-        below = (3, network.input_size)
+        maps, size = 3, network.input_size
         for row in count(network):
-            self.add_module(row.layer.name, make_layer(row.layer, row, *below))
-            below = (row.maps, row.size)
+            self.add_module(row.layer.name, make_layer(row.layer, row, maps, size))
+            maps, size = row.maps, row.size
 
     @property
     def num_classes(self) -> int:
-        """The number of outputs; 0 where the classifier was taken off."""
+        """Number of outputs; 0 if the classifier was removed."""
         last = self.get_classifier()
         return last.out_features if isinstance(last, nn.Linear) else 0
 
+    @property
+    def num_features(self) -> int:
+        """Number of features that the classifier sees: fc7's units, 4096 at full width."""
+        return count(self.network)[-1].kernel_depth
+
+    @property
+    def head_hidden_size(self) -> int:
+        """Number of outputs of `forward_head` with `pre_logits`, timm's name for it."""
+        return self.num_features
+
     def get_classifier(self) -> nn.Module:
-        """The last layer, fc8."""
+        """Return the last layer, fc8 (fc10 in the CIFAR-10 nets)."""
         return self.get_submodule(self.network.layers[-1].name)
 
-    def reset_classifier(self, num_classes: int) -> None:
-        """Put a new fc8 with torch's default weights in place; 0 leaves the activations of fc7 as the output."""
-        width = count(self.network)[-1].kernel_depth
-        last = nn.Linear(width, num_classes) if num_classes else nn.Identity()
-        self.add_module(self.network.layers[-1].name, last)
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the last layer by one with torch's default weights; 0 classes make the features the output.
+
+        `global_pool` is accepted as by timm's models and changes nothing: the classifier sees a single position, whose
+        average and maximum are itself. Raises ValueError for the name of any other kind of pooling.
+        """
+        if global_pool not in (None, "", "avg", "max", "avgmax", "fast"):
+            raise ValueError(f"global_pool is {global_pool!r}: known are '', 'avg', 'max', 'avgmax' and 'fast'")
+        like = next(self.parameters())
+        last = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.add_module(self.network.layers[-1].name, last.to(like.device, like.dtype).train(self.training))
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """[N, 3, S, S] to what the last layer sees: fc7's activations, [N, 4096] at full width (Sec. 6.1)."""
+        """[N, 3, S, S] to the features that the classifier sees, [N, num_features]: fc7's activations (Sec. 6.1)."""
         return apply_layers(list(self.children())[:-1], images)
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """[N, num_features] to logits [N, classes]; with `pre_logits` the features themselves."""
+        return features if pre_logits else apply_layers([self.get_classifier()], features)
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, 3, S, S] to logits [N, classes]."""
@@ -68,7 +92,7 @@ class AlexNet(nn.Module):
 
     @torch.no_grad()
     def initialise(self, initialisation: Initialisation, generator: torch.Generator | None = None) -> AlexNet:
-        """Draw the weights and set the biases as the recipe says (Sec. 5); returns the net itself."""
+        """Draw the weights and set the biases as the recipe says (Sec. 5); return the net itself."""
         for name, module in self.named_children():
             if isinstance(module, nn.Conv2d | nn.Linear | layers.LocallyConnected2d):
                 local = isinstance(module, layers.LocallyConnected2d)
@@ -80,24 +104,26 @@ class AlexNet(nn.Module):
 
 
 def apply_layers(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
-    """What some of a net's layers, one after the other, make of [N, …]: [N, neurons]."""
+    """Apply consecutive layers of a net to `x` [N, …] and flatten the result to [N, neurons]."""
     for layer in layers:
         x = layer(x.flatten(1) if isinstance(layer, nn.Linear) else x)
     return x.flatten(1)
 
 
 def build_model(variant: str = "alexnet", recipe: str = "authors", num_classes: int = 1000) -> AlexNet:
-    """A net of the paper at its full size, freshly initialised by the recipe.
+    """Build a net of the paper at its full size, freshly initialised by the recipe.
 
-    `variant` is one of `repro list variants`, `recipe` "authors" or "paper". Images are mean-subtracted RGB
-    values of 0–255, [N, 3, 224, 224]. Raises ReproError for an unknown name.
+    `variant` is one of `repro list variants`, `recipe` "authors" or "paper" ("fan-in" for Figure 1's nets). Its input
+    is RGB images of 0–255 values with the mean subtracted, [N, 3, 224, 224] (32 or 24 pixels for the CIFAR-10 nets).
+    On a CPU it is fastest in channels-last memory: `model.to(memory_format=torch.channels_last)`. Raises ReproError
+    for an unknown name.
     """
     configuration = configure(variant, recipe, "paper", num_classes)
     return AlexNet(configuration.network).initialise(configuration.recipe.initialisation)
 
 
 def make_layer(layer: Layer, row: LayerCount, maps: int, size: int) -> nn.Module:
-    """The torch module of `layer` on `maps` input maps of `size`×`size`."""
+    """Return the torch module of `layer` for an input of `maps` maps of `size`×`size`; `row` has its counts."""
     match layer:
         case Conv():
             shape = (maps, layer.kernels, layer.size, layer.stride, layer.padding)

@@ -1,4 +1,4 @@
-"""Keeping freed memory: it stays with the process, and comes back to the next tensor."""
+"""Freed memory stays in the process and is reused by the next tensor."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 
 PROGRAM = """
 import resource, torch
-from repro.memory import keep_freed_memory
+from repro.models.allocator import keep_freed_memory
 {call}
 def touch():
     torch.ones(16 << 20)  # 64 MiB
@@ -21,7 +21,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
-def test_a_tensor_of_the_same_size_takes_no_new_pages() -> None:
+def test_a_tensor_of_the_same_size_needs_no_new_pages() -> None:
     def faults(call: str) -> int:
         return int(subprocess.check_output([sys.executable, "-c", PROGRAM.format(call=call)]))
 

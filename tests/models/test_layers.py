@@ -154,6 +154,7 @@ def test_gradients_of_gradients_match_finite_differences(layer: torch.nn.Module)
     assert torch.autograd.gradgradcheck(layer, (a,))
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning", "ignore:.torch.jit:DeprecationWarning")  # torch's own
 @pytest.mark.parametrize("layer", NORMALIZATIONS.values(), ids=NORMALIZATIONS)
 def test_transforms_of_torch_func_see_the_formula(layer: torch.nn.Module) -> None:
     a, tangent = torch.randn(2, 3, 12, 3, 4, generator=torch.Generator().manual_seed(0))
@@ -186,7 +187,7 @@ CAPTURES = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("capture", CAPTURES.values(), ids=CAPTURES)
 @pytest.mark.parametrize("name", ["lrn-of-towers", "spatial"])
 def test_captured_graphs_compute_on_their_input(name: str, capture: Callable[..., Callable[..., torch.Tensor]]) -> None:

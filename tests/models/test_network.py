@@ -1,18 +1,30 @@
-"""Every net of the paper: its counts, its shapes, its towers, its initial weights."""
+"""Every net of the paper: its counts, shapes, towers and initial weights, and its use through timm."""
 
+import copy
 import dataclasses
+import io
+import math
+import pickle
+from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.torch
+import timm
 import torch
 import torch.nn.functional as F
+from helpers import picture
+from PIL import Image
 
 import repro
 from repro.errors import ReproError
+from repro.models import registry
 from repro.models.network import AlexNet, build_model
 from repro.paper.arithmetic import count, parameters
 from repro.paper.networks import Conv, Pool
 from repro.paper.recipes import RECIPES
 from repro.paper.variants import VARIANTS, configure
+from repro.preparation.preprocess import to_square
 
 COMBINATIONS = [(name, recipe) for name, variant in VARIANTS.items() for recipe in variant.family.recipes]
 
@@ -65,7 +77,7 @@ def test_map_sizes_of_each_layer(alexnet: AlexNet) -> None:
 
 
 @pytest.mark.parametrize(("variant", "recipe"), COMBINATIONS)
-def test_every_variant_runs_forward_and_backward_as_counted(variant: str, recipe: str) -> None:
+def test_every_variant_has_the_counted_shapes_and_gradients(variant: str, recipe: str) -> None:
     configuration = configure(variant, recipe, "smoke", classes=7)
     model = AlexNet(configuration.network).initialise(configuration.recipe.initialisation)
     size = configuration.scale.crop_size
@@ -82,13 +94,13 @@ def test_every_variant_runs_forward_and_backward_as_counted(variant: str, recipe
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_one_gpu_net_has_the_program_s_kernels(recipe: str) -> None:
+def test_one_gpu_net_has_the_kernels_of_the_authors_program(recipe: str) -> None:
     layers = configure("one-gpu", recipe).network.layers
     assert [layer.kernels for layer in layers if isinstance(layer, Conv)] == [48, 128, 192, 192, 256]
     assert all(layer.towers == 1 for layer in layers if isinstance(layer, Conv))
 
 
-def test_cifar_nets_are_the_program_s() -> None:
+def test_cifar_nets_match_the_authors_program() -> None:
     def sizes(variant: str) -> dict[str, tuple[int, int]]:
         network = configure(variant, "authors", "paper", 10).network
         return {row.layer.name: (row.maps, row.size) for row in count(network) if not row.layer.name.startswith("relu")}
@@ -174,15 +186,12 @@ def test_scaling_keeps_the_two_towers_and_the_classes() -> None:
         (("alexnet", "paper", "tiny"), "unknown scale 'tiny': choose from paper, small, smoke"),
     ],
 )
-def test_unknown_names_are_answered_with_the_nearest(arguments: tuple[str, ...], message: str) -> None:
+def test_unknown_names_are_reported_with_the_nearest(arguments: tuple[str, ...], message: str) -> None:
     with pytest.raises(ReproError, match=message):
         configure(*arguments)
 
 
-def test_the_nets_are_found_through_timm() -> None:
-    timm = pytest.importorskip("timm")
-    import repro.models.registry  # noqa: F401
-
+def test_nets_are_registered_with_timm() -> None:
     model = timm.create_model("repro_no_lrn", recipe="paper", num_classes=12)
     assert isinstance(model, AlexNet)
     assert model.num_classes == 12
@@ -192,7 +201,97 @@ def test_the_nets_are_found_through_timm() -> None:
     assert model(torch.zeros(1, 3, 224, 224)).shape == (1, 4096)
 
 
-def test_by_fan_in_a_layer_s_spread_is_one_over_the_root_of_its_inputs() -> None:
+def test_timm_prepares_images_as_the_nets_expect_them() -> None:
+    """timm's own transform of an image, against the image that `repro prepare` stores less the same mean."""
+    model = timm.create_model("repro_alexnet", scale="smoke")
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+    encoded = picture(width=300, height=200, format="PNG")
+    square = to_square(encoded, 64).astype(np.float32)
+    expected = square[4:60, 4:60] - 255 * np.array(timm.data.IMAGENET_DEFAULT_MEAN, np.float32)
+    made = transform(Image.open(io.BytesIO(encoded)))
+    assert made.shape == (3, 56, 56)
+    np.testing.assert_allclose(made.permute(1, 2, 0).numpy(), expected, atol=1.01)  # a grey level
+
+
+@pytest.mark.parametrize(("variant", "recipe"), COMBINATIONS)
+@pytest.mark.parametrize("scale", ["paper", "small", "smoke"])
+def test_timm_configuration_of_every_net(variant: str, recipe: str, scale: str) -> None:
+    configuration = configure(variant, recipe, scale)
+    made = registry.preprocessing(configuration)
+    assert made["input_size"] == (3, configuration.network.input_size, configuration.network.input_size)
+    assert math.floor(made["input_size"][1] / made["crop_pct"]) == configuration.scale.image_size  # as timm resizes
+    assert made["std"] == (configuration.recipe.augmentation.inputs_divided_by / 255,) * 3
+
+
+def test_nets_have_the_methods_of_timm_models() -> None:
+    model = timm.create_model("repro_conv6", scale="smoke", num_classes=7).eval()
+    images = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0)) * 60
+    features = model.forward_features(images)
+    assert features.shape == (2, model.num_features)
+    assert torch.equal(model.forward_head(features, pre_logits=True), features)
+    assert torch.equal(model.forward_head(features), model(images))
+    model.double().reset_classifier(3, "avg")
+    assert model.get_classifier().weight.dtype == torch.float64
+    assert model(images.double()).shape == (2, 3)
+    with pytest.raises(ValueError, match="global_pool is 'lse'"):
+        model.reset_classifier(3, "lse")
+
+
+def test_timm_keywords() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'drop_rate'"):
+        timm.create_model("repro_alexnet", scale="smoke", drop_rate=0.1)
+    with pytest.raises(ReproError, match="unknown scale 'tiny'"):
+        timm.create_model("repro_alexnet", scale="tiny")
+    with pytest.raises(RuntimeError, match="No pretrained weights exist for repro_alexnet"):
+        timm.create_model("repro_alexnet", scale="smoke", pretrained=True)
+    other = timm.create_model("repro_alexnet", scale="smoke", pretrained_cfg_overlay={"mean": (0.5, 0.5, 0.5)})
+    assert timm.data.resolve_model_data_config(other)["mean"] == (0.5, 0.5, 0.5)
+
+
+def test_timm_loads_the_weights_of_a_run_at_any_scale(tmp_path: Path) -> None:
+    configuration = configure("alexnet", "paper", "smoke", classes=7)
+    trained = AlexNet(configuration.network).initialise(configuration.recipe.initialisation).eval()
+    safetensors.torch.save_file(trained.state_dict(), tmp_path / "weights.safetensors")
+    loaded = timm.create_model(
+        "repro_alexnet", recipe="paper", scale="smoke", num_classes=7, checkpoint_path=tmp_path / "weights.safetensors"
+    )
+    images = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0)) * 60
+    assert torch.equal(loaded.eval()(images), trained(images))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_nets_can_be_copied_and_pickled_and_take_any_batch(recipe: str) -> None:
+    configuration = configure("alexnet", recipe, "smoke", classes=7)
+    model = AlexNet(configuration.network).initialise(configuration.recipe.initialisation).eval()
+    images = torch.randn(1, 3, 56, 56, generator=torch.Generator().manual_seed(0)) * 60
+    for clone in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(clone(images), model(images))
+    assert model(images[:0]).shape == (0, 7)
+    images.requires_grad_()
+    model(images).square().sum().backward()
+    assert images.grad is not None
+    assert images.grad.any()
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_gradient_penalty_has_the_gradients_of_float64(recipe: str) -> None:
+    configuration = configure("alexnet", recipe, "smoke", classes=7)
+    generator = torch.Generator().manual_seed(0)
+    model = AlexNet(configuration.network).initialise(configuration.recipe.initialisation, generator).eval()
+    images = torch.randn(1, 3, 56, 56, generator=generator) * 60
+
+    def gradients(net: AlexNet, views: torch.Tensor) -> dict[str, torch.Tensor]:
+        views = views.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(net(views).square().sum(), views, create_graph=True)
+        gradient.square().sum().backward()
+        return {name: weight.grad.double() for name, weight in net.named_parameters() if name.endswith("weight")}
+
+    single, double = gradients(model, images), gradients(copy.deepcopy(model).double(), images.double())
+    for name, expected in double.items():
+        assert (single[name] - expected).norm() < 0.02 * expected.norm(), name
+
+
+def test_fan_in_initialisation_has_standard_deviation_one_over_root_of_inputs() -> None:
     configuration = configure("cifar-relu", "fan-in")
     model = AlexNet(configuration.network).initialise(configuration.recipe.initialisation)
     for name, inputs in (("conv1", 3 * 25), ("conv2", 32 * 25), ("conv3", 32 * 25), ("fc10", 64 * 16)):

@@ -1,0 +1,99 @@
+"""Choice of devices and the precisions that they are fast in."""
+
+import os
+import platform
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from repro.errors import ReproError
+from repro.models import devices
+from repro.models.devices import check_precision, find_devices, has_fast_bf16
+
+CPU = torch.device("cpu")
+
+
+def test_default_is_the_cpu_without_cuda_even_if_there_is_an_apple_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert find_devices(None) == (CPU,)
+    assert find_devices("cpu,cpu") == (CPU, CPU)
+    assert find_devices("cpu", rank=3, ranks=4) == (CPU,)
+
+
+@pytest.mark.parametrize("name", ["meta", "toaster", "cpu:x", "mps", "xla"])
+def test_a_device_must_compute(name: str) -> None:
+    """`meta` makes tensors, but has no values."""
+    if name == "mps" and torch.backends.mps.is_available():
+        pytest.skip("this machine has an Apple GPU")
+    with pytest.raises(
+        ReproError, match=rf"no device '{name}' on this machine \(.+\): --devices cpu always works"
+    ) as error:
+        find_devices(name)
+    assert "\n" not in str(error.value)
+
+
+def processor(monkeypatch: pytest.MonkeyPatch, machine: str, capability: str, bf16: bool, mkldnn: bool = True) -> None:
+    """Let torch report a processor: its architecture, its vector instructions, bf16, and whether oneDNN is built in."""
+    monkeypatch.setattr(devices.platform, "machine", lambda: machine)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: mkldnn)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(_is_mkldnn_bf16_supported=lambda: bf16))
+
+
+@pytest.mark.parametrize(
+    ("machine", "capability", "bf16", "mkldnn", "fast"),
+    [
+        ("x86_64", "AVX512", True, True, True),
+        ("AMD64", "AVX512", True, True, True),
+        ("x86_64", "AVX512", False, True, False),
+        ("x86_64", "AVX2", True, True, False),  # as with ATEN_CPU_CAPABILITY=avx2
+        ("x86_64", "AVX2", False, True, False),
+        ("aarch64", "SVE256", True, True, True),
+        ("aarch64", "DEFAULT", False, True, False),
+        ("arm64", "DEFAULT", True, False, False),  # torch for Apple's processors is built without oneDNN
+    ],
+)
+def test_fast_bf16_by_processor(
+    monkeypatch: pytest.MonkeyPatch, machine: str, capability: str, bf16: bool, mkldnn: bool, fast: bool
+) -> None:
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
+    processor(monkeypatch, machine, capability, bf16, mkldnn)
+    assert has_fast_bf16(CPU) == fast
+
+
+@pytest.mark.parametrize(
+    ("level", "fast"),
+    [("AVX2", False), ("avx512_core", False), ("AVX512_CORE_VNNI", False), ("avx512_core_bf16", True), ("ALL", True)],
+)
+def test_fast_bf16_within_the_limit_of_onednn(monkeypatch: pytest.MonkeyPatch, level: str, fast: bool) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", level)
+    processor(monkeypatch, "x86_64", "AVX512", True)
+    assert has_fast_bf16(CPU) == fast
+
+
+@pytest.mark.parametrize("variable", ["ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA"])
+def test_no_fast_bf16_on_an_older_processor(variable: str) -> None:
+    program = "import torch; from repro.models.devices import has_fast_bf16 as f; print(f(torch.device('cpu')))"
+    command = [sys.executable, "-c", program]
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("the variable limits x86 processors")
+    printed = subprocess.run(command, env=os.environ | {variable: "avx2"}, capture_output=True, text=True, check=True)
+    assert printed.stdout == "False\n"
+
+
+def test_slow_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "has_fast_bf16", lambda device: False)
+    check_precision("fp32", CPU)
+    with pytest.raises(ReproError, match="about 29 times as long as in fp32: use --precision fp32"):
+        check_precision("bf16", CPU)
+    with pytest.raises(ReproError, match="no fast bf16 is known of the device 'mps': use --precision fp32"):
+        check_precision("bf16", torch.device("mps"))
+    monkeypatch.setattr(devices, "has_fast_bf16", lambda device: True)
+    check_precision("bf16", CPU)
