@@ -86,9 +86,11 @@ class _Threads:
         self.lock = threading.Lock()  # Numba's workqueue layer aborts the process if two threads start loops at once
         self.unavailable = NUMBA_PROBLEM
         self.process: int | None = None  # that has started the threads
+        self.asked = False  # for a loop, in this process or the one that it was forked from
 
     def check(self) -> None:
         """Raise LoopsUnavailable if loops cannot run in this process."""
+        self.asked = True
         if self.process not in (None, os.getpid()):
             raise LoopsUnavailable("the threads of the parent process do not survive a fork")
         if self.unavailable:
@@ -109,3 +111,13 @@ class _Threads:
 
 
 _threads = _Threads()
+
+
+def _after_fork() -> None:
+    """Let torch use a single thread in a forked child: it would wait forever for the parent's, which do not survive."""
+    if _threads.asked:
+        torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -235,11 +235,14 @@ def check():
         torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
 """
 FORK = """
-torch.set_num_threads(1)  # as torch's own workers do: its threads do not survive a fork either
+torch.set_num_threads(2)
+conv, image = torch.nn.Conv2d(3, 64, 5), torch.randn(16, 3, 64, 64)
+conv(image)
 check()
 child = os.fork()
 if not child:
     check()
+    conv(image)  # torch's threads do not survive a fork either
     os._exit(0)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
