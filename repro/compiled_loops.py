@@ -63,7 +63,10 @@ class CompiledLoop:
                 problem = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
                 continue
             if not cached:
-                note_once(f"Numba cannot cache machine code and compiles it in every process ({problem})")
+                note_once(
+                    "Numba cannot cache its machine code and compiles it in each process, which takes about a minute: "
+                    "set NUMBA_CACHE_DIR to a writable folder"
+                )
             self.compiled = compiled
             return
         _threads.disable(f"Numba fails ({problem})")

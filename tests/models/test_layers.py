@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -252,10 +251,10 @@ threads = [threading.Thread(target=lambda: [check() for _ in range(20)]) for _ i
 """
 
 
-def run_check(program: str, **environment: str) -> str:
+def run_check(program: str, before: str = "", **environment: str) -> str:
     """Run the check above in a process; returns what it logs."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", CHECK + program],
+        [sys.executable, "-W", "error", "-c", before + CHECK + program],
         env=os.environ | environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -266,22 +265,27 @@ def test_formula_replaces_loops_that_cannot_be_compiled() -> None:
     """With a note, once, and never an uninitialised result."""
     switched_off = run_check("check()", NUMBA_DISABLE_JIT="1")
     assert switched_off.count("\n") == 1
-    assert switched_off.startswith("NUMBA_DISABLE_JIT is set: the normalization layers use torch operators")
+    assert switched_off.startswith("NUMBA_DISABLE_JIT is set: operators of torch and NumPy replace the compiled loops")
     failing = "from repro.models import normalization_kernels as k\nk.numba.njit = lambda **_: 1 / 0\ncheck()"
     log = run_check(failing)
     assert log.count("\n") == 1
     assert "Numba fails (ZeroDivisionError" in log
-    missing = "sys.modules['numba'] = None\ncheck()"
-    assert run_check(missing).startswith("Numba cannot be imported")
+    missing = run_check("check()", before="import sys\nsys.modules['numba'] = None\n")
+    assert missing.count("\n") == 1
+    assert missing.startswith("Numba cannot be imported")
 
 
-def test_loops_without_a_writable_cache(tmp_path: Path) -> None:
-    """Compiled in the process, with a note: a read-only installation and no home directory."""
-    (tmp_path / "file").touch()
-    nowhere = str(tmp_path / "file" / "cache")
-    log = run_check("check()", NUMBA_CACHE_DIR=nowhere)
+@pytest.mark.parametrize("where", ["nowhere", "full disk"])
+def test_loops_without_a_writable_cache(where: str) -> None:
+    """Compiled in the process, with a note: in a read-only installation without a home directory, on a full disk."""
+    break_cache = {
+        "nowhere": "import numba.core.caching as c; c.CompileResultCacheImpl._locator_classes = []",
+        "full disk": "import numba.core.caching as c\ndef full(*_): raise OSError(28, 'No space left')\n"
+        "c.IndexDataCacheFile.save = full; c.IndexDataCacheFile.load = lambda *_: None",
+    }
+    log = run_check(f"{break_cache[where]}\ncheck()")
     assert log.count("\n") == 1
-    assert log.startswith("Numba cannot cache machine code and compiles it in every process")
+    assert log.startswith("Numba cannot cache its machine code and compiles it in each process")
 
 
 @pytest.mark.parametrize("layer", ["default", "workqueue", "omp", "tbb"])

@@ -1,4 +1,4 @@
-"""The ten test views together: the same maps and answers as view by view."""
+"""The ten test views computed together: the same maps and logits as one by one."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 
 from repro.data.views import Views
 from repro.models.network import AlexNet
-from repro.models.ten_views import beginning, share_conv1, share_conv2, shares_conv1, ten_view_logits
+from repro.models.ten_views import share_conv1, share_conv2, shared_prefix, shares_conv1, ten_view_logits
 from repro.models.towers import to_devices
 from repro.paper.variants import VARIANTS, configure
 
@@ -17,7 +17,9 @@ def made(variant: str, recipe: str, scale: str) -> tuple[AlexNet, Views, np.ndar
     model = AlexNet(configuration.network).initialise(configuration.recipe.initialisation, generator)
     size = configuration.scale.image_size
     random = np.random.default_rng(2)
-    mean = random.uniform(0, 255, (size, size, 3)).astype(np.float32)  # another at every place: a wrong one shows
+    mean = random.uniform(0, 255, (size, size, 3)).astype(
+        np.float32
+    )  # different everywhere, so that a wrong crop shows
     augmentation = configuration.recipe.augmentation
     views = Views(mean, np.eye(3), configuration.scale.crop_size, augmentation, torch.device("cpu"))
     return model.eval(), views, random.integers(0, 256, (3, size, size, 3), dtype=np.uint8)
@@ -31,12 +33,12 @@ CASES = [
 
 @pytest.mark.parametrize(("variant", "recipe", "scale"), CASES)
 @torch.inference_mode()
-def test_maps_and_answers_are_those_of_the_views_one_by_one(variant: str, recipe: str, scale: str) -> None:
+def test_maps_and_logits_equal_those_of_the_views_one_by_one(variant: str, recipe: str, scale: str) -> None:
     model, views, images = made(variant, recipe, scale)
     assert shares_conv1(model, views)
     apart = list(views.test_views(images, 10))
     assert len(apart) == 10
-    layers, shared = list(model.children()), beginning(model, views)
+    layers, shared = list(model.children()), shared_prefix(model, views)
     together = {1: share_conv1(layers[0], views, images)}
     if shared:
         together[len(shared)] = share_conv2(shared, views, images)
@@ -50,7 +52,7 @@ def test_maps_and_answers_are_those_of_the_views_one_by_one(variant: str, recipe
     )
 
 
-def test_which_nets_share() -> None:
+def test_which_nets_share_conv1() -> None:
     for name, variant in VARIANTS.items():
         recipe = next(iter(variant.family.recipes))
         model, views, _ = made(name, recipe, "smoke")
@@ -61,8 +63,8 @@ def test_which_nets_share() -> None:
     assert not shares_conv1(model, views)
 
 
-def test_which_share_conv2_too() -> None:
+def test_which_nets_share_conv2() -> None:
     for scale, fits in {"smoke": False, "small": True, "paper": True}.items():  # smoke's views lie 4 pixels apart
-        shared = beginning(*made("alexnet", "paper", scale)[:2])
+        shared = shared_prefix(*made("alexnet", "paper", scale)[:2])
         assert (len(shared) if shared else 0) == (7 if fits else 0), scale  # up to lrn2
-        assert not beginning(*made("alexnet", "authors", scale)[:2]), scale
+        assert not shared_prefix(*made("alexnet", "authors", scale)[:2]), scale
