@@ -22,8 +22,8 @@ LAYERS: tuple[set[str], ...] = (
     {"data"},
     {"records"},
     {"paper"},
-    {"locks", "interrupts", "atomic", "formatting", "processors"},
-    {"errors"},
+    {"locks", "interrupts", "atomic", "formatting", "processors", "compiled_loops"},
+    {"errors", "notes"},
 )
 HEAVY = {"torch", "torchvision", "timm"}
 LIGHT = ("report", "records", "paper")  # they import none of these
