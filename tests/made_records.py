@@ -51,11 +51,11 @@ def data_record(
 
 
 def write_json(path: Path, record: Record, changes: dict[str, Any]) -> None:
-    path.write_text(json.dumps(to_json(record) | changes))
+    path.write_text(json.dumps(to_json(record) | changes), encoding="utf-8")
 
 
 def write_log(path: Path, epochs: list[EpochRecord]) -> None:
-    path.write_text("".join(json.dumps(to_json(epoch)) + "\n" for epoch in epochs))
+    path.write_text("".join(json.dumps(to_json(epoch)) + "\n" for epoch in epochs), encoding="utf-8")
 
 
 def write_run(
