@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ from repro.preparation.settings import PrepareSettings
 from repro.preparation.shards import ShardNotes, ShardTask, commit_shard, make_shard, read_notes
 from repro.preparation.sources.datasets import DATASETS
 from repro.preparation.sources.source import ImageReference, Source, choose
-from repro.preparation.staging import StagingArea, already_published, staging_area
+from repro.preparation.staging import StagingArea, already_published, check_target, staging_area
 from repro.processors import available_processors
 
 SHARD_IMAGES = 512  # images per shard: 100 MB at 256×256, the most that is lost when a worker is stopped
@@ -77,7 +78,6 @@ def prepare(
     _check_settings(settings)
     note = on_note or (lambda line: None)
     out = Path(out).resolve()  # "." has no name, and a symbolic link cannot be replaced
-    images = _list_images(settings, note)
     size = DATASETS[dataset].size if size is None else size
     stored_settings = {
         "dataset": dataset,
@@ -87,9 +87,15 @@ def prepare(
         "limit_per_class": limit_per_class,
         "versions": _versions(),
     }
-    plan = {**stored_settings, "shard_images": SHARD_IMAGES}
+    plan = {
+        **stored_settings,
+        "shard_images": SHARD_IMAGES,
+        "source": None if source is None else os.path.realpath(source),
+    }
     if already_published(out, plan):
         return open_store(out)
+    check_target(out)  # again in the staging area, but listing images can take minutes
+    images = _list_images(settings, note)
     with staging_area(out, plan) as staging:
         _check_md5(images.md5, staging, allow_partial, note)
         shards = _Shards(staging, _select(images, settings), size, encoding)
@@ -253,15 +259,23 @@ class _ImageCounts:
 def _process(shards: _Shards, settings: PrepareSettings, on_progress: OnProgress, note: OnNote) -> None:
     """Make every shard that is not finished yet."""
     counts = _ImageCounts(shards.images(), settings.allow_partial)
-    needed = pending = 0
+    needed = pending = stale = 0
+    changed: list[str] = []
     for task in shards.tasks():
         notes = read_notes(task)
-        if notes:
+        if notes and notes.is_current(task):
             counts.add(notes)
         else:
+            if notes:
+                stale += 1
+                changed = changed or notes.changed(task)[:1]
             task.finished.unlink(missing_ok=True)
             pending += 1
             needed += shard_bytes(len(task.references), task.size, task.encoding)
+    if stale:
+        example = f", such as '{changed[0]}'" if changed else ""
+        shards_again = "1 finished shard" if stale == 1 else f"{stale:,} finished shards"
+        note(f"making {shards_again} again: images were changed, added, removed or unreadable{example}")
     note(check_disk_space(shards.staging.path, needed))
     remaining = counts.total - counts.done
     if counts.done:

@@ -1,7 +1,9 @@
 """The unit of preparation: a few hundred images of one split become one shard, on any machine that sees the disk.
 
 Besides the shard, a task writes two files of notes, which are not part of the finished store: `00007.json`, what was
-read and written, and `00007.npz`, the sums for the statistics. A shard is finished once its notes are in place.
+read and written, and `00007.npz`, the sums for the statistics. A shard is finished once its notes are in place. It
+counts as finished for the same images only: the notes hold a digest of the label, the name and the identity of each
+image (`ImageReference.identity`: path, size and modification time of its file).
 """
 
 from __future__ import annotations
@@ -9,9 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
+import re
+import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -46,10 +53,9 @@ class ShardTask:
     size: int
     encoding: str
 
-    def listing(self) -> str:
-        """Return the SHA-256 of names and labels; notes with another value belong to other images."""
-        lines = (f"{reference.label} {reference.name}\n" for reference in self.references)
-        return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+    def inputs(self) -> list[str]:
+        """Return the `input_digest` of each image."""
+        return [input_digest(reference) for reference in self.references]
 
     @property
     def name(self) -> str:
@@ -61,10 +67,10 @@ class ShardTask:
         """File of the shard, relative to the store."""
         return f"{self.name}{ENCODINGS[self.encoding]}"
 
-    @property
     def temporary(self) -> Path:
-        """The shard while this process writes it."""
-        return Path(self.notes, f"{self.name}.{os.getpid()}.partial")
+        """Return a new path for the shard while it is written; no two processes on any hosts share one."""
+        host = re.sub(r"[^A-Za-z0-9-]", "-", platform.node())[:40]
+        return Path(self.notes, f"{self.name}.{host}-{uuid.uuid4().hex}.partial")
 
     @property
     def sums(self) -> Path:
@@ -87,7 +93,7 @@ class ShardNotes:
     """What is known of a finished shard.
 
     Attributes:
-        listing: `ShardTask.listing` of the task that made it.
+        inputs: `input_digest` of each image of the task, taken before it was read; "" for one that could not be read.
         record: file of the shard; None if no image could be used.
         labels: label of each image in the shard.
         names: name of each image in the shard.
@@ -96,7 +102,7 @@ class ShardNotes:
         source_sha256: SHA-256 of names, labels and encoded images, including those that are rejected.
     """
 
-    listing: str
+    inputs: list[str]
     record: ShardRecord | None
     labels: list[int]
     names: list[str]
@@ -104,18 +110,39 @@ class ShardNotes:
     damaged: list[tuple[str, str]]
     source_sha256: str
 
+    def is_current(self, task: ShardTask) -> bool:
+        """Return whether the shard was made from the images of `task` as they are now, and all could be read."""
+        return "" not in self.inputs and self.inputs == task.inputs()
+
+    def changed(self, task: ShardTask) -> list[str]:
+        """Return the names of the images of `task` that this shard was not made from, or could not read."""
+        known = set(self.inputs) - {""}
+        references = zip(task.references, task.inputs(), strict=True)
+        return [reference.name for reference, digest in references if digest not in known]
+
+
+def input_digest(reference: ImageReference) -> str:
+    """Return 16 hexadecimal digits that change with label, name and identity of an image; "" if it has no file."""
+    try:
+        description = f"{reference.label} {reference.name}\n{reference.identity()}"
+    except OSError:
+        return ""
+    return hashlib.sha256(description.encode(errors="surrogateescape")).hexdigest()[:16]
+
 
 def make_shard(task: ShardTask) -> None:
     """Decode, resize and write the images of a shard, and its notes. Raises OSError if they cannot be written."""
+    inputs: list[str] = []
     labels: list[int] = []
     names: list[str] = []
     rejected: list[tuple[int, str, str]] = []
     damaged: list[tuple[str, str]] = []
+    temporary = task.temporary()
     digest = hashlib.sha256()
     statistics = PixelStatistics(task.size)
     Writer = JpegShardWriter if task.encoding == "jpeg" else RawShardWriter
     batch = np.empty((BATCH, task.size, task.size, 3), np.uint8)
-    with task.temporary.open("w+b") as target:
+    with temporary.open("w+b") as target:
         writer = Writer(target, len(task.references), task.size)
         for start in range(0, len(task.references), BATCH):
             filled = 0
@@ -123,12 +150,14 @@ def make_shard(task: ShardTask) -> None:
                 digest.update(f"{reference.label} {reference.name}\n".encode(errors="surrogateescape"))
                 reason = ""
                 complaints: list[str] = []
+                inputs.append(input_digest(reference))  # before the file is read: it may change meanwhile
                 try:
                     image = reference.read()
                     digest.update(hashlib.sha256(image if isinstance(image, bytes) else image.data).digest())
                     batch[filled] = to_square(image, task.size, complaints.append)
                 except OSError as error:
                     reason = f"cannot be read: {error.strerror or error}"
+                    inputs[-1] = ""  # so that it is read again: permissions and disks change without a trace
                 except UndecodableImage as error:
                     reason = str(error)
                 if reason:
@@ -143,12 +172,12 @@ def make_shard(task: ShardTask) -> None:
                 statistics.add(pixels)
         record = writer.finish(task.file)
     if labels:
-        task.temporary.rename(Path(task.store, task.file))
+        os.replace(temporary, Path(task.store, task.file))
     else:
-        task.temporary.unlink()
+        temporary.unlink()
     sums = statistics.sums.astype(np.int32)  # enough for 512 images of values up to 255
     np.savez(task.sums, images=np.array(statistics.images), sums=sums, products=statistics.products)
-    notes = ShardNotes(task.listing(), record if labels else None, labels, names, rejected, damaged, digest.hexdigest())
+    notes = ShardNotes(inputs, record if labels else None, labels, names, rejected, damaged, digest.hexdigest())
     task.uncommitted.write_text(json.dumps(asdict(notes)), encoding="ascii")
 
 
@@ -160,29 +189,34 @@ def commit_shard(task: ShardTask) -> ShardNotes:
     shard = Path(task.store, task.file)
     for path in (shard, task.sums, task.uncommitted):
         if path.exists():
-            with path.open("rb") as file:
+            with path.open("r+b") as file:  # Windows syncs only files that are open for writing
                 atomic.sync(file)
-                os.posix_fadvise(
-                    file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED
-                )  # not read again soon: free the page cache
-    task.uncommitted.rename(task.finished)
+                _free_page_cache(file)
+    os.replace(task.uncommitted, task.finished)
     notes = read_notes(task)
     if notes is None:
         raise OSError(f"the shard '{task.file}' has changed since it was written")
     return notes
 
 
-def read_notes(task: ShardTask) -> ShardNotes | None:
-    """Return the notes of a finished shard.
+def _free_page_cache(file: BinaryIO) -> None:
+    """Advise the system that a file is not read again soon; without effect where it takes no such advice."""
+    if hasattr(os, "posix_fadvise") and hasattr(os, "POSIX_FADV_DONTNEED"):  # not on macOS and Windows
+        with suppress(OSError):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
-    None if the shard is not finished, was made from other images, or has another length than its notes say.
+
+def read_notes(task: ShardTask) -> ShardNotes | None:
+    """Return the notes of a finished shard; None if it is not finished or its length differs from its notes.
+
+    `ShardNotes.is_current` tells whether it was made from the images of the task as they are now.
     """
     try:
         content = json.loads(task.finished.read_bytes())
         record = ShardRecord(**content["record"]) if content["record"] else None
         if record and Path(task.store, record.file).stat().st_size != record.bytes:
             return None
-        return ShardNotes(**{**content, "record": record}) if content["listing"] == task.listing() else None
+        return ShardNotes(**{**content, "record": record})
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

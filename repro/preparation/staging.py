@@ -22,6 +22,8 @@ from typing import Any
 from repro import atomic
 from repro.errors import ReproError, Stopped
 
+REPLACEABLE = {"source"}  # settings that may change between two calls: shards of other images are made again
+
 
 @dataclass(frozen=True)
 class StagingArea:
@@ -32,7 +34,7 @@ class StagingArea:
     @classmethod
     def of(cls, out: Path) -> StagingArea:
         """Return the staging area of the store at `out`."""
-        return cls(out.with_name(f".{out.name}.partial"))
+        return cls(out.parent / f".{out.name}.partial")
 
     @property
     def plan(self) -> Path:
@@ -68,14 +70,13 @@ def staging_area(out: Path, plan: dict[str, Any]) -> Iterator[StagingArea]:
         staging.path.mkdir(parents=True, exist_ok=True)
         with _lock(staging.path / "lock", out):
             try:
-                _check_empty(out)
+                check_target(out)
                 staging.store.mkdir(exist_ok=True)
                 staging.notes.mkdir(exist_ok=True)
                 _check_plan(staging, plan, out)
                 with _report_kept_shards(staging):
                     yield staging
-                staging.store.rename(out)
-                atomic.sync_folder(out.parent)
+                _publish(staging, out)
                 _remove(staging)
             except BaseException:
                 if not staging.count_finished():
@@ -101,6 +102,23 @@ def already_published(out: Path, plan: dict[str, Any]) -> bool:
     with _lock(staging.path / "lock", out):
         _remove(staging)
     return True
+
+
+def check_target(out: Path) -> None:
+    """Raise ReproError if a store cannot be made at `out`, because something is there or it cannot be replaced."""
+    if os.path.ismount(out):
+        raise ReproError(f"'{out}' is the root of a file system: choose a folder inside it with --out")
+    with suppress(FileNotFoundError):
+        if any(out.iterdir()):
+            raise ReproError(f"'{out}' is not empty: remove it, or choose another folder with --out")
+
+
+def _publish(staging: StagingArea, out: Path) -> None:
+    """Move the complete store to `out`."""
+    with suppress(FileNotFoundError):
+        out.rmdir()  # an empty folder; Windows does not replace folders
+    os.replace(staging.store, out)
+    atomic.sync_folder(out.parent)
 
 
 def _remove(staging: StagingArea) -> None:
@@ -144,16 +162,10 @@ def _lock(path: Path, out: Path) -> Iterator[None]:
         yield
 
 
-def _check_empty(out: Path) -> None:
-    with suppress(FileNotFoundError):
-        if any(out.iterdir()):
-            raise ReproError(f"'{out}' is not empty: remove it, or choose another folder with --out")
-
-
 def _check_plan(staging: StagingArea, plan: dict[str, Any], out: Path) -> None:
     started = _read_plan(staging)
     if started is not None and staging.count_finished():
-        differing = [key for key in {**started, **plan} if started.get(key) != plan.get(key)]
+        differing = [key for key in {**started, **plan} if started.get(key) != plan.get(key) and key not in REPLACEABLE]
         if differing:
             changes = ", ".join(f"{key} was {started.get(key)} and is now {plan.get(key)}" for key in differing)
             raise ReproError(

@@ -193,6 +193,7 @@ def test_unusable_arguments(images: Path, tmp_path: Path) -> None:
     assert_refused("--workers is -1", tmp_path, "folder", out, source=images, workers=-1)
     assert_refused("--seed is -1", tmp_path, "synthetic", out, seed=-1)
     assert_refused("is not empty", tmp_path, "folder", images, source=images)
+    assert_refused("'/' is the root of a file system", tmp_path, "folder", Path("/"), source=images)
     assert_refused("Not a directory", tmp_path, "folder", images / "train/a/0.jpg", source=images)
     assert_refused("Not a directory", tmp_path, "folder", images / "train/a/0.jpg/store", source=images)
 

@@ -1,5 +1,6 @@
 """Stopped at any moment, `prepare` resumes, and the store is the same as without an interruption."""
 
+import errno
 import fcntl
 import filecmp
 import multiprocessing
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import small_disk, write_pictures
+from helpers import picture, small_disk, write_pictures
+from official_archives import write_ilsvrc2012
 
 import repro.preparation.assembly
 import repro.preparation.prepare
@@ -23,6 +25,7 @@ from repro.data.store import open_store
 from repro.errors import ReproError, Stopped
 from repro.preparation.prepare import prepare
 from repro.preparation.shards import make_shard
+from repro.preparation.sources.folder import FileReference
 
 KILLS, STATES, PROCESSES = 20, 5, 200
 
@@ -110,7 +113,8 @@ def test_stopped_at_the_end_it_resumes(
     out = tmp_path / "stopped"
     with monkeypatch.context() as patch:
         if moment == "rename":
-            patch.setattr(Path, "rename", lambda path, to: stop() if to == out else os.rename(path, to))
+            replace = os.replace
+            patch.setattr(os, "replace", lambda path, to: stop() if to == out else replace(path, to))
         else:
             module, function = {
                 "manifest": (repro.preparation.prepare, "write_manifest"),
@@ -253,6 +257,135 @@ def test_shards_whose_images_were_removed_are_made_again(images: Path, tmp_path:
         path.unlink()
     store = prepare("folder", tmp_path / "store", source=images, size=16)
     assert same_files(store.path, prepare("folder", tmp_path / "whole", source=images, size=16).path)
+
+
+def prepare_with_notes(images: Path, out: Path, **options: Any) -> tuple[Path, str]:
+    """Prepare a store; return its path and the notes, a line each."""
+    notes: list[str] = []
+    return prepare("folder", out, source=images, size=16, on_note=notes.append, **options).path, "\n".join(notes)
+
+
+def test_shards_of_another_source_are_made_again(images: Path, tmp_path: Path) -> None:
+    """The second source has files of the same names and labels, but other pictures."""
+    other = tmp_path / "other"
+    for number, path in enumerate(sorted(images.rglob("*.jpg"))):
+        target = other / path.relative_to(images)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(picture(9000 + number, format="PNG"))
+    stop_after(images, tmp_path / "store", 40, size=16)
+    store, notes = prepare_with_notes(other, tmp_path / "store")
+    assert same_files(store, prepare_with_notes(other, tmp_path / "whole")[0])
+    assert "making 5 finished shards again: images were changed" in notes
+    assert "train/a/0.jpg" in notes
+
+
+@pytest.mark.parametrize("change", ["content", "same length", "same content and length, but newer"])
+def test_a_shard_with_a_changed_file_is_made_again(images: Path, tmp_path: Path, change: str) -> None:
+    changed = images / "train/a/18.jpg"  # in the second shard, by order of names
+    stop_after(images, tmp_path / "store", 40, size=16)
+    before = inodes(tmp_path / ".store.partial")
+    if change == "content":
+        changed.write_bytes(picture(7, 50, 50, "PNG"))
+    elif change == "same length":
+        content = changed.read_bytes()
+        other = picture(7, format="BMP")
+        changed.write_bytes(other.ljust(len(content), b"\0")[: max(len(content), len(other))])
+        os.utime(changed, ns=(1, 1))
+    else:
+        os.utime(changed)
+    made: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(repro.preparation.prepare, "make_shard", lambda task: (made.append(task.file), make_shard(task)))
+        store, notes = prepare_with_notes(images, tmp_path / "store")
+    assert same_files(store, prepare_with_notes(images, tmp_path / "whole")[0])
+    assert "making 1 finished shard again" in notes
+    assert "'train/a/18.jpg'" in notes
+    assert before.keys() & set(made) == {"train/00001.npy"}
+
+
+def test_the_same_files_under_another_spelling_are_not_read_again(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to("images")
+    for number, spelling in enumerate((Path("images"), Path("link"), images / ".." / "images")):
+        out = tmp_path / f"store{number}"
+        stop_after(images, out, 40, size=16)
+        monkeypatch.chdir(tmp_path)
+        _, notes = prepare_with_notes(spelling, out)
+        assert "40 images are finished" in notes
+        assert "again" not in notes
+
+
+def test_a_repaired_file_is_read_again(images: Path, tmp_path: Path) -> None:
+    whole = prepare_with_notes(images, tmp_path / "whole")[0]
+    broken = images / "train/a/18.jpg"
+    content = broken.read_bytes()
+    for name, options in (("strict", {}), ("partial", {"allow_partial": True})):
+        broken.write_bytes(b"")
+        with pytest.raises(ReproError, match=r"1 of 16 images cannot be used.*train/a/18\.jpg"):
+            prepare_with_notes(images, tmp_path / name)
+        broken.write_bytes(content)
+        store, notes = prepare_with_notes(images, tmp_path / name, **options)
+        assert same_files(whole, store)
+        assert "making 1 finished shard again" in notes
+
+
+def test_a_file_that_could_not_be_read_is_read_again(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Permissions and disks are repaired without any change of the file."""
+    whole = prepare_with_notes(images, tmp_path / "whole")[0]
+    read = FileReference.read
+
+    def fail(reference: FileReference) -> bytes:
+        if reference.name == "train/a/18.jpg":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(reference)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileReference, "read", fail)
+        with pytest.raises(ReproError, match=r"train/a/18\.jpg' \(cannot be read: Input/output error\)"):
+            prepare_with_notes(images, tmp_path / "store")
+    assert same_files(whole, prepare_with_notes(images, tmp_path / "store", allow_partial=True)[0])
+
+
+def test_a_shard_of_a_changed_archive_is_made_again(tmp_path: Path) -> None:
+    """The archive has the same length and its members the same offsets."""
+    source = write_ilsvrc2012(tmp_path / "2012")
+    archive = source / "ILSVRC2012_img_train.tar"
+    options: Any = {"source": source, "size": 16, "allow_partial": True}
+
+    def stop(done: int, total: int) -> None:
+        if done >= 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare("ilsvrc2012", tmp_path / "store", on_progress=stop, **options)
+    content = bytearray(archive.read_bytes())
+    start = content.index(b"\xff\xd8\xff")
+    content[start : start + 20] = bytes(20)  # the first image can no longer be decoded
+    archive.write_bytes(content)
+    store = prepare("ilsvrc2012", tmp_path / "store", **options)
+    assert len(store.manifest["rejected"]) == 1
+    assert same_files(store.path, prepare("ilsvrc2012", tmp_path / "whole", **options).path)
+
+
+def test_a_finished_store_of_another_source_is_not_returned(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is killed at the very end leaves the staging area beside the store."""
+    other = Path(shutil.copytree(images, tmp_path / "other"))
+
+    def stop(staging: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(repro.preparation.staging, "_remove", stop)
+        with pytest.raises(KeyboardInterrupt):
+            prepare("folder", tmp_path / "store", source=images, size=16)
+    with pytest.raises(ReproError, match="is not empty"):
+        prepare("folder", tmp_path / "store", source=other, size=16)
+    assert len(prepare("folder", tmp_path / "store", source=images, size=16).splits["train"]) == 120
 
 
 def test_a_truncated_shard_is_made_again(images: Path, tmp_path: Path) -> None:
