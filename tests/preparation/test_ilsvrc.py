@@ -143,7 +143,7 @@ def test_2010_test_truth_that_is_short_or_missing(tmp_path: Path) -> None:
         r"ILSVRC2010_test_ground_truth\.txt' ends at line 3, before 'test/ILSVRC2010_test_0000000", tmp_path, ilsvrc2010
     )
     truth.write_text("1\ntwo\n")
-    refused("has a line that is no number", tmp_path, ilsvrc2010)
+    refused("has a line that is not a number", tmp_path, ilsvrc2010)
     truth.unlink()
     source = ilsvrc2010(tmp_path, 0)
     assert any("cannot read" in problem and truth.name in problem for problem in source.problems)
@@ -162,11 +162,11 @@ def test_kits_that_cannot_be_used(archives: Path, tmp_path: Path, monkeypatch: p
     twice = {**CLASSES, 4: (CLASSES[1][0], "a second kit fox")}
     for changes, match in [
         ({"meta": meta(2012, twice)}, f"two classes with the id '{CLASSES[1][0]}'"),
-        ({"meta": meta(2012, {**CLASSES, 4: ("../../x", "no id")})}, r"'\.\./\.\./x' is no WordNet id"),
-        ({"meta": meta(2012, {1: CLASSES[1], 3: CLASSES[3]})}, "not numbered from 1 without a gap"),
+        ({"meta": meta(2012, {**CLASSES, 4: ("../../x", "no id")})}, r"'\.\./\.\./x' is not a WordNet id"),
+        ({"meta": meta(2012, {1: CLASSES[1], 3: CLASSES[3]})}, "not numbered from 1 without gaps"),
         ({"meta": b"MATLAB 5.0 MAT-file" + bytes(200)}, r"cannot read meta\.mat"),
         ({"meta": b""}, r"has no data/meta\.mat"),
-        ({"truth": b"1\n2\nx\n"}, "has a line that is no number"),
+        ({"truth": b"1\n2\nx\n"}, "has a line that is not a number"),
     ]:
         (archives / FILES[2]).write_bytes(kit(2012, VALIDATION, **changes))
         refused(match, archives)
@@ -192,7 +192,7 @@ def test_a_kit_s_links_and_climbing_names_are_neither_followed_nor_written(archi
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_kaggle_s_solution_that_is_short_or_missing(archives: Path, tmp_path: Path) -> None:
+def test_kaggle_solution_that_is_incomplete_or_missing(archives: Path, tmp_path: Path) -> None:
     images, solution = tmp_path / "Data/CLS-LOC", tmp_path / "LOC_val_solution.csv"  # one folder less is fine too
     source = ilsvrc2012(archives, 0)
     for split in ("train", "val"):
@@ -208,7 +208,8 @@ def test_kaggle_s_solution_that_is_short_or_missing(archives: Path, tmp_path: Pa
     solution.write_text("\n".join(["ImageId,PredictionString", *rows[1:]]))
     refused(f"has no line for '{Path(source.splits['val'][0].name).name}'", tmp_path)
     solution.write_text("\n".join([*rows[1:], f"{rows[0].split(',')[0]},n00000001 1 2 3 4"]))
-    refused("the class 'n00000001', which is not in train", tmp_path)
+    with pytest.raises(ReproError, match="1 image of val in classes that train lacks: 'n00000001'"):
+        prepare("ilsvrc2012", tmp_path / "store", source=tmp_path, size=16)
 
 
 def test_every_layout_of_2012_makes_the_same_store(archives: Path, tmp_path: Path) -> None:
@@ -348,6 +349,6 @@ def test_no_training_images_make_no_store(archives: Path, tmp_path: Path) -> Non
 def test_folders_without_any_of_it(tmp_path: Path) -> None:
     refused("ILSVRC2012_img_train.tar", tmp_path)
     refused("ILSVRC2010_images_train.tar", tmp_path, ilsvrc2010)
-    refused("no such folder", tmp_path / "nowhere")
+    refused("no such file or folder", tmp_path / "nowhere")
     with pytest.raises(ReproError, match="--source"):
         ilsvrc2012(None, 0)

@@ -6,7 +6,7 @@ import pytest
 from helpers import write_pictures
 
 from repro.errors import ReproError
-from repro.preparation.sources.folder import WNID_NAMES
+from repro.preparation.sources.class_folders import WNID_NAMES
 from repro.preparation.sources.imagenette import imagenette
 
 
@@ -23,7 +23,10 @@ def test_folder_and_archive_hold_the_same(tmp_path: Path) -> None:
     root = write_imagenette(tmp_path / "folder")
     with tarfile.open(tmp_path / "imagenette2.tar", "w") as archive:
         archive.add(root / "imagenette2", "imagenette2")
-    sources = [imagenette(path, 0) for path in (root, root / "imagenette2", tmp_path / "imagenette2.tar")]
+    with tarfile.open(tmp_path / "imagenette2.tgz", "w:gz") as archive:
+        archive.add(root / "imagenette2", "imagenette2")
+    paths = (root, root / "imagenette2", tmp_path / "imagenette2.tar", tmp_path / "imagenette2.tgz")
+    sources = [imagenette(path, 0) for path in paths]
     for source in sources:
         assert [info.name for info in source.classes][:2] == ["tench", "English springer"]
         assert {split: len(images) for split, images in source.splits.items()} == {"train": 30, "val": 10}
@@ -32,14 +35,15 @@ def test_folder_and_archive_hold_the_same(tmp_path: Path) -> None:
             "val has 10 images, the official set 3,925",
         )
         for split in ("train", "val"):
-            assert [(r.name, r.label, r.read()) for r in source.splits[split]] == [
-                (r.name, r.label, r.read()) for r in sources[0].splits[split]
-            ]
+            found = [(r.name, r.label, r.read()) for r in source.splits[split]]
+            if source is sources[-1]:  # a compressed archive is read in its own order
+                found.sort()
+            assert found == [(r.name, r.label, r.read()) for r in sources[0].splits[split]]
 
 
 def test_what_cannot_be_read_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "imagenette2.tgz").write_bytes(b"")
-    with pytest.raises(ReproError, match="gunzip it"):
+    with pytest.raises(ReproError, match=r"imagenette2\.tgz' is an empty file.*--source"):
         imagenette(tmp_path / "imagenette2.tgz", 0)
     with tarfile.open(tmp_path / "x.tar", "w"):
         pass

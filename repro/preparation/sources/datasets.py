@@ -6,13 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro.preparation.sources.cifar10 import cifar10
+from repro.errors import ReproError, unknown
+from repro.preparation.sources.cifar import cifar10, cifar100
 from repro.preparation.sources.folder import folder
 from repro.preparation.sources.ilsvrc import ilsvrc2010, ilsvrc2012
 from repro.preparation.sources.imagenet_fall import fall2009, fall2011
 from repro.preparation.sources.imagenette import imagenette
-from repro.preparation.sources.source import OnFile, Source
+from repro.preparation.sources.source import OnFile, Source, ignore_file
 from repro.preparation.sources.synthetic import synthetic
+from repro.preparation.sources.webdataset import webdataset
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,51 @@ class Dataset:
     used_for: str  # its use in the paper
     size: int  # default side of the prepared images, pixels
     open: Callable[[Path | None, int, OnFile], Source]  # lists the images, given --source and --seed
+
+
+# Names under which people look for a dataset, where the nearest spelling would mislead.
+ALIASES = {
+    "imagenet": "ilsvrc2012",
+    "imagenet1k": "ilsvrc2012",
+    "ilsvrc": "ilsvrc2012",
+    "ilsvrc12": "ilsvrc2012",
+    "ilsvrc10": "ilsvrc2010",
+    "imagenet2012": "ilsvrc2012",
+    "imagenet2010": "ilsvrc2010",
+    "imagenet22k": "fall2011",
+    "imagenet21k": "fall2011",
+    "cifar": "cifar10",
+    "imagefolder": "folder",
+    "catsvsdogs": "folder",
+    "dogsvscats": "folder",
+    "tinyimagenet": "folder",
+    "wds": "webdataset",
+}
+
+
+def find_dataset(name: str) -> Dataset:
+    """Return a dataset by its name. Raises ReproError that suggests the one meant."""
+    if name in DATASETS:
+        return DATASETS[name]
+    meant = ALIASES.get("".join(character for character in name.casefold() if character.isalnum()))
+    if meant:
+        raise ReproError(f"unknown dataset '{name}': did you mean {meant}? See repro list datasets")
+    raise unknown("dataset", name, DATASETS)
+
+
+def open_source(
+    dataset: str, path: Path | None, seed: int, on_file: OnFile = ignore_file, split_folders: bool = True
+) -> Source:
+    """List the images of a dataset at `--source`. Without `split_folders`, every folder is a class.
+
+    Raises ReproError for what cannot be read.
+    """
+    opening = find_dataset(dataset).open
+    if split_folders:
+        return opening(path, seed, on_file)
+    if opening is not folder:
+        raise ReproError(f"--no-splits is for the dataset 'folder', not for '{dataset}'")
+    return folder(path, seed, on_file, splits=False)
 
 
 DATASETS: dict[str, Dataset] = {
@@ -82,19 +129,39 @@ DATASETS: dict[str, Dataset] = {
         description="CIFAR-10: 50,000 training and 10,000 test images of 32×32 in ten classes; no val",
         get="downloaded when --source is left out, or https://www.cs.toronto.edu/~kriz/cifar.html",
         download="170 MB; prepared raw, 184 MB",
-        layout="cifar-10-batches-py/ (or the folder that holds it); or train/CLASS/*.png and test/CLASS/*.png",
+        layout="cifar-10-python.tar.gz or cifar-10-binary.tar.gz, or the folder that holds it or its batches; or "
+        "Kaggle's train/*.png and trainLabels.csv; or train/CLASS/*.png and test/CLASS/*.png",
         used_for="Figure 1 (training error, ReLU against tanh); Sec. 3.3 (LRN: 11% test error, 13% without)",
         size=32,
         open=cifar10,
     ),
+    "cifar100": Dataset(
+        description="CIFAR-100: 50,000 training and 10,000 test images of 32×32 in a hundred classes; no val",
+        get="downloaded when --source is left out, or https://www.cs.toronto.edu/~kriz/cifar.html",
+        download="169 MB; prepared raw, 184 MB",
+        layout="cifar-100-python.tar.gz or cifar-100-binary.tar.gz, or the folder that holds it or its batches",
+        used_for="not in the paper",
+        size=32,
+        open=cifar100,
+    ),
     "folder": Dataset(
-        description="your own images, one folder per class",
+        description="your own images, one folder per class, or with a table of labels",
         get="yours",
         download="yours; prepared raw, 197 kB per image",
-        layout="train/CLASS/*.jpg with val/ and test/ beside train/; or CLASS/*.jpg, and one in ten becomes val",
+        layout="a folder, zip or tar with train/CLASS/*.jpg, and val/ and test/ beside train/; or CLASS/*.jpg, and one "
+        "in ten becomes val; or images with a table of labels (CSV) or with labels in their names (cat.0.jpg)",
         used_for="the paper's pipeline on any images; Sec. 2 for the preprocessing",
         size=256,
         open=folder,
+    ),
+    "webdataset": Dataset(
+        description="your own images in WebDataset shards",
+        get="yours, or converted from ImageNet",
+        download="yours; prepared raw, 197 kB per image",
+        layout="a folder of *.tar with k.jpg and k.cls or k.json; train, val or test in their names",
+        used_for="as folder",
+        size=256,
+        open=webdataset,
     ),
     "synthetic": Dataset(
         description="built in: textures in ten classes that differ in orientation, frequency and colour",

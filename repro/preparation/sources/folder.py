@@ -1,140 +1,314 @@
-"""Image files in folders, one folder a class.
+"""The dataset `folder`: your own images, in a folder or in a zip or tar archive.
 
-Either `train/` with `val/` and `test/` beside it (both optional), or the class folders alone. Where there is no
-`val/`, one training image in ten of each class (at least one) is held out for it, chosen by seed.
+- `train/CLASS/…` with `val/` and `test/` beside it (both optional, by any of the usual names), or the class folders
+  alone;
+- images that lie together, with labels in a table (`label_table.read_tables`) or in their names (`cat.0.jpg`).
+
+Where there is no val, one training image in ten of each class (at least one) is held out for it, drawn by seed.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from repro.data.store import SPLITS, ClassInfo
+from repro.data.store import SPLITS
 from repro.errors import ReproError
-from repro.preparation.sources.source import (
-    ImageReference,
-    OnFile,
-    Source,
-    choose,
-    file_identity,
-    group_by_label,
-    ignore_file,
+from repro.preparation.formats import first_few, plural
+from repro.preparation.sources.class_folders import (
+    class_infos,
+    in_label_order,
+    is_store,
+    list_class_folders,
+    order_notes,
+    split_folders,
+    split_notes,
 )
+from repro.preparation.sources.label_table import LabelTable, name_labels, read_table, split_of_table, table_files
+from repro.preparation.sources.location import open_tree
+from repro.preparation.sources.source import ImageReference, OnFile, Source, choose, group_by_label, ignore_file
+from repro.preparation.sources.tree import Tree, join
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 HELD_OUT = 10  # one in ten
-
-# The ten ImageNet classes of imagenette, which are met more often by their ids than by their names.
-WNID_NAMES = {
-    "n01440764": "tench",
-    "n02102040": "English springer",
-    "n02979186": "cassette player",
-    "n03000684": "chain saw",
-    "n03028079": "church",
-    "n03394916": "French horn",
-    "n03417042": "garbage truck",
-    "n03425413": "gas pump",
-    "n03445777": "golf ball",
-    "n03888257": "parachute",
-}
+WANTED = "a folder, zip or tar with train/CLASS/*.jpg or CLASS/*.jpg, or with images and a table of labels (CSV)"
+NO_SPLITS = "pass --no-splits if every folder is a class"
 
 
-@dataclass(frozen=True, slots=True)
-class FileReference:
-    """An image file; its name is its path below the source's folder."""
+def folder(path: Path | None, seed: int, on_file: OnFile = ignore_file, splits: bool = True) -> Source:
+    """List the images below `path`; nothing is decoded. Raises ReproError if the layout is not understood.
 
-    root: str
-    name: str
-    label: int
-
-    def identity(self) -> str:
-        """Return path, size and modification time of the file."""
-        return file_identity(f"{self.root}/{self.name}")
-
-    def read(self) -> bytes:
-        """The encoded image."""
-        with open(f"{self.root}/{self.name}", "rb", buffering=0) as file:
-            return file.read()
-
-
-def folder(path: Path | None, seed: int, on_file: OnFile = ignore_file) -> Source:
-    """List the images below `path`; nothing is decoded. Raises ReproError if the layout does not fit."""
-    if path is None:
-        raise ReproError("dataset 'folder' needs a folder of images: give it with --source PATH")
-    source = list_images(path, on_file=on_file)
-    if "val" in source.splits:
-        return source
-    return Source(source.classes, _hold_out(source, seed))
-
-
-def list_images(path: Path, splits: Sequence[str] = SPLITS, on_file: OnFile = ignore_file) -> Source:
-    """List the images below `path` in those of the splits that are there, or all of it as train.
-
-    The order is that of class and then name. Raises ReproError if the layout does not fit.
+    Without `splits`, every folder at the top is a class, also one called train.
     """
-    if not path.is_dir():
-        raise ReproError(f"no such folder: '{path}'")
-    roots = {split: path / split for split in splits if (path / split).is_dir()}
-    if roots and "train" not in roots:
-        raise ReproError(f"'{path}' has {' and '.join(roots)} but no train: put the training images there")
-    roots = roots or {"train": path}
+    if path is None:
+        raise ReproError(f"dataset 'folder' needs images: give --source {WANTED}")
+    tree = open_tree(path, WANTED, on_file)
+    source = list_images(tree, splits)
+    if "val" not in source.splits:
+        source = hold_out(source, seed)
+    return replace(source, notes=(*source.notes, *tree.skipped.notes()))
 
-    class_ids = _class_folders(roots["train"])
-    if len(class_ids) < 2:
+
+def list_images(tree: Tree, splits: bool = True) -> Source:
+    """List the images of a tree in any of the layouts. Raises ReproError if it is in none of them."""
+    with_images = [name for name in tree.listing().folders if not is_store(tree, name) and tree.has_images(name)]
+    named = split_folders(tree) if splits else {}
+    if named and (not with_images or set(named.values()) & set(with_images)):
+        return _list_splits(tree, named, [name for name in with_images if name not in named.values()])
+    if len(with_images) >= 2:
+        if splits:
+            _refuse_unknown_splits(tree, with_images)
+        source = list_class_folders(tree, {"train": ""})
+        _refuse_other_labels(tree, source)
+        return source
+    if labelled := _list_together(tree, {"train": ""}, by_name=False):
+        return labelled
+    if len(with_images) == 1 and not tree.images_in() and not tree.images_in(with_images[0]):
+        inner = list_images(tree.below(with_images[0]), splits)
+        return replace(inner, notes=(f"the images are in '{tree.at(with_images[0])}'", *inner.notes))
+    if labelled := _list_together(tree, {"train": ""}):
+        return labelled
+    if tree.images_in():
         raise ReproError(
-            f"'{roots['train']}' holds {len(class_ids)} class folders: at least two are needed, with images in each"
+            f"'{tree.location}' holds {len(tree.images_in()):,} images in no class folders, with labels neither in a "
+            f"table nor in their names: --source is {WANTED}"
         )
-    labels = {class_id: label for label, class_id in enumerate(class_ids)}
-    found: dict[str, Sequence[ImageReference]] = {}
-    for split, root in roots.items():
-        references: list[ImageReference] = []
-        for class_id in _class_folders(root):
-            if class_id not in labels:
-                raise ReproError(f"class '{class_id}' is in {split} but not in train: '{root / class_id}'")
-            below = (root / class_id).relative_to(path).as_posix()
-            names = sorted(f"{below}/{name}" for name in _image_files(root / class_id, on_file))
-            if not names:
-                raise ReproError(f"class '{class_id}' holds no image files: '{root / class_id}'")
-            references += [FileReference(str(path), name, labels[class_id]) for name in names]
-        if not references:
-            raise ReproError(f"'{root}' holds no class folders: add them, or remove it")
-        found[split] = references
-    return Source(tuple(ClassInfo(id, WNID_NAMES.get(id, id)) for id in class_ids), found)
+    _refuse_shards(tree)
+    return list_class_folders(tree, {"train": ""})
 
 
-def _hold_out(source: Source, seed: int) -> Mapping[str, Sequence[ImageReference]]:
+def _list_splits(tree: Tree, splits: dict[str, str], others: Sequence[str]) -> Source:
+    """List the images of split folders; `others` are the folders with images beside them."""
+    roots = {split: _below_single_folders(tree, name) for split, name in splits.items() if split == "train"}
+    classes = _folders_with_images(tree, roots["train"]) if "train" in splits else []
+    roots |= {split: _below_single_folders(tree, splits[split], classes) for split in splits if split != "train"}
+    _refuse_ambiguous_splits(tree, splits, roots, others)
+    notes = [f"left out the folders {first_few(list(others))}: not named train, val or test"] if others else []
+    if "train" not in splits:
+        raise ReproError(
+            f"'{tree.location}' has {first_few(list(splits.values()))} but no train: put the training images there"
+        )
+    if len(classes) < 2 and (together := _list_together(tree, roots)):
+        return replace(together, notes=(*split_notes(splits), *notes, *together.notes))
+    if len(classes) < 2:
+        roots["train"] = splits["train"]
+    in_folders = {
+        split: root if set(tree.listing(root).folders) & set(classes) else splits[split]
+        for split, root in roots.items()
+        if split == "train" or not _lies_together(tree, root, classes)
+    }
+    source = list_class_folders(tree, in_folders)
+    flat = {split: root for split, root in roots.items() if split not in in_folders}
+    added = _list_together(tree, flat, [info.id for info in source.classes]) if flat else None
+    if added:
+        source = replace(
+            source, splits={**source.splits, **added.splits}, problems=(*source.problems, *added.problems),
+            notes=(*source.notes, *added.notes),
+        )  # fmt: skip
+    for split in flat.keys() - source.splits.keys():
+        count = len(tree.images(roots[split]))
+        if split == "val":
+            raise ReproError(
+                f"'{tree.at(roots[split])}' holds {count:,} images, neither in class folders nor with labels in a table"
+            )
+        notes.append(f"left out '{splits[split]}': its {count:,} images have no labels")
+    return replace(source, notes=(*split_notes(splits), *notes, *source.notes))
+
+
+def _list_together(
+    tree: Tree, roots: Mapping[str, str], classes: Sequence[str] = (), by_name: bool = True
+) -> Source | None:
+    """List images that lie together in the folder of each split, with labels from tables, or else their names.
+
+    `classes` are given where they are known. None if no image of train, or of any split, has a label.
+    """
+    images = {split: tree.images(root) for split, root in roots.items()}
+    labels = _Labels()
+    every = [path for paths in images.values() for path in paths]
+    for path in [path for folder in _and_above(roots.values()) for path in table_files(tree, folder)]:
+        if table := read_table(tree, path, _scopes(path, roots, images), classes):
+            labels.add(tree, table, split_of_table(path) if set(roots.values()) == {""} else "")
+    for paths in images.values():
+        if by_name and not classes and not any(path in labels.of for path in paths):
+            labels.of.update(name_labels(paths))
+    ids = list(classes) or in_label_order(set(labels.of.values()))
+    if len(ids) < 2 or not labels.of:
+        return None
+    numbers = {id: label for label, id in enumerate(ids)}
+    found: dict[str, list[ImageReference]] = {}
+    for split, paths in images.items():
+        for path in paths:
+            if path in labels.of:
+                reference = tree.reference(path, numbers[labels.of[path]])
+                found.setdefault(labels.splits.get(path, split), []).append(reference)
+    if not classes and not found.get("train"):
+        return None
+    unlabelled = [path for path in every if path not in labels.of]
+    notes = [*labels.notes(), *([] if classes else order_notes(ids))]
+    if unlabelled and labels.of:
+        notes.append(
+            f"left out {plural(len(unlabelled), 'image', 'images')} without a label: {first_few(unlabelled, 3)}"
+        )
+    splits = {
+        split: tree.in_reading_order(sorted(found[split], key=lambda reference: (reference.label, reference.name)))
+        for split in SPLITS
+        if split in found
+    }
+    return Source(class_infos(ids), splits, tuple(labels.problems), tuple(notes))
+
+
+def _and_above(folders: Iterable[str]) -> list[str]:
+    """Return folders and those above them, the top first."""
+    found = {"": None}
+    for folder in folders:
+        parts = folder.split("/")
+        found |= {"/".join(parts[:length]): None for length in range(1, len(parts) + 1)}
+    return list(found)
+
+
+def _scopes(table: str, roots: Mapping[str, str], images: Mapping[str, list[str]]) -> list[list[str]]:
+    """Return the sets of images that a table may be about: those of the split that its folder or name says, or all."""
+    folder = table.rpartition("/")[0]
+    split = split_of_table(table)
+    for name, root in roots.items():
+        if (folder and f"{root}/".startswith(f"{folder}/")) or (split == name and root):
+            return [images[name]]
+    every = [path for paths in images.values() for path in paths]
+    return [images["train"], every] if "train" in images else [every]
+
+
+@dataclass
+class _Labels:
+    """Labels of images by their paths, from tables or names, and what is to be said of them."""
+
+    of: dict[str, str] = field(default_factory=dict)
+    splits: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
+
+    def add(self, tree: Tree, table: LabelTable, split: str = "") -> None:
+        """Add the labels of a table, all of whose images are of this split unless a column says another."""
+        for path, label in table.labels.items():
+            if self.of.setdefault(path, label) != label:
+                raise ReproError(
+                    f"'{tree.at(table.file)}' labels '{path}' as '{label}', {first_few(self.tables)} as "
+                    f"'{self.of[path]}': remove one of the tables"
+                )
+        self.splits |= {path: table.splits.get(path) or split for path in table.labels if path in table.splits or split}
+        if table.missing:
+            self.problems.append(
+                f"'{tree.at(table.file)}' names {plural(len(table.missing), 'missing image', 'missing images')}: "
+                f"{first_few(list(table.missing), 3)}"
+            )
+        self.tables.append(table.file)
+
+    def notes(self) -> list[str]:
+        """Say where the labels are from."""
+        origin = f"from {first_few(self.tables)}" if self.tables else "from the names of the images"
+        ids = in_label_order(set(self.of.values()))
+        return [f"labels {origin}: {first_few(ids)}"]
+
+
+def _refuse_ambiguous_splits(
+    tree: Tree, splits: Mapping[str, str], roots: Mapping[str, str], others: Sequence[str]
+) -> None:
+    """Raise ReproError where a folder may be a split or a class, or another folder may be a split."""
+    if not others:
+        return
+    loose = [name for name in splits.values() if tree.images_in(name) and not _folders_with_images(tree, name)]
+    siblings = [name for name in others if tree.images_in(name)]
+    if loose and siblings and not ("train" in roots and _list_together(tree, {"train": roots["train"]})):
+        raise ReproError(
+            f"'{tree.location}': {first_few(loose)} may be a split or, like {first_few(siblings)}, a class: "
+            f"{NO_SPLITS}, else remove the others"
+        )
+    classes = set(_folders_with_images(tree, roots["train"])) if "train" in roots else set()
+    alike = [name for name in others if classes & set(_folders_with_images(tree, _below_single_folders(tree, name)))]
+    if alike:
+        raise ReproError(
+            f"'{tree.location}': {first_few(alike)} holds the classes of '{splits['train']}', but its name is not "
+            f"that of a split: rename it to val or test, or remove it; or {NO_SPLITS}"
+        )
+
+
+def _refuse_unknown_splits(tree: Tree, folders: Sequence[str]) -> None:
+    """Raise ReproError if folders, taken for classes, hold the same folders: they may be splits."""
+    if any(tree.images_in(name) for name in folders):
+        return
+    inner = [set(_folders_with_images(tree, _below_single_folders(tree, name))) for name in folders]
+    if len(set.intersection(*inner)) >= 2:
+        raise ReproError(
+            f"'{tree.location}': {first_few(list(folders))} hold the same folders, {first_few(sorted(inner[0]), 3)}: "
+            f"rename them to train, val and test if they are splits; {NO_SPLITS}"
+        )
+
+
+def _refuse_other_labels(tree: Tree, source: Source) -> None:
+    """Raise ReproError if a table beside class folders labels their images by other classes."""
+    paths = [reference.name for reference in source.splits["train"]]
+    try:
+        tables = [table for path in table_files(tree, "") if (table := read_table(tree, path, [paths]))]
+    except ReproError:  # a table of something else
+        return
+    ids = {info.id for info in source.classes}
+    for table in tables:
+        labels = set(table.labels.values())
+        if 1 < len(labels) < len(paths) / 2 and not labels & ids:
+            raise ReproError(
+                f"'{tree.location}': the folders {first_few(sorted(ids), 3)} and the table '{table.file}' ("
+                f"{first_few(sorted(labels), 3)}) disagree on the classes: remove the table, or put the "
+                "images in one folder"
+            )
+
+
+def _refuse_shards(tree: Tree) -> None:
+    listing = tree.listing()
+    for ending, dataset in ((".parquet", "ilsvrc2012"), (".tar", "webdataset")):
+        if any(name.endswith(ending) for name in listing.files):
+            raise ReproError(
+                f"'{tree.location}' holds no images but *{ending} files: if these are shards, "
+                f"repro prepare {dataset} reads them"
+            )
+
+
+def _lies_together(tree: Tree, root: str, classes: Iterable[str]) -> bool:
+    """Do the images of a split lie together, rather than in folders of the `classes`?"""
+    listing = tree.listing(root)
+    return tree.has_images(root) and not set(listing.folders) & set(classes) and len(listing.folders) < 2
+
+
+def _below_single_folders(tree: Tree, folder: str, classes: Sequence[str] = ()) -> str:
+    """Return the folder below single folders, other than `classes`, that hold all images of a folder."""
+    while not tree.images_in(folder):
+        inner = _folders_with_images(tree, folder)
+        if len(inner) != 1 or inner[0] in classes:
+            break
+        folder = join(folder, inner[0])
+    return folder
+
+
+def _folders_with_images(tree: Tree, folder: str) -> list[str]:
+    return [name for name in tree.listing(folder).folders if tree.has_images(join(folder, name))]
+
+
+def hold_out(source: Source, seed: int) -> Source:
+    """Return the source with one training image in ten of each class moved to val."""
     held_out: set[str] = set()
+    single = []
     for label, references in group_by_label(source.splits["train"]).items():
         if len(references) < 2:
-            raise ReproError(
-                f"class '{source.classes[label].id}' has one image: two are needed, one of them for validation"
-            )
+            single.append(source.classes[label].id)
+            continue
         names = [(reference.name, reference.name) for reference in references]
         held_out |= set(choose(names, max(1, len(references) // HELD_OUT), seed))
     train = [reference for reference in source.splits["train"] if reference.name not in held_out]
     val = [reference for reference in source.splits["train"] if reference.name in held_out]
-    return {**source.splits, "train": train, "val": val}
-
-
-def _class_folders(root: Path) -> list[str]:
-    return sorted(entry.name for entry in _entries(root) if entry.is_dir())
-
-
-def _image_files(folder: Path, on_file: OnFile) -> Iterator[str]:
-    """Their paths below the folder."""
-    for entry in _entries(folder):
-        if entry.is_dir(follow_symlinks=False):  # a link may lead back up
-            yield from (f"{entry.name}/{name}" for name in _image_files(folder / entry.name, on_file))
-        elif entry.name.lower().endswith(EXTENSIONS) and entry.is_file():
-            on_file()
-            yield entry.name
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise ReproError(f"cannot read the folder '{folder}': {error.strerror}") from error
+    problems = list(source.problems)
+    if single:
+        problems.append(
+            f"class {first_few(single)} has one image: two are needed, one of them for validation"
+            if len(single) == 1
+            else f"{len(single):,} classes have one image, so that none is held out for validation: {first_few(single)}"
+        )
+    splits = {**source.splits, "train": train, **({"val": val} if val else {})}
+    return replace(source, splits=splits, problems=tuple(problems))

@@ -1,27 +1,28 @@
-"""ILSVRC-2012 and ILSVRC-2010, 1000 classes each, from whatever their users have (Sec. 2).
+"""ILSVRC-2012 and ILSVRC-2010, 1000 classes each, in the forms in which people have them (Sec. 2).
 
-`--source` is a folder with one of:
+Each part of the dataset is found by itself, so that any combination of these is read:
 
-- the official archives: the training images (a tar of 1000 class tars), the validation images, 2010's test images,
-  and the development kit, which holds the classes and the validation ground truth;
-- Kaggle's layout (2012): `ILSVRC/Data/CLS-LOC/` and `LOC_val_solution.csv`;
-- folders of classes, `train/WNID/*.JPEG` and `val/WNID/*.JPEG`;
-- the parquet shards in which the Hugging Face hub serves `imagenet-1k` (2012).
+- training images: the official archive (a tar of 1000 class tars), that archive unpacked once (a folder of class tars)
+  or packed again from folders, or folders `train/WNID/`;
+- validation images, and test images of 2010: the archive, folders `val/WNID/`, or one folder of all;
+- classes and the labels of numbered images: the development kit (packed or unpacked), Kaggle's
+  `LOC_val_solution.csv` and `LOC_synset_mapping.txt`, or the folders themselves.
 
-The labels of 2012 are the places of the WordNet ids in alphabetical order, as everywhere in Python; those of 2010 are
-the ids of its own development kit less one, which is another order. Within a split, images are in the order of label
-and file name whatever the layout, so that archives and folders make the same store.
+ILSVRC-2012 is also read from the shards in which the Hugging Face hub serves `imagenet-1k`: parquet, or tar.gz.
+
+The labels of 2012 are the alphabetical ranks of the WordNet ids, as everywhere in Python; those of 2010 are the ids of
+its development kit less one, which is a different order. Within a split, images are in the order of label and file
+name whatever the layout, so that archives and folders give the same store.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import os
 import re
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,13 +31,21 @@ import numpy as np
 from repro.data.store import ClassInfo
 from repro.errors import ReproError
 from repro.paper.datasets import DATASET_SIZES
-from repro.preparation.sources.folder import list_images
+from repro.preparation.formats import Skipped, first_few, is_system, plural
+from repro.preparation.sources.class_folders import split_of
+from repro.preparation.sources.hub_tars import hub_tar_images
+from repro.preparation.sources.location import open_tree, source_path
 from repro.preparation.sources.parquet import parquet_images
-from repro.preparation.sources.source import OnFile, Source, check_counts, file_identity, ignore_file
-from repro.preparation.sources.tar import Archive, Block, Blocks, Member
+from repro.preparation.sources.source import ImageReference, OnFile, Source, check_counts, ignore_file
+from repro.preparation.sources.tar import Archive, Block, Member, in_reading_order
+from repro.preparation.sources.tree import FolderTree, Tree, join
 
 WNID = re.compile(r"n\d{8}")
+CLASS_TAR = re.compile(r"n\d{8}\.tar")
 KIT_BYTES = 100_000_000  # more than any development kit holds: the limit to what is inflated
+# Where below `--source` the parts may be, besides in it: Kaggle's tree, and folders that people make.
+BELOW = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC", "ILSVRC", "data")
+LEVELS_ABOVE = 3  # of Kaggle's lists, where `--source` is CLS-LOC
 
 
 @dataclass(frozen=True)
@@ -71,8 +80,8 @@ YEARS = {
         kit="ILSVRC2012_devkit_t12.tar.gz",
         archives={"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"},
         images=DATASET_SIZES["ilsvrc2012"].images,
-        # MD5: the download page of image-net.org, as many quote it, and torchvision.datasets.imagenet.ARCHIVE_META.
-        # Sizes: what the site's server announces, and listings of downloads, as in jkjung-avt's keras_imagenet.
+        # MD5: the download page of image-net.org, as often quoted, and torchvision.datasets.imagenet.ARCHIVE_META.
+        # Sizes: as announced by the server, and in listings of downloads such as jkjung-avt's keras_imagenet.
         bytes={"ILSVRC2012_img_train.tar": 147_897_477_120, "ILSVRC2012_img_val.tar": 6_744_924_160},
         md5={
             "ILSVRC2012_img_train.tar": "1d675b47d978889d74fa0da5fadfb00e",
@@ -81,13 +90,16 @@ YEARS = {
         },
     ),
 }
+SOLUTION = "LOC_val_solution.csv"
+SYNSETS = "LOC_synset_mapping.txt"
+META = "meta.mat"
 TEST_TRUTH = "ILSVRC2010_test_ground_truth.txt"
 PATCHES = "patch_images.tar"  # 2010: official replacements of a few damaged images
 
 
 @dataclass(frozen=True)
 class Kit:
-    """What a development kit says: classes by their number in it (from 1), and the classes of the validation images."""
+    """A development kit: classes by their number in it (from 1), and the classes of the validation images."""
 
     classes: dict[int, ClassInfo]
     validation: list[int]
@@ -95,66 +107,435 @@ class Kit:
 
 def ilsvrc2012(path: Path | None, seed: int, on_file: OnFile = ignore_file) -> Source:
     """List ILSVRC-2012. Raises ReproError for what cannot be read; what is missing is among the problems."""
-    path, year = _folder(path, "ilsvrc2012"), YEARS[2012]
-    if (path / year.archives["train"]).exists():
-        return _checked(_from_archives(path, year, on_file), year)
-    for kaggle in (path / "ILSVRC" / "Data" / "CLS-LOC", path / "Data" / "CLS-LOC"):
-        if (kaggle / "train").is_dir():
-            return _checked(_from_kaggle(path, kaggle, on_file), year)
-    if (path / "train").is_dir():
-        source = list_images(path, ("train", "val"), on_file)  # the images of test/ have no public labels
-        return _checked(replace(source, classes=_with_names(source.classes, _known_names(path, year))), year)
-    if hub := parquet_images(path, on_file):
-        return _checked(hub, year)
+    year = YEARS[2012]
+    path = _start(path, "ilsvrc2012", year)
+    training = _find_training(path, year, on_file)
+    if training is not None:
+        return _checked(_assemble(path, year, training, on_file), year)
+    for read in (parquet_images, hub_tar_images):
+        if hub := read(path, on_file):
+            return _checked(hub, year)
+    shards = next((name.name for name in path.iterdir() if name.suffix == ".tar"), "")
     raise ReproError(
         f"'{path}' holds neither {year.archives['train']} nor ILSVRC/Data/CLS-LOC, train/WNID or train-*.parquet: "
-        "name the folder that does with --source"
+        "give the folder that does with --source"
+        + (f"; if {shards} is a WebDataset shard: repro prepare webdataset" if shards else "")
     )
 
 
 def ilsvrc2010(path: Path | None, seed: int, on_file: OnFile = ignore_file) -> Source:
     """List ILSVRC-2010. Raises ReproError for what cannot be read; what is missing is among the problems."""
-    path, year = _folder(path, "ilsvrc2010"), YEARS[2010]
-    if (path / year.archives["train"]).exists():
-        return _checked(_from_archives(path, year, on_file), year)
-    if (path / "train").is_dir():
-        source = list_images(path, on_file=on_file)
-        return _checked(_in_the_kits_order(source, read_kit(path / year.kit, year)), year)
-    raise ReproError(
-        f"'{path}' holds neither {year.archives['train']} nor train/WNID: name the folder that does with --source"
-    )
+    year = YEARS[2010]
+    path = _start(path, "ilsvrc2010", year)
+    training = _find_training(path, year, on_file)
+    if training is None:
+        raise ReproError(
+            f"'{path}' holds neither {year.archives['train']} nor train/WNID: give the folder that does with --source"
+        )
+    return _checked(_assemble(path, year, training, on_file), year)
 
 
-def _folder(path: Path | None, dataset: str) -> Path:
+def _start(path: Path | None, dataset: str, year: Year) -> Path:
+    """Return the folder to look in: that of `--source`, or above it where `--source` is one of the parts."""
+    wanted = f"the folder of {year.archives['train']}, or of train/WNID"
     if path is None:
-        raise ReproError(f"dataset '{dataset}' cannot be downloaded: name the folder of its files with --source PATH")
-    if not path.is_dir():
-        raise ReproError(f"no such folder: '{path}'")
+        raise ReproError(f"dataset '{dataset}' cannot be downloaded: give --source {wanted}")
+    path = source_path(path, wanted)
+    if path.is_file():
+        if path.name not in {*year.archives.values(), year.kit} and not path.suffix == ".parquet":
+            raise ReproError(f"'{path}' is a file; --source is {wanted}")
+        return path.parent
+    if split_of(path.name) and any(WNID.match(child.name) for child in path.iterdir()):
+        return path.absolute().parent
     return path
 
 
 def _checked(source: Source, year: Year) -> Source:
-    """The source with whatever differs from the official numbers among its problems."""
+    """Return the source with every difference from the official numbers among its problems."""
     if len(source.classes) != year.classes:
         problem = f"{len(source.classes):,} classes of {year.classes:,} are there"
         source = replace(source, problems=(*source.problems, problem))
     return check_counts(source, year.images)
 
 
-def read_kit(path: Path, year: Year) -> Kit:
-    """Read a development kit from its archive. Raises ReproError."""
-    wanted = {"meta.mat": b"", f"ILSVRC{year.year}_validation_ground_truth.txt": b""}
-    inflated = 0
+@dataclass(frozen=True)
+class ClassTars:
+    """Training images in one tar per class, by WordNet id."""
+
+    location: Path
+    tars: Mapping[str, Archive]
+    skipped: Skipped
+
+
+@dataclass(frozen=True)
+class ClassFolders:
+    """Training images in one folder per class of a tree, by its name."""
+
+    tree: Tree
+    images: Mapping[str, Sequence[str]]  # paths
+
+
+Training = ClassTars | ClassFolders
+
+
+def _find_training(path: Path, year: Year, on_file: OnFile) -> Training | None:
+    """Find the training images: their archive, or a folder of class tars or class folders; else None."""
+    for below in BELOW:
+        archive = path / below / year.archives["train"]
+        if archive.is_file():
+            return _open_training_archive(archive, on_file)
+    for below in BELOW:
+        for folder in _split_folders(path / below, "train", year):
+            if found := _open_training_folder(folder, on_file):
+                return found
+    if any(WNID.match(child.name) for child in path.iterdir()):  # the class folders or tars themselves
+        return _open_training_folder(path, on_file)
+    return None
+
+
+def _open_training_archive(path: Path, on_file: OnFile) -> Training:
+    archive = Archive.file(path, on_file)
+    for member in archive.members():
+        if is_system(member.name.rsplit("/", 1)[-1]):
+            continue
+        if not member.name.endswith(".tar"):
+            tree = open_tree(path, "a tar", on_file)
+            while len(tree.listing().folders) == 1 and not WNID.match(tree.listing().folders[0]):
+                tree = tree.below(tree.listing().folders[0])
+            return _class_folders(tree)
+        break
+    skipped = Skipped()
+    return ClassTars(path, class_archives(archive, skipped), skipped)
+
+
+def _open_training_folder(folder: Path, on_file: OnFile) -> Training | None:
+    tree = FolderTree(folder, on_file)
+    listing = tree.listing()
+    tars = {name[:9]: Archive.file(folder / name, on_file) for name in listing.files if CLASS_TAR.fullmatch(name)}
+    if tars:
+        return ClassTars(folder, tars, tree.skipped)
+    found = _class_folders(tree)
+    return found if found.images else None
+
+
+def _class_folders(tree: Tree) -> ClassFolders:
+    """Return the images of each class folder at the top of a tree, or of each WordNet id that begins their names."""
+    folders = tree.listing().folders
+    if folders:
+        return ClassFolders(tree, {id: tree.images(id) for id in folders})
+    by_name: dict[str, list[str]] = {}
+    for path in tree.images():
+        if id := WNID.match(path.rsplit("/", 1)[-1]):
+            by_name.setdefault(id[0], []).append(path)
+    return ClassFolders(tree, by_name)
+
+
+def _split_folders(folder: Path, split: str, year: Year) -> list[Path]:
+    """Return the folders of a split in a folder: by the usual names, or by that of the split's archive."""
+    archive = year.archives[split].removesuffix(".tar")
     try:
-        with tarfile.open(path, "r|gz") as archive:
-            for member in archive:
-                inflated += member.size
-                if inflated > KIT_BYTES:
-                    raise ReproError(f"'{path}' inflates to more than a development kit holds: fetch it again")
-                name = member.name.rsplit("/", 1)[-1]
-                if name in wanted and member.isreg() and member.name.split("/")[-2:-1] == ["data"]:
-                    file = archive.extractfile(member)
-                    wanted[name] = file.read() if file else b""
+        children = sorted(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise ReproError(f"cannot read the folder '{folder}': {error.strerror}") from error
+    return [child for child in children if child.is_dir() and (split_of(child.name) == split or child.name == archive)]
+
+
+def class_archives(archive: Archive, skipped: Skipped) -> dict[str, Archive]:
+    """Return the class tars within a tar of tars, by WordNet id. Raises ReproError for anything else in it."""
+    found: dict[str, Archive] = {}
+    for member in archive.members():
+        name = member.name.rsplit("/", 1)[-1]
+        if is_system(name):
+            skipped.system.setdefault(str(archive.path), []).append(name)
+            continue
+        id, _, ending = name.partition(".")
+        if ending != "tar" or not WNID.fullmatch(id) or id in found:
+            what = f"a second tar of class {id}" if id in found else "not the tar of a class, such as n01440764.tar"
+            raise ReproError(f"'{archive.path}', byte {member.offset:,}: '{member.name[:100]}' is {what}")
+        found[id] = archive.within(member)
+    return found
+
+
+def _assemble(path: Path, year: Year, training: Training, on_file: OnFile) -> Source:
+    """Put the parts of the dataset together."""
+    kit_path = _find_kit(path, year)
+    if kit_path is None and year.year == 2010 and isinstance(training, ClassFolders):
+        kit_path = path / year.kit  # the order of the labels is in it alone: an error
+    kit = read_kit(kit_path, year) if kit_path else None
+    parts = _Parts(path, year, kit, kit_path or path / year.kit, _classes(path, year, training, kit), on_file)
+    splits = {"train": parts.training(training)}
+    for split in year.archives:
+        if split != "train" and (images := parts.numbered(split)):
+            splits[split] = images
+    return Source(tuple(parts.classes), splits, tuple(parts.problems), parts.skipped.notes(), md5=parts.checksums())
+
+
+def _classes(path: Path, year: Year, training: Training, kit: Kit | None) -> list[ClassInfo]:
+    """Return the classes in label order: those of the development kit, or those with training images."""
+    ids = training.tars if isinstance(training, ClassTars) else [id for id, paths in training.images.items() if paths]
+    if kit is None:
+        names = _kaggle_names(path)
+        return [ClassInfo(id, names.get(id, id)) for id in sorted(ids)]
+    known = {info.id for info in kit.classes.values()}
+    for id in sorted(set(ids) - known):
+        if isinstance(training, ClassTars):
+            raise ReproError(f"'{training.location}' has class {id}, the development kit has not: fetch them again")
+        raise ReproError(f"class '{id}' is not in the development kit: remove its folder")
+    classes = list(kit.classes.values())
+    return sorted(classes, key=lambda info: info.id) if year.year == 2012 else classes
+
+
+@dataclass
+class _Parts:
+    """Lists the parts of a dataset; collects what is missing."""
+
+    path: Path
+    year: Year
+    kit: Kit | None
+    kit_path: Path
+    classes: list[ClassInfo]
+    on_file: OnFile
+    problems: list[str] = field(default_factory=list)
+    skipped: Skipped = field(default_factory=Skipped)
+
+    def __post_init__(self) -> None:
+        self.labels = {info.id: label for label, info in enumerate(self.classes)}
+        patches = self._file(PATCHES) if self.year.year == 2010 else None
+        self._patches = _Patches(patches)
+        for name, size in self.year.bytes.items():
+            file = self._file(name)
+            if file and file.stat().st_size != size:
+                self.problems.append(f"'{file}' has {file.stat().st_size:,} bytes, the official file {size:,}")
+        if self.kit is None and self._file(self.year.archives["train"]):
+            self.problems.append(f"'{self.kit_path}' is missing, and with it the names of the classes")
+
+    def checksums(self) -> dict[Path, str]:
+        """Return the published checksums of the official files that are there."""
+        return {file: digest for name, digest in self.year.md5.items() if (file := self._file(name))}
+
+    def training(self, training: Training) -> Sequence[ImageReference]:
+        """List the training images in label order."""
+        if isinstance(training, ClassFolders):
+            self.skipped.merge(training.tree.skipped)
+            found = [
+                (self.labels[id], f"train/{id}/{path.removeprefix(f'{id}/')}", training.tree, path)
+                for id, paths in training.images.items()
+                for path in paths
+            ]
+            self._report_empty({label for label, *_ in found})
+            return self._sorted(found)
+        self.skipped.merge(training.skipped)
+        blocks: list[Block] = []
+        for label, info in enumerate(self.classes):
+            if tar := training.tars.get(info.id):
+                blocks += self._patches.blocks(tar, label, f"train/{info.id}", tar.images(self.skipped))
+        self._report_empty({block.label for block in blocks if len(block)})
+        return in_reading_order(blocks)
+
+    def numbered(self, split: str) -> Sequence[ImageReference]:
+        """List the images of val or test, in the folders of their classes or with labels by their numbers."""
+        tree = self._tree(split)
+        if tree is None:
+            self.problems.append(f"'{self.path / self.year.archives[split]}' is missing, with the images of {split}")
+            return []
+        root = ""
+        while len(tree.listing(root).folders) == 1 and not WNID.match(tree.listing(root).folders[0]):
+            root = join(root, tree.listing(root).folders[0])
+        truth = None
+        found = []
+        unknown: dict[str, list[str]] = {}
+        images = tree.images(root)
+        self.skipped.merge(tree.skipped)
+        for path in images:
+            id, _, rest = path.removeprefix(f"{root}/" if root else "").partition("/")
+            name = path.rpartition("/")[2]
+            if rest and WNID.fullmatch(id):
+                pass
+            elif self.kit is None and (suffix := re.search(r"_(n\d{8})\.\w+$", name)):
+                id, rest = suffix[1], name
+            else:
+                truth = truth or self._truth(split)
+                if truth is None:
+                    return []
+                id, rest = truth.class_of(tree, path), name
+            if id in self.labels:
+                found.append((self.labels[id], f"{split}/{id}/{rest}", tree, path))
+            else:
+                unknown.setdefault(id, []).append(path)
+        if unknown:
+            count = plural(sum(map(len, unknown.values())), "image", "images")
+            self.problems.append(f"{count} of {split} in classes that train lacks: {first_few(sorted(unknown), 3)}")
+        return self._sorted(found)
+
+    def _sorted(self, found: list[tuple[int, str, Tree, str]]) -> Sequence[ImageReference]:
+        """Return references by label and name, those of replaced images after the others of their class."""
+        images = sorted(
+            ((label, self._patches.replaces(name), name, tree, path) for label, name, tree, path in found),
+            key=lambda image: image[:3],
+        )
+        for one, other in pairwise(images):
+            if one[2] == other[2]:
+                raise ReproError(f"'{one[3].at(one[4])}' and '{other[3].at(other[4])}' have one name: remove one")
+        references = [
+            self._patches.reference(label, name) if replaced else tree.reference(path, label, name)
+            for label, replaced, name, tree, path in images
+        ]
+        return found[0][2].in_reading_order(references) if found else references
+
+    def _report_empty(self, labels: set[int]) -> None:
+        empty = [info.id for label, info in enumerate(self.classes) if label not in labels]
+        if len(empty) == 1:
+            self.problems.append(f"class {empty[0]} has no training images")
+        elif empty:
+            self.problems.append(f"{len(empty):,} classes have no training images, the first is {empty[0]}")
+
+    def _tree(self, split: str) -> Tree | None:
+        if archive := self._file(self.year.archives[split]):
+            return open_tree(archive, "a tar", self.on_file)
+        for below in BELOW:
+            for folder in _split_folders(self.path / below, split, self.year):
+                return FolderTree(folder, self.on_file)
+        return None
+
+    def _truth(self, split: str) -> _Truth | None:
+        """Find the labels of numbered images; what is missing is a problem."""
+        if split == "test":
+            file = self._file(TEST_TRUTH) or self.path / TEST_TRUTH
+            if self.kit is None:
+                return None
+            try:
+                return _Truth(file, self.kit, _read_truth(file.read_bytes(), file, len(self.kit.classes)))
+            except OSError as error:
+                self.problems.append(f"cannot read '{file}', the classes of the test images ({error.strerror})")
+                return None
+        if (solution := _find_above(self.path, SOLUTION)) and self.year.year == 2012:
+            return _Truth(solution, self.kit, [], _read_solution(solution))
+        if self.kit is not None:
+            return _Truth(self.kit_path, self.kit, self.kit.validation)
+        other = f", and so is {SOLUTION}" if self.year.year == 2012 else ""
+        self.problems.append(f"there are no labels for {split}: '{self.kit_path}' is missing{other}")
+        return None
+
+    def _file(self, name: str) -> Path | None:
+        return next((file for below in BELOW if (file := self.path / below / name).is_file()), None)
+
+
+@dataclass(frozen=True)
+class _Truth:
+    """The classes of numbered images: by Kaggle's solution, or by the line of the ground truth of an image's number."""
+
+    location: Path
+    kit: Kit | None
+    numbers: list[int]
+    solution: Mapping[str, str] = field(default_factory=dict)
+
+    def class_of(self, tree: Tree, path: str) -> str:
+        """Return the WordNet id of an image. Raises ReproError."""
+        name = path.rpartition("/")[2]
+        stem = name.rpartition(".")[0]
+        if self.solution:
+            if stem not in self.solution:
+                raise ReproError(f"'{self.location}' has no line for '{name}': fetch it again")
+            return self.solution[stem]
+        found = re.search(r"_(\d{8})$", stem)
+        if not found or not int(found[1]):
+            raise ReproError(f"'{tree.at(path)}' has no number of an image, such as ILSVRC2012_val_00000001.JPEG")
+        if int(found[1]) > len(self.numbers):
+            raise ReproError(
+                f"the ground truth in '{self.location}' ends at line {len(self.numbers):,}, before '{path}': fetch "
+                "them again"
+            )
+        assert self.kit is not None
+        return self.kit.classes[self.numbers[int(found[1]) - 1]].id
+
+
+class _Patches:
+    """2010's `patch_images.tar`: official replacements of a few damaged images of any split, by file name."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._archive = Archive.file(path) if path else None
+        members = self._archive.images(Skipped()) if self._archive else iter(())
+        self._members = {member.name.rsplit("/", 1)[-1]: member for member in members}
+
+    def replaces(self, name: str) -> bool:
+        """Is an image of this name replaced?"""
+        return name.rsplit("/", 1)[-1] in self._members
+
+    def reference(self, label: int, name: str) -> ImageReference:
+        """Return a reference to the replacement of an image."""
+        assert self._archive is not None
+        folder, _, last = name.rpartition("/")
+        (reference,) = Block.of(self._archive, label, folder, [self._members[last]]).references(0, 1)
+        return reference
+
+    def blocks(self, archive: Archive, label: int, folder: str, members: Iterable[Member]) -> list[Block]:
+        """Return a block of the members of an archive, and one of those that are replaced."""
+        kept: list[Member] = []
+        patches: list[Member] = []
+        for member in members:
+            patch = self._members.get(member.name.rsplit("/", 1)[-1])
+            (kept if patch is None else patches).append(patch or member)
+        blocks = [Block.of(archive, label, folder, kept)]
+        if self._archive and patches:
+            blocks.append(Block.of(self._archive, label, folder, patches))
+        return blocks
+
+
+def _find_above(path: Path, name: str) -> Path | None:
+    """Return a file in a folder, or some levels above it, as Kaggle's lists are."""
+    folders = [path, *list(path.absolute().parents)[:LEVELS_ABOVE]]
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+
+
+def _read_solution(path: Path) -> dict[str, str]:
+    """Return the WordNet id of each validation image by Kaggle's LOC_val_solution.csv."""
+    try:
+        rows = [row for row in csv.reader(path.read_text(encoding="utf-8-sig").splitlines()) if row]
+        found = {row[0]: row[1].split()[0] for row in rows if row[0] != "ImageId"}
+    except (OSError, ValueError, IndexError) as error:
+        raise ReproError(f"cannot read '{path}' ({error}): fetch it again") from error
+    if not found:
+        raise ReproError(f"'{path}' has no rows: fetch it again")
+    return found
+
+
+def _kaggle_names(path: Path) -> dict[str, str]:
+    """Return names of classes by WordNet id, from Kaggle's LOC_synset_mapping.txt if it is there."""
+    file = _find_above(path, SYNSETS)
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines() if file else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReproError(f"cannot read '{file}' ({error}): fix or remove it") from error
+    return {id: words.split(",")[0] for id, _, words in (line.partition(" ") for line in lines)}
+
+
+def _find_kit(path: Path, year: Year) -> Path | None:
+    """Return the development kit as downloaded, gunzipped or unpacked; None if there is none."""
+    stem = year.kit.removesuffix(".tar.gz")
+    names = (year.kit, f"{stem}.tgz", f"{stem}.tar", stem, stem.removeprefix("ILSVRC2010_"), "devkit", "")
+    folders = [*(path / below for below in BELOW), *list(path.absolute().parents)[:LEVELS_ABOVE]]
+    for folder in folders:
+        for name in names:
+            if (name and (folder / name).is_file()) or _kit_folder(folder / name):
+                return folder / name
+    return None
+
+
+def _kit_folder(path: Path) -> Path | None:
+    """Return the folder of meta.mat in an unpacked development kit."""
+    if not path.is_dir():
+        return None
+    return next((path / below for below in ("data", f"{path.name}/data", "") if (path / below / META).is_file()), None)
+
+
+def read_kit(path: Path, year: Year) -> Kit:
+    """Read a development kit from its archive or its folder. Raises ReproError."""
+    wanted = {META: b"", f"ILSVRC{year.year}_validation_ground_truth.txt": b""}
+    try:
+        if folder := _kit_folder(path):
+            wanted = {name: (folder / name).read_bytes() if (folder / name).exists() else b"" for name in wanted}
+        else:
+            _read_packed_kit(path, wanted)
     except (OSError, EOFError, tarfile.TarError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ReproError(f"cannot read the development kit '{path}' ({reason}): fetch it again") from error
@@ -166,8 +547,22 @@ def read_kit(path: Path, year: Year) -> Kit:
     return Kit(classes, _read_truth(truth, path, len(classes)))
 
 
+def _read_packed_kit(path: Path, wanted: dict[str, bytes]) -> None:
+    """Read the `wanted` files of a kit from its archive, compressed or not."""
+    inflated = 0
+    with tarfile.open(path, "r|*") as archive:
+        for member in archive:
+            inflated += member.size
+            if inflated > KIT_BYTES:
+                raise ReproError(f"'{path}' inflates to more than a development kit holds: fetch it again")
+            name = member.name.rsplit("/", 1)[-1]
+            if name in wanted and member.isreg() and member.name.split("/")[-2:-1] == ["data"]:
+                file = archive.extractfile(member)
+                wanted[name] = file.read() if file else b""
+
+
 def _read_meta(content: bytes, path: Path, year: Year) -> dict[int, ClassInfo]:
-    """The classes to be told apart: those without classes below them."""
+    """Return the classes by number: the synsets without children."""
     from scipy.io import loadmat  # here, because it takes a while to import
 
     try:
@@ -178,7 +573,7 @@ def _read_meta(content: bytes, path: Path, year: Year) -> dict[int, ClassInfo]:
             if int(synset["num_children"]) == 0
         }
         if sorted(classes) != list(range(1, len(classes) + 1)):
-            raise ValueError("its classes are not numbered from 1 without a gap")
+            raise ValueError("its classes are not numbered from 1 without gaps")
         _check_ids([info.id for info in classes.values()])
     except Exception as error:  # a damaged file makes the reader raise almost any type
         reason = " ".join(str(error).split())
@@ -191,7 +586,7 @@ def _read_truth(content: bytes, where: Path, classes: int) -> list[int]:
         numbers = [int(line) for line in content.split()]
     except ValueError as error:
         raise ReproError(
-            f"the ground truth in '{where}' has a line that is no number ({error}): fetch it again"
+            f"the ground truth in '{where}' has a line that is not a number ({error}): fetch it again"
         ) from error
     if numbers and not 1 <= min(numbers) <= max(numbers) <= classes:
         raise ReproError(f"the ground truth in '{where}' names class {max(numbers)} of {classes}: fetch it again")
@@ -204,179 +599,4 @@ def _check_ids(ids: Sequence[str]) -> None:
             raise ValueError(f"two classes with the id '{one}'")
     for id in ids:
         if not WNID.fullmatch(id):
-            raise ValueError(f"'{id}' is no WordNet id")
-
-
-def _from_archives(path: Path, year: Year, on_file: OnFile) -> Source:
-    train = Archive.file(path / year.archives["train"], on_file)
-    problems = [
-        f"'{path / name}' has {(path / name).stat().st_size:,} bytes, the official file {size:,}"
-        for name, size in year.bytes.items()
-        if (path / name).exists() and (path / name).stat().st_size != size
-    ]
-    tars = class_archives(train)
-    kit = None
-    if (path / year.kit).exists():
-        kit = read_kit(path / year.kit, year)
-        classes = list(kit.classes.values())
-        for id in sorted(tars.keys() - {info.id for info in classes}):
-            raise ReproError(f"'{train.path}' has class {id}, '{path / year.kit}' has not: fetch them again")
-    else:
-        problems.append(f"'{path / year.kit}' is missing, and with it the names of classes and all images but train")
-        classes = [ClassInfo(id, id) for id in tars]
-    if year.year == 2012:
-        classes.sort(key=lambda info: info.id)
-    labels = {info.id: label for label, info in enumerate(classes)}
-
-    patches = _Patches(path / PATCHES) if year.year == 2010 else _Patches(None)
-    blocks = []
-    for label, info in enumerate(classes):
-        found = (
-            patches.blocks(tars[info.id], label, f"train/{info.id}", tars[info.id].members()) if info.id in tars else []
-        )
-        if not any(map(len, found)):
-            problems.append(f"class {info.id} has no training images")
-        blocks += found
-    splits = {"train": Blocks(blocks)}
-    for split, name in year.archives.items():
-        if split == "train" or kit is None:
-            continue
-        if not (path / name).exists():
-            problems.append(f"'{path / name}' is missing, with the images of {split}")
-            continue
-        truth, where = kit.validation, path / year.kit
-        if split == "test":
-            where = path / TEST_TRUTH
-            try:
-                truth = _read_truth(where.read_bytes(), where, len(kit.classes))
-            except OSError as error:
-                problems.append(f"cannot read '{where}', the classes of the test images ({error.strerror})")
-                continue
-        archive = Archive.file(path / name, on_file)
-        by_class: dict[int, list[Member]] = {}
-        for number, member in _numbered(archive, truth, where):
-            by_class.setdefault(labels[kit.classes[number].id], []).append(member)
-        splits[split] = Blocks(
-            block
-            for label, members in sorted(by_class.items())
-            for block in patches.blocks(archive, label, f"{split}/{classes[label].id}", members)
-        )
-    md5 = {path / name: digest for name, digest in year.md5.items() if (path / name).exists()}
-    return Source(tuple(classes), splits, tuple(problems), md5=md5)
-
-
-def class_archives(archive: Archive) -> dict[str, Archive]:
-    """The class tars within a tar of tars, by WordNet id. Raises ReproError for anything else in it."""
-    found: dict[str, Archive] = {}
-    for member in archive.members():
-        id, _, ending = member.name.rsplit("/", 1)[-1].partition(".")
-        if ending != "tar" or not WNID.fullmatch(id) or id in found:
-            what = f"a second tar of class {id}" if id in found else "not the tar of a class, such as n01440764.tar"
-            raise ReproError(f"'{archive.path}', byte {member.offset:,}: '{member.name[:100]}' is {what}")
-        found[id] = archive.within(member)
-    return found
-
-
-def _numbered(archive: Archive, truth: Sequence[int], where: Path) -> Iterator[tuple[int, Member]]:
-    """Each image with the number of its class: the line of the ground truth that the image's own number names."""
-    for member in archive.members():
-        found = re.search(r"_(\d{8})\.JPEG$", member.name)
-        if not found or not int(found[1]):
-            raise ReproError(
-                f"'{archive.path}', byte {member.offset:,}: '{member.name[:100]}' has no number of an image"
-            )
-        if int(found[1]) > len(truth):
-            raise ReproError(
-                f"the ground truth in '{where}' ends at line {len(truth):,}, before '{member.name}': fetch them again"
-            )
-        yield truth[int(found[1]) - 1], member
-
-
-class _Patches:
-    """2010's `patch_images.tar`: official replacements for a few damaged images, taken wherever they are."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._archive = Archive.file(path) if path and path.exists() else None
-        members = self._archive.members() if self._archive else iter(())
-        self._members = {member.name.rsplit("/", 1)[-1]: member for member in members}
-
-    def blocks(self, archive: Archive, label: int, folder: str, members: Iterable[Member]) -> list[Block]:
-        """The block of the members, and one of those that are replaced."""
-        kept: list[Member] = []
-        patches: list[Member] = []
-        for member in members:
-            patch = self._members.get(member.name.rsplit("/", 1)[-1])
-            (kept if patch is None else patches).append(patch or member)
-        blocks = [Block.of(archive, label, folder, kept)]
-        if self._archive and patches:
-            blocks.append(Block.of(self._archive, label, folder, patches))
-        return blocks
-
-
-def _from_kaggle(path: Path, images: Path, on_file: OnFile) -> Source:
-    source = list_images(images, ("train",), on_file)
-    labels = {info.id: label for label, info in enumerate(source.classes)}
-    solution = path / "LOC_val_solution.csv"
-    try:
-        rows = list(csv.reader(solution.read_text(encoding="utf-8").splitlines()))
-        truth = {image: boxes.split()[0] for image, boxes in rows if image != "ImageId"}
-        names = sorted(entry.name for entry in os.scandir(images / "val") if entry.name.endswith(".JPEG"))
-    except (OSError, ValueError, IndexError) as error:
-        problem = f"cannot read '{solution}' and '{images / 'val'}', so there is no val ({error})"
-        return replace(source, problems=(problem,))
-    val = []
-    for name in names:
-        id = truth.get(name.removesuffix(".JPEG"), "")
-        if id not in labels:
-            said = f"gives '{name}' the class '{id}', which is not in train" if id else f"has no line for '{name}'"
-            raise ReproError(f"'{solution}' {said}: fetch it again")
-        val.append(RenamedReference(str(images / "val" / name), f"val/{id}/{name}", labels[id]))
-    val.sort(key=lambda reference: (reference.label, reference.name))
-    classes = _with_names(source.classes, _known_names(path, YEARS[2012]))
-    return replace(source, classes=classes, splits={**source.splits, "val": val})
-
-
-@dataclass(frozen=True, slots=True)
-class RenamedReference:
-    """An image file whose path does not say its class."""
-
-    file: str
-    name: str
-    label: int
-
-    def identity(self) -> str:
-        """Return path, size and modification time of the file."""
-        return file_identity(self.file)
-
-    def read(self) -> bytes:
-        """The encoded image."""
-        return Path(self.file).read_bytes()
-
-
-def _known_names(path: Path, year: Year) -> dict[str, str]:
-    """Names of classes by WordNet id, from Kaggle's list or the development kit, if there is one."""
-    try:
-        lines = (path / "LOC_synset_mapping.txt").read_text(encoding="utf-8").splitlines()
-        return {id: words.split(",")[0] for id, _, words in (line.partition(" ") for line in lines)}
-    except (OSError, UnicodeDecodeError):
-        kit = read_kit(path / year.kit, year) if (path / year.kit).exists() else Kit({}, [])
-        return {info.id: info.name for info in kit.classes.values()}
-
-
-def _with_names(classes: Iterable[ClassInfo], names: Mapping[str, str]) -> tuple[ClassInfo, ...]:
-    return tuple(ClassInfo(info.id, names.get(info.id, info.name)) for info in classes)
-
-
-def _in_the_kits_order(source: Source, kit: Kit) -> Source:
-    labels = {info.id: number - 1 for number, info in kit.classes.items()}
-    for info in source.classes:
-        if info.id not in labels:
-            raise ReproError(f"class '{info.id}' is not in the development kit: remove its folder")
-    splits = {
-        split: sorted(
-            (replace(reference, label=labels[source.classes[reference.label].id]) for reference in references),  # type: ignore[type-var]
-            key=lambda reference: reference.label,
-        )
-        for split, references in source.splits.items()
-    }
-    return replace(source, classes=tuple(kit.classes.values()), splits=splits)
+            raise ValueError(f"'{id}' is not a WordNet id")

@@ -19,10 +19,13 @@ from pathlib import Path
 from repro.data.store import ClassInfo
 from repro.errors import ReproError
 from repro.paper.datasets import DATASET_SIZES
+from repro.preparation.formats import Skipped, is_system
 from repro.preparation.sources.ilsvrc import WNID, class_archives
+from repro.preparation.sources.location import source_path
 from repro.preparation.sources.source import OnFile, Source, choose, ignore_file
 from repro.preparation.sources.tar import Archive, Block, Blocks
 
+WANTED = "a tar of synset tars (n01440764.tar), or a folder of them"
 HELD_OUT = 50  # one in fifty
 
 
@@ -39,8 +42,10 @@ def fall2011(path: Path | None, seed: int, on_file: OnFile = ignore_file) -> Sou
 def _fall(path: Path | None, dataset: str, seed: int, categories: int, on_file: OnFile, test: bool) -> Source:
     if path is None:
         raise ReproError(f"dataset '{dataset}' cannot be downloaded: give its archives with --source PATH")
+    path = source_path(path, WANTED)
     folder = path if path.is_dir() else path.parent
-    tars = _class_tars(path, on_file)
+    skipped = Skipped()
+    tars = _class_tars(path, skipped, on_file)
     ids = _synsets(folder / "synsets.txt") or sorted(tars)
     names = _words(folder / "words.txt")
     notes = [f"{len(tars):,} synsets in '{path}'"]
@@ -52,7 +57,7 @@ def _fall(path: Path | None, dataset: str, seed: int, categories: int, on_file: 
     blocks: dict[str, list[Block]] = {"train": [], "val": [], **({"test": []} if test else {})}
     empty = []
     for label, id in enumerate(ids):
-        members = list(tars[id].members()) if id in tars else []
+        members = list(tars[id].images(skipped)) if id in tars else []
         if not members:
             empty.append(id)
             continue
@@ -69,17 +74,22 @@ def _fall(path: Path | None, dataset: str, seed: int, categories: int, on_file: 
     if "val" not in splits:
         problems.append(f"no class has {HELD_OUT} training images, so that none is held out as val")
     notes += [f"{split}: {len(images):,} images" for split, images in splits.items()]
-    return Source(tuple(ClassInfo(id, names.get(id, id)) for id in ids), splits, tuple(problems), tuple(notes))
+    return Source(
+        tuple(ClassInfo(id, names.get(id, id)) for id in ids), splits, tuple(problems), (*notes, *skipped.notes())
+    )
 
 
-def _class_tars(path: Path, on_file: OnFile) -> dict[str, Archive]:
-    if not path.exists():
-        raise ReproError(f"no such file or folder: '{path}'")
+def _class_tars(path: Path, skipped: Skipped, on_file: OnFile) -> dict[str, Archive]:
     files = sorted(path.glob("*.tar")) if path.is_dir() else [path]
     found: dict[str, Archive] = {}
     for file in files:
+        if is_system(file.name):
+            skipped.system.setdefault(str(path), []).append(file.name)
+            continue
         archive = Archive.file(file, on_file)
-        for id, tar in ({file.stem: archive} if WNID.fullmatch(file.stem) else class_archives(archive)).items():
+        for id, tar in (
+            {file.stem: archive} if WNID.fullmatch(file.stem) else class_archives(archive, skipped)
+        ).items():
             if id in found:
                 raise ReproError(f"there are two tars of class {id}, in '{found[id].path}' and in '{file}': remove one")
             found[id] = tar

@@ -3,25 +3,39 @@
 An archive is untrusted input. Only regular files are read; links, devices and sparse files are refused, and so are
 names that are absolute, contain `..`, repeat or are not UTF-8, archives that end early, and bytes after the end.
 Errors name the archive, the member and the byte. Nothing is ever written under a name from an archive.
+
+A compressed archive (gzip, bzip2, xz) is read too, as a stream: quickly in the order of the archive, while going back
+starts again from its beginning. Positions are those of the uncompressed bytes.
 """
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO, overload
+from typing import IO, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from repro.errors import ReproError
-from repro.preparation.sources.source import OnFile, file_identity, ignore_file
+from repro.preparation.formats import HEAD, Skipped, archive_format, is_image, is_system
+from repro.preparation.sources.source import ImageReference, OnFile, file_identity, ignore_file
+from repro.preparation.sources.tree import LARGEST_TEXT, ArchiveTree, Node
 
 BLOCK = tarfile.BLOCKSIZE  # 512: headers and members begin at multiples of it
 LONGEST_HEADER = 1 << 16  # bytes of an extended header: far more than any file system's longest path
+UNKNOWN = 1 << 62  # the end of a compressed archive, before it has been read
+BAD_STREAM = (EOFError, zlib.error, lzma.LZMAError)  # and OSError: what reading a damaged compressed file raises
+OPEN: dict[str, Callable[[str], IO[bytes]]] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}  # type: ignore[dict-item]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +56,23 @@ class Archive:
     end: int
     inside: str = ""  # the member's name, for messages
     on_file: OnFile = ignore_file
+    compression: str = ""  # gzip, bzip2 or xz
 
     @classmethod
     def file(cls, path: Path, on_file: OnFile = ignore_file) -> Archive:
         """Return the archive that fills a file. Raises ReproError if it cannot be read."""
         try:
-            return cls(path, 0, path.stat().st_size, on_file=on_file)
+            with path.open("rb") as file:
+                compression = archive_format(file.read(HEAD))
+            compression = compression if compression in OPEN else ""
+            end = UNKNOWN if compression else path.stat().st_size
+            return cls(path, 0, end, on_file=on_file, compression=compression)
         except OSError as error:
             raise ReproError(f"cannot read the archive '{path}': {error.strerror}") from error
 
     def within(self, member: Member) -> Archive:
         """Return the archive that is a member of this one."""
-        return Archive(self.path, member.offset, member.offset + member.size, member.name, self.on_file)
+        return replace(self, start=member.offset, end=member.offset + member.size, inside=member.name)
 
     def members(self) -> Iterator[Member]:
         """Yield the regular files in archive order. Only headers are read.
@@ -61,12 +80,40 @@ class Archive:
         Raises ReproError where the archive is damaged, truncated, or holds anything but regular files and folders.
         """
         try:
-            with self.path.open("rb", buffering=0) as file:
+            with self._opened() as file:
                 yield from self._members(file)
-        except OSError as error:
-            raise ReproError(f"cannot read the archive '{self.path}': {error.strerror}") from error
+        except (OSError, *BAD_STREAM) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise ReproError(f"cannot read the archive '{self.path}': {reason}") from error
 
-    def _members(self, file: BinaryIO) -> Iterator[Member]:
+    def images(self, skipped: Skipped) -> Iterator[Member]:
+        """Yield the images among the files, in archive order; what is not an image is noted in `skipped`."""
+        where = f"{self.path}/{self.inside}"
+        system, other = skipped.system.setdefault(where, []), skipped.other.setdefault(where, [])
+        system.clear()
+        other.clear()
+        for member in self.members():
+            *folders, name = member.name.removeprefix("./").split("/")
+            if is_system(name) or any(is_system(folder, folder=True) for folder in folders):
+                system.append(name)
+            elif is_image(name, lambda: self.read(member, HEAD)):  # noqa: B023
+                yield member
+            else:
+                other.append(name)
+
+    def read(self, member: Member, size: int = LARGEST_TEXT) -> bytes:
+        """Return the first `size` bytes of a member. Raises OSError."""
+        return _read(str(self.path), member.offset, min(member.size, size), self.compression)
+
+    @contextmanager
+    def _opened(self) -> Iterator[IO[bytes]]:
+        if self.compression:
+            yield _stream(str(self.path), self.compression)
+        else:
+            with self.path.open("rb", buffering=0) as file:
+                yield file
+
+    def _members(self, file: IO[bytes]) -> Iterator[Member]:
         at = self.start
         seen: set[str] = set()
         extended: dict[str, str] = {}  # fields of an extended header, for the next member
@@ -125,12 +172,15 @@ class Archive:
                 length = _number(content.split(b" ", 1)[0].decode())
                 if not 4 <= length <= len(content) or content[length - 1 : length] != b"\n":
                     raise ValueError("records of wrong lengths")
-                key, separator, value = content[:length].split(b" ", 1)[1][:-1].decode().partition("=")
-                if not separator or key.startswith("GNU.sparse") or (key == "size" and _number(value) < 0):
+                raw, separator, value = content[:length].split(b" ", 1)[1][:-1].partition(b"=")
+                key = raw.decode()
+                if not separator or key.startswith("GNU.sparse"):
                     raise ValueError(f"'{_shown(key)}'")
-                records[key] = value
+                if key in ("path", "size"):  # the others may be binary, as macOS's extended attributes are
+                    records[key] = value.decode()
                 content = content[length:]
-            return {key: value for key, value in records.items() if key in ("path", "size")}
+            _number(records.get("size", "0"))
+            return records
         except ValueError as error:  # UnicodeDecodeError too
             raise self._error(at, f"an extended header that cannot be read ({error})") from error
 
@@ -139,26 +189,31 @@ class Archive:
         if name.startswith("/") or any(part in ("", ".", "..") for part in parts) or not name.isprintable():
             raise self._error(at, f"member '{_shown(name)}' has an unsafe name")
 
-    def _check_end(self, file: BinaryIO, at: int, after: str) -> None:
+    def _check_end(self, file: IO[bytes], at: int, after: str) -> None:
         """Check that two blocks of zeros end the archive; more zeros may fill its last record."""
-        if self.end - at < 2 * BLOCK:
-            raise self._error(at, f"half of the end mark should follow{after}, and the archive is truncated")
-        file.seek(at)
+        half = f"half of the end mark should follow{after}"
+        if self._read(file, at, 2 * BLOCK, half) != bytes(2 * BLOCK):
+            raise self._error(at, "there are bytes after the end of the archive")
+        at += 2 * BLOCK
         while at < self.end:
             content = file.read(min(self.end - at, 1 << 20))
             if content.count(0) < len(content):
                 raise self._error(at, "there are bytes after the end of the archive")
+            if not content and self.end == UNKNOWN:
+                return
             if not content:
                 raise self._error(at, "the file ends early")
             at += len(content)
 
-    def _read(self, file: BinaryIO, at: int, size: int, what: str) -> bytes:
+    def _read(self, file: IO[bytes], at: int, size: int, what: str) -> bytes:
         if at + size > self.end:
             raise self._error(at, f"{what}, and the archive is truncated")
         file.seek(at)
         content = file.read(size)
         if len(content) < size:
-            raise self._error(at, "the file ends early")
+            raise self._error(
+                at, f"{what}, and the archive is truncated" if self.compression else "the file ends early"
+            )
         return content
 
     def _error(self, at: int, what: str) -> ReproError:
@@ -186,6 +241,7 @@ class TarReference:
     size: int
     name: str
     label: int
+    compression: str = ""
 
     def identity(self) -> str:
         """Return path, size and modification time of the archive, and the position of the image in it."""
@@ -193,12 +249,37 @@ class TarReference:
 
     def read(self) -> bytes:
         """Return the encoded image. Raises OSError."""
-        with open(self.file, "rb", buffering=0) as file:
-            file.seek(self.offset)
-            content = file.read(self.size)
-        if len(content) < self.size:
-            raise OSError(f"'{self.file}' is shorter than when it was listed")
-        return content
+        return _read(self.file, self.offset, self.size, self.compression)
+
+
+def _read(path: str, offset: int, size: int, compression: str) -> bytes:
+    """Return bytes of an archive by their position. Raises OSError."""
+    if compression:
+        return _read_compressed(path, offset, size, compression)
+    with open(path, "rb", buffering=0) as file:
+        file.seek(offset)
+        content = file.read(size)
+    if len(content) < size:
+        raise OSError(f"'{path}' is shorter than when it was listed")
+    return content
+
+
+@lru_cache(maxsize=16)  # to read the same image twice must not start from the beginning of the archive
+def _read_compressed(path: str, offset: int, size: int, compression: str) -> bytes:
+    try:
+        stream = _stream(path, compression)
+        stream.seek(offset)
+        content = stream.read(size)
+    except BAD_STREAM as error:
+        raise OSError(f"cannot decompress '{path}': {error}") from error
+    if len(content) < size:
+        raise OSError(f"'{path}' is shorter than when it was listed")
+    return content
+
+
+@lru_cache(maxsize=1)
+def _stream(path: str, compression: str) -> IO[bytes]:
+    return OPEN[compression](path)
 
 
 @dataclass(frozen=True)
@@ -211,6 +292,7 @@ class Block:
     names: bytes  # joined by newlines, which no name contains
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
+    compression: str = ""
 
     @classmethod
     def of(cls, archive: Archive, label: int, folder: str, members: Iterable[Member]) -> Block:
@@ -222,7 +304,7 @@ class Block:
         names, offsets, sizes = zip(*found, strict=True) if found else ((), (), ())
         return cls(
             str(archive.path), label, folder, "\n".join(names).encode(), np.array(offsets, np.int64),
-            np.array(sizes, np.int64),
+            np.array(sizes, np.int64), archive.compression,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -233,7 +315,8 @@ class Block:
         names = self.names.decode().split("\n")[start:stop]
         located = zip(self.offsets[start:stop].tolist(), self.sizes[start:stop].tolist(), names, strict=True)
         return [
-            TarReference(self.file, offset, size, f"{self.folder}/{name}", self.label) for offset, size, name in located
+            TarReference(self.file, offset, size, f"{self.folder}/{name}", self.label, self.compression)
+            for offset, size, name in located
         ]
 
 
@@ -272,6 +355,62 @@ class Blocks(Sequence[TarReference]):
                 break
             found += block.references(max(start - first, 0), min(stop - first, len(block)))
         return found
+
+
+def in_reading_order(blocks: Iterable[Block]) -> Sequence[TarReference]:
+    """Return the images of the blocks in sequence, or those of compressed archives in the order of the archive."""
+    blocks = list(blocks)
+    images = Blocks(blocks)
+    if not any(block.compression for block in blocks):
+        return images
+    return sorted(images, key=lambda reference: (reference.file, reference.offset))
+
+
+class TarTree(ArchiveTree[Member]):
+    """The files of a tar archive."""
+
+    def __init__(self, archive: Archive, top: Node[Member] | None = None, location: str = "") -> None:
+        super().__init__(location or f"{archive.path}", top or Node(), archive.on_file)
+        self.archive = archive
+        self.compressed = bool(archive.compression)
+        self._heads: dict[int, bytes] = {}  # by position, of files whose names do not end like an image
+        if top is None:
+            for member in archive.members():
+                self.top.add(member.name, member)
+                if self.compressed:  # now, because going back is slow
+
+                    def head(member: Member = member) -> bytes:
+                        return self._heads.setdefault(member.offset, archive.read(member, HEAD))
+
+                    is_image(member.name, head)
+
+    def read(self, path: str, size: int = LARGEST_TEXT) -> bytes:
+        """Return the first `size` bytes of a file. Raises ReproError."""
+        member = self.file(path)
+        if size == HEAD and member.offset in self._heads:
+            return self._heads[member.offset]
+        try:
+            return self.archive.read(member, size)
+        except OSError as error:
+            raise ReproError(f"cannot read '{self.at(path)}': {error.strerror or error}") from error
+
+    def reference(self, path: str, label: int, name: str = "") -> TarReference:
+        """Return a reference to an image."""
+        member = self.file(path)
+        archive = self.archive
+        return TarReference(str(archive.path), member.offset, member.size, name or path, label, archive.compression)
+
+    def below(self, folder: str) -> TarTree:
+        """Return the tree of a folder of this one."""
+        tree = TarTree(self.archive, self.top.find(folder) or Node(), self.at(folder))
+        tree.skipped, tree._heads = self.skipped, self._heads
+        return tree
+
+    def in_reading_order(self, references: Sequence[ImageReference]) -> Sequence[ImageReference]:
+        """Return the references in the order of the archive if it is compressed."""
+        if not self.compressed:
+            return references
+        return sorted(references, key=lambda reference: reference.offset)  # type: ignore[attr-defined]
 
 
 def _last(name: str) -> str:
