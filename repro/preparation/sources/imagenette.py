@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from repro.errors import ReproError
+from repro.paper.datasets import DATASET_SIZES
 from repro.preparation.sources.class_folders import WNID_NAMES, list_class_folders, split_folders
 from repro.preparation.sources.location import below_single_folders, open_tree
 from repro.preparation.sources.source import OnFile, Source, check_counts, ignore_file
 
-IMAGES = {"train": 9_469, "val": 3_925}
+IMAGES = DATASET_SIZES["imagenette"].images
 FOLDERS = ("imagenette2", "imagenette2-320", "imagenette2-160")
 WANTED = "imagenette2/ (or -320, -160) or its archive, with train/WNID and val/WNID"
 
