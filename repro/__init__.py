@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from repro.evaluation.trained_model import TrainedModel
     from repro.models.network import AlexNet
     from repro.report.frames import RecordFrames
 
 __version__ = "0.1.0"
-__all__ = ["build_model", "load_records"]
+__all__ = ["build_model", "load_records", "open_run"]
 
 
 def build_model(variant: str = "alexnet", recipe: str = "authors", num_classes: int = 1000) -> AlexNet:
@@ -27,3 +28,10 @@ def load_records(folder: str | Path) -> RecordFrames:
     from repro.report.frames import load_records
 
     return load_records(folder)
+
+
+def open_run(path: str | Path, devices: str | None = None) -> TrainedModel:
+    """Open a finished run, ready to classify images; see `repro.evaluation.trained_model.open_run`."""
+    from repro.evaluation.trained_model import open_run
+
+    return open_run(path, devices)

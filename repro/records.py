@@ -3,6 +3,7 @@
 Files in a run's folder, <runs>/<variant>-<recipe>-<scale>-seed<k>/:
 
     run.json                       a `RunRecord`: everything needed to repeat the run; written first, never changed
+    mean.npy                       mean image that is subtracted from images, float32 [S, S, 3] of values 0–255
     log.jsonl                      an `EpochRecord` per line
     checkpoints/                   until the run is finished
     weights.safetensors.sha256     checksum of the weights, in the format of `sha256sum -c`
@@ -21,6 +22,7 @@ lenient: it reads records of older versions, of unfinished runs and of damaged f
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 import typing
@@ -42,6 +44,7 @@ from repro.errors import ReproError
 FORMAT = 1
 
 RUN = "run.json"
+MEAN = "mean.npy"
 LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"
 WEIGHTS = "weights.safetensors"
@@ -191,6 +194,27 @@ class Origin:
     weights: str = ""
 
 
+@dataclass(frozen=True)
+class PreprocessingRecord:
+    """From an image to a net's input. The mean is in the run's folder, as an image of `image_size` pixels.
+
+    Attributes:
+        image_size: side of the square images that crops are cut from, in pixels.
+        crop_size: side of a crop, in pixels.
+        resize: "shorter side": the shorter side is resized to `image_size` and the central square cut out;
+            "squash": both sides are resized to `image_size`.
+        mean_of_patch: the mean is subtracted before cropping and flipping; otherwise its centre crop is, from each
+            crop.
+        inputs_divided_by: what the values are divided by after that.
+    """
+
+    image_size: int
+    crop_size: int
+    resize: str = "shorter side"
+    mean_of_patch: bool = True
+    inputs_divided_by: float = 1.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunRecord(Provenance):
     """Contents of `run.json`: everything needed to repeat a run and to use its net.
@@ -209,6 +233,7 @@ class RunRecord(Provenance):
         init_from: the run whose weights this one was initialised with; None for random weights.
         network: the layers, each a mapping of its kind under "layer" and its fields.
         input_size: side of the net's input in pixels.
+        preprocessing: from an image to the net's input; None in runs of older versions.
         settings: fields of the recipe as used, with the learning rate that was chosen.
         data: the store that the run was trained on.
         command: command line that repeats the run.
@@ -227,6 +252,7 @@ class RunRecord(Provenance):
     init_from: Origin | None = None
     network: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
     input_size: int = 0
+    preprocessing: PreprocessingRecord | None = None
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
     data: DataRecord
     command: str = ""
@@ -414,6 +440,13 @@ def write_record(path: Path, record: Record) -> None:
     atomic.write_json(path, to_json(record))
 
 
+def write_mean(folder: Path, mean: np.ndarray) -> None:
+    """Write the mean image of a run, float32 [S, S, 3], into its folder. Raises ReproError if it cannot be written."""
+    buffer = io.BytesIO()
+    np.save(buffer, mean.astype(np.float32), allow_pickle=False)
+    atomic.write(folder / MEAN, buffer.getvalue())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run(RunRecord):
     """A run: the contents of its `run.json`, its folder and its log so far.
@@ -447,6 +480,11 @@ class Run(RunRecord):
     def weights_path(self) -> Path:
         """Path of the trained weights, which exist once the run is finished."""
         return self.folder / WEIGHTS
+
+    @property
+    def mean_path(self) -> Path:
+        """Path of the mean image; runs of older versions have none."""
+        return self.folder / MEAN
 
     @property
     def checksum_path(self) -> Path:
@@ -536,7 +574,8 @@ class Records:
 
 
 def read_run(folder: Path) -> Run:
-    """Return the run in `folder`. Raises ReproError if it has no `run.json` that can be read."""
+    """Return the run in `folder`, or that of a `run.json`. Raises ReproError if there is none that can be read."""
+    folder = folder.parent if folder.name == RUN else folder
     path = folder / RUN
     try:
         return _read_run(path, folder.name)

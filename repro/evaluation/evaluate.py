@@ -9,21 +9,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import safetensors
-import safetensors.torch
 
 from repro import atomic
 from repro.data.store import Store, open_store
-from repro.data.views import Views
 from repro.errors import ReproError
 from repro.evaluation.ensemble_weights import search_weights
 from repro.evaluation.predictions import Predictions, predict
+from repro.evaluation.trained_model import load_net, make_views, read_preprocessing
 from repro.models.allocator import keep_freed_memory
 from repro.models.devices import find_devices
-from repro.models.network import AlexNet
 from repro.models.towers import to_devices
 from repro.paper.intervals import error_interval
-from repro.paper.variants import configure
 from repro.provenance import current_provenance, data_record
 from repro.records import EvaluationRecord, Run, evaluation_name, predictions_name, read_run, run_name, write_record
 
@@ -56,10 +52,8 @@ def evaluate(
         _check(members, store, needed)
     first = members[0]
     places = find_devices(devices)
-    models = [to_devices(load_model(run), places) for run in members]
-    configuration = configure(first.variant, first.recipe, first.scale, len(store.classes))
-    crop, augmentation = configuration.scale.crop_size, configuration.recipe.augmentation
-    maker = Views(store.mean, store.covariance, crop, augmentation, places[0])
+    models = [to_devices(load_net(run), places) for run in members]
+    maker = make_views(*read_preprocessing(first), places[0])
     weights, show = None, on_progress
     if searched:
         done, total = len(store.splits[SEARCHED_ON]), len(store.splits[SEARCHED_ON]) + len(store.splits[split])
@@ -95,19 +89,6 @@ def evaluate(
         **vars(current_provenance()),
     )
     return _write(folder / evaluation_name(split, views, searched), record, predictions), record
-
-
-def load_model(run: Run) -> AlexNet:
-    """The trained net of a finished run, on the CPU. Raises ReproError if it is unfinished or damaged."""
-    if not run.finished:
-        raise ReproError(f"the run '{run.folder}' is not finished: continue it with {run.command} --resume")
-    model = AlexNet(configure(run.variant, run.recipe, run.scale, len(run.data.classes)).network)
-    try:
-        model.load_state_dict(safetensors.torch.load_file(run.weights_path))
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise ReproError(f"the weights '{run.weights_path}' are damaged ({reason}): train the run again") from error
-    return model
 
 
 def _check(members: Sequence[Run], store: Store, split: str) -> None:

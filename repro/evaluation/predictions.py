@@ -100,7 +100,7 @@ def member_softmaxes(
     for start in range(0, len(split), BATCH)[share]:
         rows = np.arange(start, min(start + BATCH, len(split)))
         images = split.images(rows)
-        outputs = [_mean_softmax(model, views, images, view_count, bf16) for model in models]
+        outputs = [mean_softmax(model, views, images, view_count, bf16) for model in models]
         yield torch.from_numpy(split.labels[rows]), torch.stack(outputs).cpu()
 
 
@@ -110,7 +110,7 @@ def _answers(labels: Tensor, probabilities: Tensor) -> Predictions:
     return Predictions(*(column.numpy() for column in columns))
 
 
-def _mean_softmax(model: nn.Module, views: Views, images: np.ndarray, view_count: int, bf16: bool) -> Tensor:
+def mean_softmax(model: nn.Module, views: Views, images: np.ndarray, view_count: int, bf16: bool) -> Tensor:
     """The softmax outputs of uint8 [B, S, S, 3], averaged over views, [B, classes]."""
     with torch.autocast(views.device.type, torch.bfloat16, enabled=bf16):
         if view_count == 10 and not bf16 and shares_conv1(model, views):  # bfloat16 would round the sums once more

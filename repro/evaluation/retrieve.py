@@ -25,8 +25,8 @@ from repro.data.sampling import torch_seed
 from repro.data.store import Split, Store, open_store
 from repro.data.views import Views
 from repro.errors import ReproError
-from repro.evaluation.evaluate import load_model
 from repro.evaluation.nearest_neighbours import NearestNeighbours, blocks, hamming, nearest, squared_distances
+from repro.evaluation.trained_model import load_net
 from repro.models.devices import find_devices
 from repro.models.network import AlexNet
 from repro.paper.intervals import mean_interval
@@ -58,7 +58,7 @@ def retrieve(
     run, store = read_run(path), open_store(data)
     _check(run, store, split)
     target = find_devices(device)[0]
-    model = load_model(run).to(target).eval()
+    model = load_net(run).to(target).eval()
     configuration = configure(run.variant, run.recipe, run.scale, len(store.classes))
     crop, augmentation = configuration.scale.crop_size, configuration.recipe.augmentation
     views = Views(store.mean, store.covariance, crop, augmentation, target)

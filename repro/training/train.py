@@ -19,7 +19,7 @@ from repro.data.store import open_store
 from repro.errors import ReproError, Stopped
 from repro.models.allocator import keep_freed_memory
 from repro.provenance import current_provenance, data_record
-from repro.records import CHECKPOINTS, EpochRecord, Run, RunRecord, run_name
+from repro.records import CHECKPOINTS, EpochRecord, PreprocessingRecord, Run, RunRecord, run_name, write_mean
 from repro.training import checkpoint
 from repro.training.distributed import ProcessGroup, join_process_group
 from repro.training.fine_tuning import origin
@@ -85,6 +85,8 @@ def train(
         if run:
             truncate_log(run, training.epoch - 1)
         training.follow_first_rank()
+        if run and not run.mean_path.exists():
+            write_mean(run.folder, training.store.mean)
         if run:
             yield Started(run.folder, training.epoch, training.epochs, training.batches)
         for event in _recorded(training, run, stop_signal, save_minutes):
@@ -167,6 +169,12 @@ def _record(settings: Settings, training: Training, data: Path) -> RunRecord:
         init_from=origin(settings.init_from) if settings.init_from else None,
         network=tuple({"layer": type(layer).__name__} | asdict(layer) for layer in configuration.network.layers),
         input_size=configuration.network.input_size,
+        preprocessing=PreprocessingRecord(
+            image_size=training.store.size,
+            crop_size=configuration.scale.crop_size,
+            mean_of_patch=configuration.recipe.augmentation.mean_of_patch,
+            inputs_divided_by=configuration.recipe.augmentation.inputs_divided_by,
+        ),
         settings=asdict(configuration.recipe),
         data=data_record(training.store),
         command=_command(settings, data, training.ranks),

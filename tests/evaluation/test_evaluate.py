@@ -13,8 +13,9 @@ from repro.data.store import Store
 from repro.data.views import Views
 from repro.errors import ReproError
 from repro.evaluation import predictions
-from repro.evaluation.evaluate import evaluate, load_model
+from repro.evaluation.evaluate import evaluate
 from repro.evaluation.predictions import Predictions
+from repro.evaluation.trained_model import load_net
 from repro.paper.recipes import AUTHORS
 from repro.records import read_run, to_json
 from repro.training.loop import Settings
@@ -35,7 +36,7 @@ def average_by_hand(paths: list[Path], store: Store, view_count: int, split: str
     images = store.splits[split].images(np.arange(len(store.splits[split])))
     outputs = []
     for path in paths:
-        model = load_model(read_run(path)).eval()
+        model = load_net(read_run(path)).eval()
         with torch.no_grad():
             outputs += [model(view).double().softmax(1).numpy() for view in maker.test_views(images, view_count)]
     assert len(outputs) == len(paths) * view_count
@@ -49,7 +50,7 @@ def test_batches_are_put_together_in_order(
     split, told = synthetic_store.splits["test"], []
     assert len(split) % 7
     views = Views(synthetic_store.mean, synthetic_store.covariance, 56, AUTHORS.augmentation, torch.device("cpu"))
-    model = load_model(read_run(trained[0]))
+    model = load_net(read_run(trained[0]))
     made = predictions.predict([model], views, split, on_progress=lambda *counts: told.append(counts))
     expected = average_by_hand(trained[:1], synthetic_store, 1)
     np.testing.assert_array_equal(made.labels, split.labels)

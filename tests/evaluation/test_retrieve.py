@@ -12,7 +12,7 @@ from repro.data.views import Views
 from repro.errors import ReproError
 from repro.evaluation import nearest_neighbours as nearest
 from repro.evaluation import retrieve as stage
-from repro.evaluation.evaluate import load_model
+from repro.evaluation.trained_model import load_net
 from repro.paper.recipes import AUTHORS
 from repro.records import read_records, read_run, to_json
 from repro.training.loop import Settings
@@ -27,7 +27,7 @@ def run(synthetic_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def activations_by_hand(run: Path, store: Store, split: str) -> np.ndarray:
     """What the classifier is given, caught on its way, image by image in float64."""
-    model = load_model(read_run(run)).eval()
+    model = load_net(read_run(run)).eval()
     caught: list[torch.Tensor] = []
     model.get_classifier().register_forward_hook(lambda _, inputs, __: caught.append(inputs[0].double()))
     views = Views(store.mean, store.covariance, 56, AUTHORS.augmentation, torch.device("cpu"))

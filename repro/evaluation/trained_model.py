@@ -1,0 +1,191 @@
+"""A trained net, ready to use: opened once from its run, with its preprocessing and its classes."""
+
+from __future__ import annotations
+
+import io
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from repro.data.store import open_store
+from repro.data.views import Views
+from repro.errors import ReproError
+from repro.evaluation.predictions import mean_softmax
+from repro.models.devices import find_devices
+from repro.models.network import AlexNet
+from repro.models.towers import Towers, to_devices
+from repro.paper.networks import Layer, Network
+from repro.paper.recipes import Augmentation
+from repro.preparation.preprocess import UndecodableImage, decode, to_square
+from repro.records import ClassRecord, PreprocessingRecord, Run, read_run
+
+LAYERS = {kind.__name__: kind for kind in typing.get_args(Layer)}
+ImageLike = str | Path | bytes | NDArray[np.uint8] | Image.Image
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A class with its probability."""
+
+    id: str
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A finished run's net with what is needed to use it.
+
+    Attributes:
+        run: the run, with its record.
+        net: the net in evaluation mode, on its devices.
+        views: the crops that it is evaluated on, less the mean.
+        preprocessing: how an image becomes a square of pixels.
+    """
+
+    run: Run
+    net: AlexNet | Towers
+    views: Views
+    preprocessing: PreprocessingRecord
+
+    @property
+    def classes(self) -> tuple[ClassRecord, ...]:
+        """The classes in the order of the net's outputs."""
+        return self.run.data.classes
+
+    def preprocess(self, image: ImageLike) -> NDArray[np.uint8]:
+        """Return an image as a store would hold it, uint8 [S, S, 3]. Raises ReproError if it cannot be decoded.
+
+        `image` is a file's path or contents, uint8 RGB pixels [H, W, 3], or a PIL image.
+        """
+        return preprocess(image, self.preprocessing)
+
+    @torch.inference_mode()
+    def probabilities(self, images: NDArray[np.uint8], views: int = 10) -> Tensor:
+        """Return the softmax outputs for stored images [N, S, S, 3], averaged over views, float32 [N, classes]."""
+        return mean_softmax(self.net, self.views, images, views, bf16=False).cpu()
+
+    def predict(self, image: ImageLike, views: int = 10, top: int = 5) -> tuple[Guess, ...]:
+        """Return the `top` most probable classes of an image, the most probable first.
+
+        The image is preprocessed as `repro prepare` does, and `views` are averaged as in `repro evaluate`: the ten of
+        the paper, or the centre crop (Sec. 4.1). Raises ReproError if the image cannot be decoded.
+        """
+        return best_guesses(self.probabilities(self.preprocess(image)[None], views)[0], self.classes, top)
+
+
+def open_run(path: str | Path, devices: str | None = None) -> TrainedModel:
+    """Open the finished run in the folder `path`, or that of a `run.json`; the store is not needed.
+
+    `devices` is one device, or two that hold one tower each; None for a GPU if there is one. Raises ReproError if the
+    run is unfinished or damaged, or is of an older version and its store is not where it was.
+    """
+    run = read_run(Path(path))
+    places = find_devices(devices)
+    net = load_net(run)
+    preprocessing, mean = read_preprocessing(run)
+    return TrainedModel(run, to_devices(net, places).eval(), make_views(preprocessing, mean, places[0]), preprocessing)
+
+
+def make_views(preprocessing: PreprocessingRecord, mean: NDArray[np.float32], device: torch.device) -> Views:
+    """Return the test views of a run."""
+    settings = {"mean_of_patch": preprocessing.mean_of_patch, "inputs_divided_by": preprocessing.inputs_divided_by}
+    no_colour_noise = np.zeros((3, 3))
+    return Views(mean, no_colour_noise, preprocessing.crop_size, Augmentation(**settings), device)  # type: ignore[arg-type]
+
+
+def network_of(run: Run) -> Network:
+    """Return the net that a run's record spells out. Raises ReproError if it does not."""
+    try:
+        layers = [dict(layer) for layer in run.network]
+        network = Network(tuple(LAYERS[layer.pop("layer")](**layer) for layer in layers), run.input_size)
+        if network.classes != len(run.data.classes):
+            raise ValueError(f"{network.classes} outputs for {len(run.data.classes)} classes")
+    except (KeyError, TypeError, ValueError, AssertionError, IndexError) as error:
+        raise ReproError(f"'{run.folder}' does not spell out its net ({error}): train the run again") from error
+    return network
+
+
+def load_net(run: Run) -> AlexNet:
+    """Return the net of a finished run on the CPU. Raises ReproError if it is unfinished or damaged."""
+    if not run.finished:
+        raise ReproError(f"the run '{run.folder}' is not finished: continue it with {run.command} --resume")
+    net = AlexNet(network_of(run))
+    try:
+        net.load_state_dict(safetensors.torch.load_file(run.weights_path))
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise ReproError(f"the weights '{run.weights_path}' are damaged ({reason}): train the run again") from error
+    return net
+
+
+def read_preprocessing(run: Run) -> tuple[PreprocessingRecord, NDArray[np.float32]]:
+    """Return a run's preprocessing and its mean image [S, S, 3]. Raises ReproError if they are not there.
+
+    A run of an older version has neither: the mean is then that of its store, if that is still in its place.
+    """
+    if run.preprocessing is not None and run.mean_path.exists():
+        size = run.preprocessing.image_size
+        try:
+            mean = np.load(run.mean_path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise ReproError(f"the mean image '{run.mean_path}' is damaged ({error}): train the run again") from error
+        if mean.dtype != np.float32 or mean.shape != (size, size, 3) or not np.isfinite(mean).all():
+            found = f"{mean.dtype} {list(mean.shape)}"
+            raise ReproError(
+                f"the mean image '{run.mean_path}' is damaged ({found}, expected float32 {[size, size, 3]})"
+            )
+        return run.preprocessing, mean
+    try:
+        store = open_store(Path(run.data.path))
+    except ReproError as error:
+        raise ReproError(
+            f"'{run.folder}' is of an older version and needs its store for the mean image: {error}"
+        ) from error
+    if store.fingerprint != run.data.fingerprint:
+        raise ReproError(f"'{run.folder}' needs its store for the mean image, and '{store.path}' holds other data")
+    augmentation = run.settings.get("augmentation", {})
+    settings = {key: augmentation[key] for key in ("mean_of_patch", "inputs_divided_by") if key in augmentation}
+    return PreprocessingRecord(store.size, run.input_size, **settings), store.mean
+
+
+def preprocess(image: ImageLike, preprocessing: PreprocessingRecord) -> NDArray[np.uint8]:
+    """Return an image as a store would hold it, uint8 [S, S, 3]. Raises ReproError if it cannot be decoded."""
+    name = f"'{image}'" if isinstance(image, str | Path) else "the image"
+    try:
+        if isinstance(image, str | Path):
+            image = Path(image).read_bytes()
+        elif isinstance(image, Image.Image):
+            encoded = io.BytesIO()
+            image.save(encoded, "PNG")
+            image = encoded.getvalue()
+        elif not isinstance(image, bytes) and (image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3):
+            found = f"{image.dtype} {list(image.shape)}"
+            raise ReproError(f"pixels must be uint8 [H, W, 3] in RGB, not {found}")
+        if preprocessing.resize == "squash":
+            picture = decode(image) if isinstance(image, bytes) else Image.fromarray(image)
+            side = preprocessing.image_size
+            return np.array(picture.resize((side, side), Image.Resampling.BILINEAR))
+        return to_square(image, preprocessing.image_size)
+    except OSError as error:
+        raise ReproError(f"cannot read {name}: {error.strerror or error}") from error
+    except UndecodableImage as error:
+        raise ReproError(f"{name} cannot be used: {error}") from error
+
+
+def best_guesses(probabilities: Tensor, classes: Sequence[ClassRecord], top: int) -> tuple[Guess, ...]:
+    """Return the `top` classes of the highest probabilities [classes]."""
+    best = probabilities.topk(min(top, len(probabilities)))
+    return tuple(
+        Guess(classes[index].id, classes[index].name or classes[index].id, probability)
+        for probability, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    )
