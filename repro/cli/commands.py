@@ -77,6 +77,7 @@ def prepare(
     encoding: opt.EncodingOption = "raw",
     allow_partial: opt.AllowPartialOption = False,
     seed: opt.PrepareSeedOption = 0,
+    no_splits: opt.NoSplitsOption = False,
 ) -> Next:
     """Preprocess a dataset into a store of square images. They are scaled and cropped as in Sec. 2."""
     from repro.cli.progress import meter
@@ -94,6 +95,7 @@ def prepare(
             encoding=encoding,
             allow_partial=allow_partial,
             seed=seed,
+            split_folders=not no_splits,
             on_progress=show,
             on_note=console.print,
         )

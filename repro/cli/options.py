@@ -83,6 +83,10 @@ EncodingOption = Annotated[
 AllowPartialOption = Annotated[
     bool, typer.Option("--allow-partial", help="Skip images and archives that are missing, with a note.")
 ]
+NoSplitsOption = Annotated[
+    bool,
+    typer.Option("--no-splits", help="Take every folder for a class, also one that is named train, val or test."),
+]
 PrepareSeedOption = Annotated[
     int, typer.Option("--seed", metavar="N", help="Seed of random splits, subsets and generated images.")
 ]

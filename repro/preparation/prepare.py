@@ -29,7 +29,7 @@ from repro.preparation.estimates import STARTUP_SECONDS, check_disk_space, secon
 from repro.preparation.executors import WorkerPool, dask_pool, local_pool
 from repro.preparation.settings import PrepareSettings
 from repro.preparation.shards import ShardNotes, ShardTask, commit_shard, make_shard, read_notes
-from repro.preparation.sources.datasets import DATASETS
+from repro.preparation.sources.datasets import find_dataset, open_source
 from repro.preparation.sources.source import ImageReference, Source, choose
 from repro.preparation.staging import StagingArea, already_published, check_target, staging_area
 from repro.processors import available_processors
@@ -55,6 +55,7 @@ def prepare(
     encoding: str = "raw",
     allow_partial: bool = False,
     seed: int = 0,
+    split_folders: bool = True,
     on_progress: OnProgress | None = None,
     on_note: OnNote | None = None,
 ) -> Store:
@@ -73,12 +74,12 @@ def prepare(
     Worker processes are spawned: a script that calls this function needs `if __name__ == "__main__":`.
     """
     settings = PrepareSettings(
-        dataset, source, size, limit_per_class, encoding, seed, allow_partial, workers, scheduler
+        dataset, source, size, limit_per_class, encoding, seed, allow_partial, workers, scheduler, split_folders
     )
     _check_settings(settings)
     note = on_note or (lambda line: None)
     out = Path(out).resolve()  # "." has no name, and a symbolic link cannot be replaced
-    size = DATASETS[dataset].size if size is None else size
+    size = find_dataset(dataset).size if size is None else size
     stored_settings = {
         "dataset": dataset,
         "size": size,
@@ -112,8 +113,7 @@ def prepare(
 
 
 def _check_settings(settings: PrepareSettings) -> None:
-    if settings.dataset not in DATASETS:
-        raise unknown("dataset", settings.dataset, DATASETS)
+    find_dataset(settings.dataset)
     if settings.encoding not in ENCODINGS:
         raise unknown("--encoding", settings.encoding, ENCODINGS)
     _check_number("--size", settings.size, 8, 1024)
@@ -155,7 +155,8 @@ class _ListingProgress:
 def _list_images(settings: PrepareSettings, note: OnNote) -> Source:
     """List the images of the dataset. Raises ReproError for its problems, unless they are allowed."""
     source = None if settings.source is None else Path(settings.source)
-    images = DATASETS[settings.dataset].open(source, settings.seed, _ListingProgress(note).count)
+    listing = _ListingProgress(note)
+    images = open_source(settings.dataset, source, settings.seed, listing.count, settings.split_folders)
     for line in images.notes:
         note(line)
     if images.problems and not settings.allow_partial:

@@ -25,10 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from repro.preparation.formats import decodable
 from repro.preparation.jpeg import complaint_about, is_ordinary, to_square_fast
 
-# The content decides, not the file extension. The list is closed: some readers of Pillow run other programs.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_SCANNED_PIXELS = 10**10  # pixels × scans of a JPEG: about seven seconds; a small file could take many minutes
 
 
@@ -68,13 +67,13 @@ def decode(encoded: bytes) -> Image.Image:
         warnings.simplefilter("ignore")  # corrupt EXIF data and the like do not affect the pixels
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with Image.open(io.BytesIO(encoded), formats=FORMATS) as picture:
+            with Image.open(io.BytesIO(encoded), formats=decodable()) as picture:
                 if picture.format in ("JPEG", "MPO"):
                     _check_passes(picture, encoded.count(b"\xff\xda"))
                 picture.load()
                 return _to_rgb(picture)
         except UnidentifiedImageError:
-            reason = "empty file" if not encoded else f"not an image ({', '.join(FORMATS)})"
+            reason = "empty file" if not encoded else f"not an image ({', '.join(decodable())})"
             raise UndecodableImage(reason) from None
         except Exception as error:  # for damaged files the readers of Pillow raise almost any type
             reason = " ".join(str(error).split()) or type(error).__name__

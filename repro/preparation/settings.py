@@ -21,6 +21,8 @@ class PrepareSettings:
         workers: number of processes that decode; None is the number of processors that may be used.
             The store does not depend on it.
         scheduler: address of a Dask scheduler whose workers decode, instead of local processes.
+        split_folders: take folders named train, val or test (or the like) for splits; False takes every folder for a
+            class. For the dataset "folder" alone.
     """
 
     dataset: str
@@ -32,6 +34,7 @@ class PrepareSettings:
     allow_partial: bool = False
     workers: int | None = None
     scheduler: str | None = None
+    split_folders: bool = True
 
     def to_argv(self, out: Path) -> list[str]:
         """Return the words of the command line that prepares a store at `out`, after `repro`; defaults are left out."""
@@ -40,4 +43,5 @@ class PrepareSettings:
             value = getattr(self, option)
             if value != getattr(PrepareSettings, option):
                 words += [f"--{option.replace('_', '-')}", str(value)]
+        words += [] if self.split_folders else ["--no-splits"]
         return [*words, "--allow-partial"] if self.allow_partial else words

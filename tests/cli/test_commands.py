@@ -17,7 +17,7 @@ from repro.training import checkpoint
 OPTIONS = {
     "prepare": {
         "--out", "--source", "--size", "--limit-per-class", "--workers", "--scheduler", "--encoding", "--allow-partial",
-        "--seed",
+        "--seed", "--no-splits",
     },
     "train": {
         "--variant", "--data", "--out", "--recipe", "--scale", "--seed", "--epochs", "--lr", "--devices", "--precision",

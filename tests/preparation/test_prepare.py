@@ -18,9 +18,10 @@ import repro.preparation.prepare
 from repro.data.store import Store, open_store
 from repro.errors import ReproError
 from repro.preparation.estimates import seconds_per_image
-from repro.preparation.prepare import DATASETS, _ListingProgress, prepare
+from repro.preparation.prepare import _ListingProgress, prepare
 from repro.preparation.preprocess import to_square
 from repro.preparation.settings import PrepareSettings
+from repro.preparation.sources.datasets import DATASETS
 from repro.preparation.sources.folder import folder
 
 
@@ -283,6 +284,8 @@ def test_settings_build_the_command_line_that_states_them() -> None:
         "prepare", "folder", "--out", "out", "--source", "my pictures", "--size", "64", "--limit-per-class", "5",
         "--encoding", "jpeg", "--seed", "3", "--workers", "2", "--scheduler", "tcp://host:8786", "--allow-partial",
     ]  # fmt: skip
+    settings = PrepareSettings("folder", split_folders=False)
+    assert settings.to_argv(Path("out")) == ["prepare", "folder", "--out", "out", "--no-splits"]
     assert PrepareSettings("synthetic").to_argv(Path("out")) == ["prepare", "synthetic", "--out", "out"]
 
 

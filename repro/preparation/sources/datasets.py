@@ -159,7 +159,7 @@ DATASETS: dict[str, Dataset] = {
         get="yours, or converted from ImageNet",
         download="yours; prepared raw, 197 kB per image",
         layout="a folder of *.tar with k.jpg and k.cls or k.json; train, val or test in their names",
-        used_for="as folder",
+        used_for="the paper's pipeline on any images, Table 2 included where they are ILSVRC-2012",
         size=256,
         open=webdataset,
     ),
