@@ -15,13 +15,11 @@ from repro.data.store import Store, open_store
 from repro.errors import ReproError
 from repro.evaluation.ensemble_weights import search_weights
 from repro.evaluation.predictions import Predictions, predict
-from repro.evaluation.trained_model import load_net, make_views, read_preprocessing
+from repro.evaluation.trained_model import open_run
 from repro.models.allocator import keep_freed_memory
-from repro.models.devices import find_devices
-from repro.models.towers import to_devices
 from repro.paper.intervals import error_interval
 from repro.provenance import current_provenance, data_record
-from repro.records import EvaluationRecord, Run, evaluation_name, predictions_name, read_run, run_name, write_record
+from repro.records import EvaluationRecord, Run, evaluation_name, predictions_name, run_name, write_record
 
 SEARCHED_ON = "val"
 SELECTED_ON_THESE = "the weights were selected on these very images: on others the errors would be higher"
@@ -44,22 +42,21 @@ def evaluate(
     names of their own. Raises ReproError for runs, data or a split that do not fit.
     """
     keep_freed_memory()
-    members = [read_run(path) for path in paths]
+    models = [open_run(path, devices) for path in paths]
+    members = [model.run for model in models]
     if searched and len(members) == 1:
         raise ReproError("--search-weights is about the average of several runs: name at least two")
     store = open_store(data)
     for needed in dict.fromkeys((split, SEARCHED_ON) if searched else (split,)):
         _check(members, store, needed)
     first = members[0]
-    places = find_devices(devices)
-    models = [to_devices(load_net(run), places) for run in members]
-    maker = make_views(*read_preprocessing(first), places[0])
+    member_nets, maker = [model.net for model in models], models[0].views(store)
     weights, show = None, on_progress
     if searched:
         done, total = len(store.splits[SEARCHED_ON]), len(store.splits[SEARCHED_ON]) + len(store.splits[split])
-        weights = search_weights(models, maker, store.splits[SEARCHED_ON], views, _part(on_progress, 0, total))
+        weights = search_weights(member_nets, maker, store.splits[SEARCHED_ON], views, _part(on_progress, 0, total))
         show = _part(on_progress, done, total)
-    predictions = predict(models, maker, store.splits[split], views, on_progress=show, weights=weights)
+    predictions = predict(member_nets, maker, store.splits[split], views, on_progress=show, weights=weights)
     seeds = [run.seed for run in members]
     nets = "+".join(dict.fromkeys(run.variant for run in members))
     folder = first.folder

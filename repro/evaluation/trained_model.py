@@ -1,7 +1,8 @@
-"""A trained net, ready to use: opened once from its run, with its preprocessing and its classes."""
+"""A finished run, opened once: its net with the trained weights, its classes and its preprocessing."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import typing
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from repro.data.store import open_store
+from repro.data.store import Store, open_store
 from repro.data.views import Views
 from repro.errors import ReproError
 from repro.evaluation.predictions import mean_softmax
@@ -43,24 +44,56 @@ class Guess:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A finished run's net with what is needed to use it.
+    """A finished run, ready to be used; the store that it was trained on is not needed.
 
     Attributes:
-        run: the run, with its record.
-        net: the net in evaluation mode, on its devices.
-        views: the crops that it is evaluated on, less the mean.
-        preprocessing: how an image becomes a square of pixels.
+        run: the run's record and folder.
+        net: the trained net in evaluation mode, with preprocessed images [N, 3, S, S] as input and logits
+            [N, classes] as output, both on the first of `devices`.
+        devices: one device, or two with a tower of the net on each.
+        preprocessing: from an image to the net's input.
+        mean: mean image that is subtracted, float32 [S, S, 3] of values 0–255.
+        checksum: SHA-256 of the weights, which identifies the run among copies and namesakes.
     """
 
     run: Run
     net: AlexNet | Towers
-    views: Views
+    devices: tuple[torch.device, ...]
     preprocessing: PreprocessingRecord
+    mean: NDArray[np.float32]
+    checksum: str
 
     @property
     def classes(self) -> tuple[ClassRecord, ...]:
-        """The classes in the order of the net's outputs."""
+        """The classes, in the order of the net's outputs."""
         return self.run.data.classes
+
+    def views(self, store: Store | None = None) -> Views:
+        """Return the test views of the run's images, or of those of `store`, less the run's own mean.
+
+        Raises ReproError if the images of `store` have another size than those that the run was trained on.
+        """
+        if store is not None and store.size != self.preprocessing.image_size:
+            raise ReproError(
+                f"the store '{store.path}' has images of {store.size} pixels, the run '{self.run.folder}' takes "
+                f"{self.preprocessing.image_size}: prepare it with --size {self.preprocessing.image_size}"
+            )
+        settings = self.preprocessing
+        augmentation = Augmentation(mean_of_patch=settings.mean_of_patch, inputs_divided_by=settings.inputs_divided_by)
+        no_colour_noise = np.zeros((3, 3))
+        return Views(self.mean, no_colour_noise, settings.crop_size, augmentation, self.devices[0])
+
+    def check_store(self, store: Store, splits: Sequence[str]) -> None:
+        """Raise ReproError if `store` is not the one that the run was trained on, or lacks any of `splits`."""
+        for split in splits:
+            if split not in store.splits:
+                raise ReproError(f"the store '{store.path}' has no split '{split}', only {', '.join(store.splits)}")
+        trained_on = self.run.data
+        if trained_on.fingerprint != store.fingerprint:
+            raise ReproError(
+                f"the run '{self.run.folder}' was trained on other data than '{store.path}' (fingerprint "
+                f"{trained_on.fingerprint[:12]}, not {store.fingerprint[:12]}): name the store '{trained_on.path}'"
+            )
 
     def preprocess(self, image: ImageLike) -> NDArray[np.uint8]:
         """Return an image as a store would hold it, uint8 [S, S, 3]. Raises ReproError if it cannot be decoded.
@@ -72,7 +105,7 @@ class TrainedModel:
     @torch.inference_mode()
     def probabilities(self, images: NDArray[np.uint8], views: int = 10) -> Tensor:
         """Return the softmax outputs for stored images [N, S, S, 3], averaged over views, float32 [N, classes]."""
-        return mean_softmax(self.net, self.views, images, views, bf16=False).cpu()
+        return mean_softmax(self.net, self.views(), images, views, bf16=False).cpu()
 
     def predict(self, image: ImageLike, views: int = 10, top: int = 5) -> tuple[Guess, ...]:
         """Return the `top` most probable classes of an image, the most probable first.
@@ -84,23 +117,63 @@ class TrainedModel:
 
 
 def open_run(path: str | Path, devices: str | None = None) -> TrainedModel:
-    """Open the finished run in the folder `path`, or that of a `run.json`; the store is not needed.
+    """Open the finished run in the folder `path`, or that of a `run.json`, with its net on `devices`.
 
-    `devices` is one device, or two that hold one tower each; None for a GPU if there is one. Raises ReproError if the
-    run is unfinished or damaged, or is of an older version and its store is not where it was.
+    `devices` is a device such as "cpu" or "cuda:0", or two that hold one tower each; None for a GPU if there is one,
+    else the CPU. Raises ReproError if there is no run, if it is not finished, if its weights are damaged or not
+    finite, or if it is of an older version and its store is not where it was.
     """
     run = read_run(Path(path))
-    places = find_devices(devices)
-    net = load_net(run)
+    found = find_devices(devices)
+    weights, checksum = read_weights(run)
+    net = _net(run, weights)
     preprocessing, mean = read_preprocessing(run)
-    return TrainedModel(run, to_devices(net, places).eval(), make_views(preprocessing, mean, places[0]), preprocessing)
+    return TrainedModel(run, to_devices(net, found).eval(), found, preprocessing, mean, checksum)
 
 
-def make_views(preprocessing: PreprocessingRecord, mean: NDArray[np.float32], device: torch.device) -> Views:
-    """Return the test views of a run."""
-    settings = {"mean_of_patch": preprocessing.mean_of_patch, "inputs_divided_by": preprocessing.inputs_divided_by}
-    no_colour_noise = np.zeros((3, 3))
-    return Views(mean, no_colour_noise, preprocessing.crop_size, Augmentation(**settings), device)  # type: ignore[arg-type]
+def read_weights(run: Run) -> tuple[dict[str, Tensor], str]:
+    """Return the weights of a finished run by name, on the CPU, and their SHA-256.
+
+    Raises ReproError if the run is not finished, or if its weights cannot be read, do not have the checksum that was
+    written with them, or are not finite.
+    """
+    if not run.finished:
+        raise ReproError(f"the run '{run.folder}' is not finished: continue it with {run.command} --resume")
+    try:
+        content = run.weights_path.read_bytes()
+        weights = safetensors.torch.load(content)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise _damaged(run, str(error).splitlines()[0]) from error
+    checksum = hashlib.sha256(content).hexdigest()
+    if run.checksum_path.exists():  # older runs have none
+        written = run.checksum_path.read_text(encoding="utf-8", errors="replace").partition(" ")[0]
+        if checksum != written:
+            raise _damaged(run, f"checksum mismatch: SHA-256 {checksum[:12]}…, not {written[:12]}…")
+    for name, value in weights.items():
+        if not value.isfinite().all():
+            raise ReproError(
+                f"the weights '{run.weights_path}' are not finite ({name}): the training diverged; train the run again "
+                "with a lower --lr"
+            )
+    return weights, checksum
+
+
+def load_net(run: Run) -> AlexNet:
+    """Return the net of a finished run on the CPU. Raises ReproError if it is unfinished or damaged."""
+    return _net(run, read_weights(run)[0])
+
+
+def _net(run: Run, weights: dict[str, Tensor]) -> AlexNet:
+    net = AlexNet(network_of(run))
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:
+        raise _damaged(run, str(error).splitlines()[0]) from error
+    return net
+
+
+def _damaged(run: Run, reason: str) -> ReproError:
+    return ReproError(f"the weights '{run.weights_path}' are damaged ({reason}): train the run again")
 
 
 def network_of(run: Run) -> Network:
@@ -113,19 +186,6 @@ def network_of(run: Run) -> Network:
     except (KeyError, TypeError, ValueError, AssertionError, IndexError) as error:
         raise ReproError(f"'{run.folder}' does not spell out its net ({error}): train the run again") from error
     return network
-
-
-def load_net(run: Run) -> AlexNet:
-    """Return the net of a finished run on the CPU. Raises ReproError if it is unfinished or damaged."""
-    if not run.finished:
-        raise ReproError(f"the run '{run.folder}' is not finished: continue it with {run.command} --resume")
-    net = AlexNet(network_of(run))
-    try:
-        net.load_state_dict(safetensors.torch.load_file(run.weights_path))
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise ReproError(f"the weights '{run.weights_path}' are damaged ({reason}): train the run again") from error
-    return net
 
 
 def read_preprocessing(run: Run) -> tuple[PreprocessingRecord, NDArray[np.float32]]:
