@@ -1,5 +1,6 @@
 """The command line as a user types it: options, exit codes, errors, signals, full disks."""
 
+import os
 import re
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from helpers import repro, small_disk
 
+from repro import interrupts
 from repro.cli import commands as cli
 from repro.data.store import Store
 from repro.training import checkpoint
@@ -167,16 +169,35 @@ def wait_for_line(log: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", interrupts.SIGNALS)
 def test_a_signal_saves_the_run(number: signal.Signals, synthetic_store: Store, tmp_path: Path) -> None:
     words = ("train", "--variant", "alexnet", "--data", synthetic_store.path, "--out", tmp_path, "--scale", "smoke")
     run = tmp_path / "alexnet-authors-smoke-seed0"
     with start(*words, "--epochs", 100_000) as process:
         wait_for_line(run / "log.jsonl", process)
         process.send_signal(number)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=300)
     assert process.returncode == 128 + number
-    assert "go on with --resume" in errors
+    assert_saved(run, errors)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes that tell the writer that the reader has gone")
+def test_a_reader_of_the_output_that_ends_saves_the_run(synthetic_store: Store, tmp_path: Path) -> None:
+    """As in `repro train … | head -1`."""
+    words = ("train", "--variant", "alexnet", "--data", synthetic_store.path, "--out", tmp_path, "--scale", "smoke")
+    with start(*words, "--epochs", 100_000) as process:
+        assert process.stdout
+        assert "alexnet-authors-smoke-seed0" in process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr
+        errors = process.stderr.read()
+    assert process.returncode == 128 + 13
+    assert_saved(tmp_path / "alexnet-authors-smoke-seed0", errors)
+
+
+def assert_saved(run: Path, errors: str) -> None:
+    """The newest checkpoint is the one that the only line of the errors names."""
+    assert "--resume" in errors
     assert len(errors.splitlines()) == 1
     saved = checkpoint.load_newest(run / "checkpoints")
     assert saved is not None
