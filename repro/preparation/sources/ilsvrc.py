@@ -32,7 +32,7 @@ from repro.data.store import ClassInfo
 from repro.errors import ReproError
 from repro.paper.datasets import DATASET_SIZES
 from repro.preparation.formats import Skipped, first_few, is_system, plural
-from repro.preparation.sources.class_folders import split_of
+from repro.preparation.sources.class_folders import WNID_NAMES, split_of
 from repro.preparation.sources.hub_tars import hub_tar_images
 from repro.preparation.sources.location import open_tree, source_path
 from repro.preparation.sources.parquet import parquet_images
@@ -275,7 +275,7 @@ def _classes(path: Path, year: Year, training: Training, kit: Kit | None) -> lis
     ids = training.tars if isinstance(training, ClassTars) else [id for id, paths in training.images.items() if paths]
     if kit is None:
         names = _kaggle_names(path)
-        return [ClassInfo(id, names.get(id, id)) for id in sorted(ids)]
+        return [ClassInfo(id, names.get(id, WNID_NAMES.get(id, id))) for id in sorted(ids)]
     known = {info.id for info in kit.classes.values()}
     for id in sorted(set(ids) - known):
         if isinstance(training, ClassTars):
