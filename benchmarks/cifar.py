@@ -22,7 +22,9 @@ from repro.models.allocator import keep_freed_memory
 from repro.models.network import AlexNet
 from repro.paper.variants import configure
 from repro.preparation.prepare import prepare
-from repro.training.loop import Settings, Step, prepare_training, train_epochs
+from repro.training.loop import Step, train_epochs
+from repro.training.settings import Settings
+from repro.training.state import prepare_training
 
 IMAGES, STEPS, WARM_UP = 12_800, 60, 10
 PER_CLASS, BATCHES, EPOCHS = 256, 20, 4  # of the store; it holds a whole number of batches

@@ -22,7 +22,9 @@ from repro.models.allocator import keep_freed_memory
 from repro.models.layers import DropoutMasks, use_dropout_masks
 from repro.preparation.prepare import prepare
 from repro.training import train
-from repro.training.loop import Settings, Step, prepare_training
+from repro.training.loop import Step
+from repro.training.settings import Settings
+from repro.training.state import prepare_training
 
 PER_CLASS, BATCHES, EPOCHS = 256, 20, 3  # a whole number of batches
 

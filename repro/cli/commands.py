@@ -132,7 +132,7 @@ def train(
     from repro.cli.progress import training_display
     from repro.interrupts import deferred
     from repro.training import train as stage
-    from repro.training.loop import Settings
+    from repro.training.settings import Settings
 
     settings = Settings(variant, recipe, scale, seed, epochs, lr, devices, precision, init_from, until_train_error)
     folder: Path | None = None

@@ -1,4 +1,4 @@
-"""The runs' curves in TensorBoard's format, from their logs; needs the package tensorboard, but no torch."""
+"""Export of the training curves to TensorBoard, from the logs; needs the package tensorboard, but not torch."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ CURVES = {
     "top1_error/train": "train_top1_error",
     "top1_error/val": "val_top1_error",
     "top5_error/val": "val_top5_error",
-    "rate": "lr",
+    "lr": "lr",
     "images_per_second": "images_per_second",
 }
 
 
 def export(runs: Iterable[Run], out: Path) -> int:
-    """Write each run's epochs into `out`/<run>, in place of what an earlier export left; returns how many runs.
+    """Write the epochs of each run into `out`/<run>, replacing an earlier export; return the number of runs.
 
-    Can be repeated while a run goes on. Raises ReproError if the package is not there.
+    It can be repeated while a run is in progress. Raises ReproError if the package is not installed.
     """
     try:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
     except ImportError:
-        raise ReproError("TensorBoard's format needs its package: pip install tensorboard") from None
+        raise ReproError("the package tensorboard is not installed: pip install tensorboard") from None
     count = 0
     for run in runs:
         folder = out / run.name
@@ -52,6 +52,7 @@ def export(runs: Iterable[Run], out: Path) -> int:
 
 
 def _started(run: Run) -> float:
+    """Return the time of the run's start in seconds since 1970; 0 if it is not recorded."""
     try:
         return datetime.fromisoformat(run.started).timestamp()
     except ValueError:

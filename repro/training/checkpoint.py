@@ -1,7 +1,7 @@
 """Checkpoints: tensors in safetensors, everything else in JSON beside them; no pickle.
 
-A checkpoint is two files, `<step>.safetensors` and `<step>.json`. The JSON is written last, holds the SHA-256
-of the other and of the state, and so is what makes the checkpoint valid.
+A checkpoint is two files, `<step>.safetensors` and `<step>.json`. The JSON file is written last and holds the
+SHA-256 of the tensors and of the state: a checkpoint without a valid one does not exist.
 """
 
 from __future__ import annotations
@@ -20,12 +20,18 @@ from torch import Tensor
 from repro import atomic
 from repro.errors import ReproError
 
-KEPT = 2  # the newest, and the one before in case the newest turns out to be damaged
+KEPT = 2  # the newest, and the one before it in case the newest is damaged
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was saved: tensors by name, on the CPU, and a state of JSON values."""
+    """A checkpoint.
+
+    Attributes:
+        path: its JSON file.
+        tensors: tensors by name, on the CPU.
+        state: everything else, as JSON values.
+    """
 
     path: Path
     tensors: dict[str, Tensor]
@@ -33,9 +39,9 @@ class Checkpoint:
 
 
 def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> Path:
-    """Save a checkpoint of `step`, then remove all but the newest two. Returns the path of its JSON file.
+    """Save a checkpoint after update `step`, remove all but the newest two, and return the path of its JSON file.
 
-    Raises ReproError when it cannot be written; the checkpoints before it are then all still there.
+    Raises ReproError if it cannot be written; earlier checkpoints are then untouched.
     """
     atomic.make_folder(folder)
     path = folder / f"{step:010d}.json"
@@ -43,16 +49,16 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
     atomic.write(path.with_suffix(".safetensors"), content)
     atomic.write_json(path, {"sha256": _digest(content), "state_sha256": _state_digest(state), "state": state})
     kept = {newest.stem for newest in sorted(folder.glob("*.json"))[-KEPT:]}
-    for old in sorted(folder.iterdir()):  # a JSON file goes before its tensors
-        if old.stem not in kept:  # nor is anything left of a save that was killed
+    for old in sorted(folder.iterdir()):  # JSON files are removed before their tensors
+        if old.stem not in kept:  # partial files of a save that was killed are removed too
             old.unlink()
     return path
 
 
 def load_newest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint in `folder` that is whole; None if `folder` has none at all.
+    """Return the newest undamaged checkpoint in `folder`, or None if `folder` has no checkpoints.
 
-    A damaged one is passed over with a warning. Raises ReproError if all are damaged.
+    Damaged ones are skipped with a warning. Raises ReproError if all are damaged.
     """
     damaged = []
     for path in sorted(folder.glob("*.json"), reverse=True):
@@ -62,15 +68,15 @@ def load_newest(folder: Path) -> Checkpoint | None:
             damaged.append(str(error))
             continue
         for problem in damaged:
-            warnings.warn(f"{problem}; the checkpoint before it is used", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"{problem}; using the one before it", RuntimeWarning, stacklevel=2)
         return found
     if damaged:
-        raise ReproError(f"{'; '.join(damaged)}; no other is there: remove '{folder}' to begin the run anew")
+        raise ReproError(f"{'; '.join(damaged)}; there is no other: remove '{folder}' to start the run again")
     return None
 
 
 def remove_newer(saved: Checkpoint) -> None:
-    """Remove the checkpoints beside `saved` that are newer, so that it is the newest, and the next save keeps it."""
+    """Remove the checkpoints that are newer than `saved`."""
     for path in saved.path.parent.glob("*.json"):
         if path.stem > saved.path.stem:
             path.unlink()
@@ -78,7 +84,7 @@ def remove_newer(saved: Checkpoint) -> None:
 
 
 def load(path: Path) -> Checkpoint:
-    """The checkpoint whose JSON file is `path`. Raises ReproError if it is damaged in any way."""
+    """Return the checkpoint whose JSON file is `path`. Raises ReproError if it is damaged."""
     try:
         record = json.loads(path.read_bytes())
         content = path.with_suffix(".safetensors").read_bytes()
@@ -86,7 +92,7 @@ def load(path: Path) -> Checkpoint:
         found = _digest(content), _state_digest(state)
         # A checkpoint of an older version has no checksum of its state.
         if found != (record["sha256"], record.get("state_sha256", found[1])):
-            raise ValueError("its checksum is another")
+            raise ValueError("checksum mismatch")
         return Checkpoint(path, safetensors.torch.load(content), state)
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise ReproError(f"checkpoint '{path}' is damaged ({error})") from error

@@ -1,4 +1,4 @@
-"""Begin a run with the weights of another: fine-tuning (Sec. 6)."""
+"""Initialise a run with the weights of another one: fine-tuning (Sec. 6)."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from repro.records import Origin, Run, read_run
 
 @torch.no_grad()
 def load_matching_weights(run: Run, model: AlexNet, classes: Sequence[str], patterns: Sequence[str]) -> list[str]:
-    """Copy into `model` the parameters of a finished `run` whose names match `patterns`; returns their names.
+    """Copy the parameters of a finished `run` whose names match `patterns` into `model`; return their names.
 
-    The last layer is taken over only if the run was trained on the same `classes`, by id and in order. Raises
-    ReproError if any other parameter does not fit, or nothing does.
+    The last layer is copied only if the run was trained on the same `classes`, by id and in order. Raises ReproError
+    if any other parameter has a different shape, or if no parameter matches.
     """
     if not run.finished:
-        raise ReproError(f"the run '{run.folder}' is not finished: go on with {run.command} --resume")
+        raise ReproError(f"the run '{run.folder}' is not finished: continue it with {run.command} --resume")
     try:
         weights = safetensors.torch.load_file(run.weights_path)
     except (OSError, safetensors.SafetensorError) as error:
         raise ReproError(f"the weights '{run.weights_path}' are damaged ({error}): train that run again") from error
     same_classes = [each.id for each in run.data.classes] == list(classes)
     last = model.network.layers[-1].name
-    carried = []
+    copied = []
     for name, parameter in model.named_parameters():
-        wanted = any(fnmatch(name, pattern) for pattern in patterns)
-        if name not in weights or not wanted or (name.startswith(f"{last}.") and not same_classes):
+        matches = any(fnmatch(name, pattern) for pattern in patterns)
+        if name not in weights or not matches or (name.startswith(f"{last}.") and not same_classes):
             continue
         if weights[name].shape != parameter.shape:
             raise ReproError(
-                f"{name} of '{run.folder}' has the shape {list(weights[name].shape)}, the new net's is "
-                f"{list(parameter.shape)}: begin from a run of the same scale and a kindred variant"
+                f"{name} of '{run.folder}' has the shape {list(weights[name].shape)}, in the new net it is "
+                f"{list(parameter.shape)}: start from a run of the same scale and a similar variant"
             )
         parameter.copy_(weights[name])
-        carried.append(name)
-    if not carried:
-        raise ReproError(f"nothing of '{run.folder}' fits the new net: begin from a run of a kindred variant")
-    return carried
+        copied.append(name)
+    if not copied:
+        raise ReproError(f"no weights of '{run.folder}' fit the new net: start from a run of a similar variant")
+    return copied
 
 
 def origin(folder: Path) -> Origin:

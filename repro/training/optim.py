@@ -1,4 +1,4 @@
-"""The paper's update rule and the rate of each parameter in each epoch (Sec. 5)."""
+"""The paper's update rule, and the learning rate of each parameter in each epoch (Sec. 5)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from repro.paper.recipes import Recipe
 
 
 class PaperSGD(torch.optim.Optimizer):
-    """v ← momentum·v − weight_decay·lr·w − lr·∂L/∂w; w ← w + v (Sec. 5).
+    """Stochastic gradient descent with the paper's momentum and weight decay (Sec. 5).
 
-    The rate stands inside v: after a drop of the rate the old velocity keeps its length. In `torch.optim.SGD`
-    the rate multiplies v, so that a drop shrinks the old velocity at once.
+    v ← momentum·v − weight_decay·lr·w − lr·∂L/∂w; w ← w + v
+
+    The learning rate is a factor within v: after it drops, earlier velocity keeps its size. In `torch.optim.SGD` it
+    multiplies v, so that a drop scales earlier velocity as well.
     """
 
     def __init__(self, params: Iterable[Any], lr: float, momentum: float, weight_decay: float) -> None:
@@ -28,7 +30,7 @@ class PaperSGD(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update of every parameter from its gradient; every parameter must have one."""
+        """Update every parameter; each must have a gradient."""
         for group in self.param_groups:
             weights, lr = group["params"], group["lr"]
             velocities = [self.state[weight]["velocity"] for weight in weights]
@@ -38,26 +40,29 @@ class PaperSGD(torch.optim.Optimizer):
             torch._foreach_add_(weights, velocities)
 
 
-def optimiser(model: nn.Module, recipe: Recipe) -> PaperSGD:
-    """The paper's rule over `model`, a group for each weight and each bias, named as the parameter."""
+def build_optimiser(model: nn.Module, recipe: Recipe) -> PaperSGD:
+    """Return the paper's update rule for `model`, with a parameter group for each weight and each bias.
+
+    A group has the name of its parameter, and holds two tensors where that is split over two devices.
+    """
     groups = [
         {
-            "params": pieces,
+            "params": shards,
             "name": name,
             "weight_decay": recipe.weight_decay if recipe.bias_decay or not name.endswith("bias") else 0.0,
         }
-        for name, pieces in named_shards(model).items()
+        for name, shards in named_shards(model).items()
     ]
     return PaperSGD(groups, recipe.lr, recipe.momentum, recipe.weight_decay)
 
 
 def learning_rate(recipe: Recipe, parameter: str, drops: int, epoch: int) -> float:
-    """The rate of `parameter` (such as "conv1.bias") in `epoch`, after `drops` divisions by 10."""
+    """Return the learning rate of `parameter`, such as "conv1.bias", in `epoch`, after `drops` divisions by 10."""
     dropped = 0.1**drops
-    rate = recipe.lr * dropped
+    lr = recipe.lr * dropped
     if parameter.endswith(".bias"):
-        rate = recipe.lr * recipe.bias_lr_ratio * (dropped if recipe.bias_lr_follows_schedule else 1.0)
+        lr = recipe.lr * recipe.bias_lr_ratio * (dropped if recipe.bias_lr_follows_schedule else 1.0)
     for change in recipe.lr_changes:
         if epoch >= change.epoch and fnmatch(parameter, change.pattern):
-            rate *= change.factor
-    return rate
+            lr *= change.factor
+    return lr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -88,8 +87,7 @@ def append_log(run: Run, epoch: EpochRecord) -> None:
     try:
         with open(run.log_path, "a", encoding="utf-8") as log:
             log.write(json.dumps(to_json(epoch)) + "\n")
-            log.flush()
-            os.fsync(log.fileno())
+            atomic.sync(log)
     except OSError as error:
         raise ReproError(f"cannot write '{run.log_path}': {error.strerror}; fix that and add --resume") from error
 

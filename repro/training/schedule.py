@@ -1,4 +1,4 @@
-"""When the learning rate drops and when training stops, as a pure function from state to state (Sec. 5)."""
+"""The learning-rate schedule and the end of training, as a pure function from state to state (Sec. 5)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from repro.paper.recipes import Plateau, Steps
 
 @dataclass(frozen=True)
 class ScheduleState:
-    """Where a run stands: divisions of the rate so far, and what the plateau rule remembers.
+    """State of the schedule after an epoch.
 
-    `best` is the lowest validation error so far in percent, `waited` the epochs since, `left_chance` whether
-    the net has ever been better than the best constant answer.
+    Attributes:
+        drops: number of divisions of the learning rate by 10 so far.
+        best: lowest validation error so far, in percent.
+        waited: number of epochs since `best`.
+        left_chance: whether the net has ever been significantly better than the best constant prediction.
+        stopped: whether training ends here.
     """
 
     drops: int = 0
@@ -26,7 +30,7 @@ class ScheduleState:
 def advance(
     schedule: Plateau | Steps, state: ScheduleState, epoch: int, epochs: int, val_error: float, chance: Chance
 ) -> ScheduleState:
-    """The state after `epoch` (counted from 1) of at most `epochs`, with its validation error in percent."""
+    """Return the state after `epoch` (from 1) of at most `epochs`, with its validation error in percent."""
     stopped = epoch >= epochs
     if isinstance(schedule, Steps):
         return replace(state, drops=sum(epoch >= drop for drop in schedule.after), stopped=stopped)
@@ -43,12 +47,17 @@ def advance(
 
 @dataclass(frozen=True)
 class Chance:
-    """What a net that has learnt nothing reaches on a validation set: the error of its commonest class."""
+    """Error of the best constant prediction, the most common class.
+
+    Attributes:
+        error: that error in percent.
+        images: number of images that it is measured on.
+    """
 
     error: float
     images: int
 
     def left(self, val_error: float) -> bool:
-        """Whether `val_error` (percent) is below chance by more than three standard errors."""
+        """Return whether `val_error`, in percent, is below chance by more than three standard errors."""
         share = self.error / 100
         return val_error < self.error - 300 * math.sqrt(share * (1 - share) / self.images)

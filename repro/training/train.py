@@ -1,4 +1,4 @@
-"""`repro train`: one run in its folder, with log, checkpoints and the weights at the end."""
+"""`repro train`: train a run in its folder, with a log, checkpoints, and the weights at the end."""
 
 from __future__ import annotations
 
@@ -19,19 +19,28 @@ from repro.data.store import open_store
 from repro.errors import ReproError, Stopped
 from repro.models.allocator import keep_freed_memory
 from repro.provenance import current_provenance, data_record
-from repro.records import CHECKPOINTS, EpochRecord, PreprocessingRecord, Run, RunRecord, run_name, write_mean
+from repro.records import CHECKPOINTS, EpochRecord, PreprocessingRecord, Run, RunRecord, write_mean
 from repro.training import checkpoint
 from repro.training.distributed import ProcessGroup, join_process_group
 from repro.training.fine_tuning import origin
-from repro.training.loop import Settings, Step, Training, Validating, prepare_training, train_epochs
+from repro.training.loop import Step, Validating, train_epochs
 from repro.training.run_folder import append_log, differences, locked_run, truncate_log
+from repro.training.settings import Settings
+from repro.training.state import Training, prepare_training
 
-SAVE_MINUTES = 10.0  # what a crash costs at most
+SAVE_MINUTES = 10.0  # the most that a crash costs
 
 
 @dataclass(frozen=True)
 class Started:
-    """The first event of a run: where its folder is, and how long it may become."""
+    """The first event of a run.
+
+    Attributes:
+        path: the run's folder.
+        epoch: number of the epoch that is trained first, from 1.
+        epochs: maximum number of epochs.
+        batches: number of batches in an epoch.
+    """
 
     path: Path
     epoch: int
@@ -51,109 +60,118 @@ def train(
     save_minutes: float = SAVE_MINUTES,
     resume_from: Path | None = None,
 ) -> Iterator[Event]:
-    """Train a run in its folder below `out`, with log and checkpoints; yields what happens.
+    """Train a run in its folder below `out`, with a log and checkpoints; yield its events.
 
-    `resume` goes on from the newest checkpoint, or begins if there is none; a finished run yields nothing more.
-    `resume_from` names one of the run's checkpoints to go on from instead, either of its files; a newest one that is
-    damaged is passed over with a warning, a named one is an error.
-    Checkpoints are saved after every epoch, and within one every `save_minutes`.
-    `stop_signal` is asked after every update and every batch of validation; once it answers with a signal's number,
-    the run is saved and Stopped is raised. Raises ReproError for settings, data or files that the user must mend.
+    Checkpoints are saved after every epoch, and within an epoch every `save_minutes`.
+
+    Args:
+        settings: variant, recipe, scale, seed and the other settings of the run.
+        data: folder of the store.
+        out: folder of runs.
+        resume: continue from the newest checkpoint, or start if there is none; a finished run yields nothing.
+        stop_signal: called after every update and every batch of validation; once it returns the number of a signal,
+            the run is saved and Stopped is raised.
+        save_minutes: minutes between two checkpoints within an epoch.
+        resume_from: one of the run's checkpoints to continue from, either of its files. A damaged newest checkpoint
+            is skipped with a warning, a damaged `resume_from` is an error.
+
+    Raises ReproError for settings, data or files that the user has to fix.
     """
     keep_freed_memory()
-    with join_process_group() as ranks, ExitStack() as held:
-        training = ranks.together(lambda: prepare_training(settings, open_store(data), ranks))
-        record = _record(settings, training, data)
-        leader = msgspec.convert(ranks.tell(msgspec.to_builtins(record)), RunRecord)
-        ranks.together(lambda: _check_same_run(leader, record))
-        path = out / _name(settings, training)
+    with join_process_group() as group, ExitStack() as stack:
+        training = group.run_checked(lambda: prepare_training(settings, open_store(data), group))
+        record = _record(settings, training, data, out)
+        main = msgspec.convert(group.broadcast(msgspec.to_builtins(record)), RunRecord)
+        group.run_checked(lambda: _check_same_run(main, record))
+        folder = out / settings.run_name
 
-        def claimed() -> Run:
+        def open_folder() -> Run | None:
+            if not group.is_main:  # only rank 0 uses the folder
+                return None
             if resume_from:
-                _check_named(resume_from, path)
-            return held.enter_context(locked_run(path, record, resume or resume_from is not None))
+                _check_belongs(resume_from, folder)
+            return stack.enter_context(locked_run(folder, record, resume or resume_from is not None))
 
-        # The first rank alone has to do with the run's folder.
-        run = ranks.together(lambda: claimed() if ranks.first else None)
-        if ranks.tell(run is not None and run.finished):
+        run = group.run_checked(open_folder)
+        if group.broadcast(run is not None and run.finished):
             if run:
-                _remove_checkpoints(run)  # of a run that was killed right after it had its weights
+                _remove_checkpoints(run)  # of a run that was killed right after its weights were written
             return
-        saved = ranks.together(lambda: _saved(run, resume_from) if run else None)
+        saved = group.run_checked(lambda: _load_checkpoint(run, resume_from) if run else None)
         if saved:
             training.restore(saved)
         if run:
             truncate_log(run, training.epoch - 1)
-        training.follow_first_rank()
+        training.synchronize()
         if run and not run.mean_path.exists():
             write_mean(run.folder, training.store.mean)
         if run:
             yield Started(run.folder, training.epoch, training.epochs, training.batches)
-        for event in _recorded(training, run, stop_signal, save_minutes):
+        for event in _train_and_save(training, run, stop_signal, save_minutes):
             if run:
                 yield event
         if run:
-            weights = {name: value for name, value in training.tensors().items() if not name.startswith("velocity.")}
-            content = safetensors.torch.save(weights)
-            checksum = f"{hashlib.sha256(content).hexdigest()}  {run.weights_path.name}\n"
-            atomic.write(run.checksum_path, checksum.encode())
-            atomic.write(run.weights_path, content)
+            _write_weights(run, training)
             _remove_checkpoints(run)
+
+
+def _write_weights(run: Run, training: Training) -> None:
+    """Write the trained weights, after their checksum."""
+    content = safetensors.torch.save(training.weights())
+    checksum = f"{hashlib.sha256(content).hexdigest()}  {run.weights_path.name}\n"
+    atomic.write(run.checksum_path, checksum.encode())
+    atomic.write(run.weights_path, content)
 
 
 def _remove_checkpoints(run: Run) -> None:
     shutil.rmtree(run.checkpoints_path, ignore_errors=True)
 
 
-def _check_named(named: Path, path: Path) -> None:
-    """Raise ReproError if no checkpoint of the run at `path` has that name."""
-    if named.resolve().parent != (path / CHECKPOINTS).resolve():
-        raise ReproError(f"the checkpoint '{named}' is not one of the run '{path}': name one in its folder checkpoints")
-    if not named.exists():
-        raise ReproError(f"no checkpoint at '{named}': only the newest two are kept, and none of a finished run")
+def _check_belongs(path: Path, folder: Path) -> None:
+    """Raise ReproError if `path` is no checkpoint of the run in `folder`."""
+    if path.resolve().parent != (folder / CHECKPOINTS).resolve():
+        raise ReproError(
+            f"the checkpoint '{path}' is not one of the run '{folder}': name one in its folder {CHECKPOINTS}"
+        )
+    if not path.exists():
+        raise ReproError(f"no checkpoint at '{path}': only the newest two are kept, and none of a finished run")
 
 
-def _saved(run: Run, named: Path | None) -> checkpoint.Checkpoint | None:
-    """The checkpoint to go on from: the one that was named, else the newest that is whole, None without any."""
-    if named is None:
+def _load_checkpoint(run: Run, path: Path | None) -> checkpoint.Checkpoint | None:
+    """Return the checkpoint at `path`, else the newest one that is not damaged, or None if there is none."""
+    if path is None:
         saved = checkpoint.load_newest(run.checkpoints_path)
     else:
         try:
-            saved = checkpoint.load(named.with_suffix(".json"))
+            saved = checkpoint.load(path.with_suffix(".json"))
         except ReproError as error:
-            raise ReproError(f"{error}: --resume alone goes on from the newest one that is whole") from error
+            raise ReproError(f"{error}: --resume alone continues from the newest undamaged one") from error
     if saved:
-        # Before the log is cut, or whoever goes on after a crash would go on from one whose epochs are not in it.
+        # Before the log is truncated: after a crash, a newer checkpoint would be ahead of the log.
         checkpoint.remove_newer(saved)
     return saved
 
 
-def _recorded(
+def _train_and_save(
     training: Training, run: Run | None, stop_signal: Callable[[], int | None], save_minutes: float
 ) -> Iterator[Step | Validating | EpochRecord]:
-    """`train_epochs`, with every epoch in the log, and checkpoints, if there is a `run` to keep them in."""
+    """Yield the events of `train_epochs`; write the log and checkpoints into the folder of `run`, if there is one."""
     last_save = time.monotonic()
     for event in train_epochs(training):
         if run and isinstance(event, EpochRecord):
             append_log(run, event)
-        stopped_by = training.ranks.largest(stop_signal() or 0)
-        due = stopped_by or isinstance(event, EpochRecord) or time.monotonic() - last_save > 60 * save_minutes
+        signal = training.group.max(stop_signal() or 0)
+        due = signal or isinstance(event, EpochRecord) or time.monotonic() - last_save > 60 * save_minutes
         if run and due:
             checkpoint.save(run.checkpoints_path, training.step, training.tensors(), training.state())
             last_save = time.monotonic()
         yield event
-        if stopped_by:
-            training.ranks.largest(0)  # torchrun ends all ranks when one ends: none may before the first has saved
-            raise Stopped(stopped_by, f"saved after update {training.step}; go on with --resume")
+        if signal:
+            training.group.barrier()  # torchrun ends all ranks when one ends: rank 0 has to save before
+            raise Stopped(signal, f"saved after update {training.step}; continue with --resume")
 
 
-def _name(settings: Settings, training: Training) -> str:
-    """The name of the run's folder."""
-    tuned = settings.init_from is not None and training.configuration.variant.begins_from is None
-    return run_name(settings.variant, settings.recipe, settings.scale, [settings.seed], settings.lr, tuned)
-
-
-def _record(settings: Settings, training: Training, data: Path) -> RunRecord:
+def _record(settings: Settings, training: Training, data: Path, out: Path) -> RunRecord:
     """Return the contents of the run's `run.json`."""
     configuration = training.configuration
     return RunRecord(
@@ -165,7 +183,7 @@ def _record(settings: Settings, training: Training, data: Path) -> RunRecord:
         until_train_error=settings.until_train_error,
         precision=settings.precision,
         devices=tuple(map(str, training.devices)),
-        ranks=training.ranks.count,
+        ranks=training.group.world_size,
         init_from=origin(settings.init_from) if settings.init_from else None,
         network=tuple({"layer": type(layer).__name__} | asdict(layer) for layer in configuration.network.layers),
         input_size=configuration.network.input_size,
@@ -177,28 +195,21 @@ def _record(settings: Settings, training: Training, data: Path) -> RunRecord:
         ),
         settings=asdict(configuration.recipe),
         data=data_record(training.store),
-        command=_command(settings, data, training.ranks),
+        command=shlex.join(settings.to_argv(data, out, _launcher(training.group))),
         **vars(current_provenance()),
     )
 
 
-def _command(settings: Settings, data: Path, ranks: ProcessGroup) -> str:
-    """The command line that repeats the run."""
-    words = ["repro", "train", "--variant", settings.variant, "--data", str(data), "--recipe", settings.recipe]
-    if ranks.count > 1:
-        machines = ["--nnodes", str(ranks.count // ranks.local_count)] if ranks.count > ranks.local_count else []
-        words = ["torchrun", *machines, "--nproc-per-node", str(ranks.local_count), "-m", *words]
-    words += ["--scale", settings.scale, "--seed", str(settings.seed)]
-    words += ["--epochs", str(settings.epochs)] if settings.epochs else []
-    words += ["--until-train-error", str(settings.until_train_error)] if settings.until_train_error else []
-    words += ["--lr", str(settings.lr)] if settings.lr else []
-    words += ["--devices", settings.devices] if settings.devices else []
-    words += ["--init-from", str(settings.init_from)] if settings.init_from else []
-    return shlex.join([*words, "--precision", settings.precision])
+def _launcher(group: ProcessGroup) -> list[str]:
+    """Return the words that start the program, on as many processes as now."""
+    if group.world_size == 1:
+        return ["repro"]
+    machines = group.world_size // group.local_world_size
+    nodes = ["--nnodes", str(machines)] if machines > 1 else []
+    return ["torchrun", *nodes, "--nproc-per-node", str(group.local_world_size), "-m", "repro"]
 
 
-def _check_same_run(leader: RunRecord, record: RunRecord) -> None:
-    """Raise ReproError if this rank was started with other settings or data than the first."""
-    differing = differences(leader, record)
-    if differing:
-        raise ReproError(f"this is another run than rank 0's: {'; '.join(differing)}; start all ranks alike")
+def _check_same_run(main: RunRecord, record: RunRecord) -> None:
+    """Raise ReproError if this rank was started with other settings or data than rank 0."""
+    if differing := differences(main, record):
+        raise ReproError(f"this run differs from rank 0's: {'; '.join(differing)}; start all ranks with equal options")

@@ -1,1 +1,1 @@
-"""Checks that stores and runs are still what was written."""
+"""Checks that stores and runs are undamaged."""

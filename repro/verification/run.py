@@ -1,4 +1,4 @@
-"""Is what a run has written still what is there? The part of `repro verify` that needs torch."""
+"""Check that a run is undamaged: the part of `repro verify` that needs torch."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, zi
 
 
 def verify_run(path: Path) -> list[str]:
-    """Read all that a run has written, finished or not; return its problems, one line each, naming the file.
+    """Check all files of the run in `path`, finished or not; return its problems, lines that name the file.
 
-    The record spells out its net: weights and checkpoints must have its shapes and finite values, and the checksums
-    that they were written with. The log's lines must be whole, an epoch each, none left out. Evaluations must say
-    what their predictions for each image say. Raises ReproError if there is no `run.json` to be read.
+    Weights and checkpoints must have the shapes of the recorded network, finite values and the recorded checksums.
+    The log must have a complete line for each epoch. Evaluations must agree with their predictions per image. Raises
+    ReproError if `run.json` cannot be read.
     """
     run = read_run(path)
     try:
         shapes = _shapes(run)
     except (*UNREADABLE, ArithmeticError, RuntimeError, AttributeError) as error:
-        return [f"run.json: it does not spell out a net and its training ({_reason(error)})"]
+        return [f"run.json: it does not describe a network and its training ({_reason(error)})"]
     log, problems = _check_log(run)
     return [
         *problems,
@@ -52,7 +52,7 @@ def verify_run(path: Path) -> list[str]:
 
 
 def _shapes(record: RunRecord) -> dict[str, torch.Size]:
-    """The shape of each parameter of a record's net; any error if the record has not what `verify_run` needs."""
+    """Return the shape of each parameter by name. Raises any error if the record lacks what that requires."""
     if record.epochs < 1 or not record.settings["schedule"] or not record.command:
         raise ValueError("epochs, schedule or command")
     layers = [dict(layer) for layer in record.network]
@@ -64,31 +64,31 @@ def _shapes(record: RunRecord) -> dict[str, torch.Size]:
 
 
 def _check_log(run: Run) -> tuple[list[Any], list[str]]:
-    """The log's lines, as far as they are right, and what is wrong with it."""
+    """Return the log's lines up to the first one that is wrong, and the log's problems."""
     lines: list[Any] = []
     for line in run.log_path.read_bytes().splitlines(keepends=True) if run.log_path.exists() else []:
         try:
             epoch = json.loads(line)
-            number, whole = epoch["epoch"], line.endswith(b"\n") and math.isfinite(epoch["train_top1_error"])
+            number, complete = epoch["epoch"], line.endswith(b"\n") and math.isfinite(epoch["train_top1_error"])
         except UNREADABLE:
-            whole = False
-        if not whole:
-            return lines, [f"log.jsonl: line {len(lines) + 1} is not whole"]
+            complete = False
+        if not complete:
+            return lines, [f"log.jsonl: line {len(lines) + 1} is incomplete"]
         if number != len(lines) + 1:
             return lines, [f"log.jsonl: line {len(lines) + 1} is of epoch {number}"]
         lines.append(epoch)
     if len(lines) > run.epochs:
-        return lines, [f"log.jsonl: it has {len(lines)} epochs, and the run was to have {run.epochs}"]
+        return lines, [f"log.jsonl: it has {len(lines)} epochs, more than the run's {run.epochs}"]
     if run.finished and not _may_end(run, lines):
-        return lines, [f"log.jsonl: it ends after epoch {len(lines)}, and the run is finished"]
+        return lines, [f"log.jsonl: it ends after epoch {len(lines)}, although the run is finished"]
     return lines, []
 
 
 def _may_end(record: RunRecord, log: list[Any]) -> bool:
-    """Whether a run's training can be over after the epochs of `log`."""
+    """Return whether training can have ended after the epochs of `log`."""
     if not log:
         return False
-    early = "drops" in record.settings["schedule"]  # by the plateau rule, when it has lowered the rate often enough
+    early = "drops" in record.settings["schedule"]  # the plateau rule can end training at any epoch
     until = record.until_train_error
     early |= until is not None and log[-1]["train_top1_error"] <= until
     return early or len(log) == record.epochs
@@ -107,7 +107,7 @@ def _check_checkpoints(run: Run, shapes: Mapping[str, torch.Size], logged: int) 
         expected = {**shapes, **{f"velocity.{each}": shape for each, shape in shapes.items()}}
         problems += _check_tensors(f"checkpoints/{path.stem}.safetensors", saved.tensors, expected)
         if known > logged:
-            problems.append(f"log.jsonl: it has {logged} epochs, {name} knows of {known}")
+            problems.append(f"log.jsonl: it has {logged} epochs, but {name} is from after epoch {known}")
     return problems
 
 
@@ -115,13 +115,13 @@ def _check_weights(run: Run, shapes: Mapping[str, torch.Size]) -> list[str]:
     name = run.weights_path.name
     if not run.finished:
         gone = run.checksum_path.exists() and not run.checkpoints_path.exists()
-        return [f"{name}: it is missing, and its checksum is there"] if gone else []
+        return [f"{name}: it is missing, although its checksum exists"] if gone else []
     content = run.weights_path.read_bytes()
     if run.checksum_path.exists():
         should = run.checksum_path.read_text(errors="replace").partition(" ")[0]
         found = hashlib.sha256(content).hexdigest()
         if found != should:
-            return [f"{name}: its SHA-256 is {found} and should be {should}, says {run.checksum_path.name}"]
+            return [f"{name}: its SHA-256 is {found} instead of {should}, which {run.checksum_path.name} records"]
     try:
         return _check_tensors(name, safetensors.torch.load(content), shapes)
     except (*UNREADABLE, RuntimeError, safetensors.SafetensorError) as error:
@@ -132,34 +132,34 @@ def _check_tensors(file: str, tensors: Mapping[str, Tensor], shapes: Mapping[str
     problems = []
     for name in dict.fromkeys((*shapes, *tensors)):
         if name not in shapes or name not in tensors:
-            problems.append(f"{file}: {name} is {'missing' if name in shapes else 'not of this net'}")
+            problems.append(f"{file}: {name} is {'missing' if name in shapes else 'not a parameter of this net'}")
         elif tensors[name].shape != shapes[name]:
             found, should = list(tensors[name].shape), list(shapes[name])
-            problems.append(f"{file}: {name} has the shape {found} and should have {should}")
+            problems.append(f"{file}: {name} has the shape {found} instead of {should}")
         elif not tensors[name].isfinite().all():
-            problems.append(f"{file}: {name} holds values that are not finite")
+            problems.append(f"{file}: {name} has values that are not finite")
     return problems
 
 
 def check_evaluations(path: Path) -> list[str]:
-    """The problems of the evaluations in the folder `path`: each must say what its predictions for each image say."""
+    """Return the problems of the evaluations in the folder `path`: each must agree with its predictions per image."""
     problems = []
     for file in sorted(path.glob(EVALUATIONS)):
         try:
             record = read_evaluation(file)
             stated = {key: float(getattr(record, key)) for key in ("images", "top1_error", "top5_error")}
-            kept = record.predictions_path.name
+            name = record.predictions_path.name
         except UNREADABLE as error:
             problems.append(f"{file.name}: it cannot be read ({_reason(error)})")
             continue
         try:
-            predictions = Predictions(**_arrays(path / kept))
+            predictions = Predictions(**_arrays(path / name))
             found = (len(predictions.labels), predictions.error(1), predictions.error(5))
         except (*UNREADABLE, ArithmeticError) as error:
-            problems.append(f"{kept}: it cannot be read ({_reason(error)})")
+            problems.append(f"{name}: it cannot be read ({_reason(error)})")
             continue
         problems += [
-            f"{file.name}: {key} is {should:g}, and {value:g} by {kept}"
+            f"{file.name}: {key} is {should:g}, but {value:g} according to {name}"
             for (key, should), value in zip(stated.items(), found, strict=True)
             if not math.isclose(value, should)
         ]
@@ -180,7 +180,7 @@ def _check_retrievals(path: Path) -> list[str]:
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an `.npz` file, each held against its own checksum."""
+    """Return all arrays of an `.npz` file; reading verifies their checksums."""
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         return dict(arrays)
 

@@ -1,4 +1,4 @@
-"""`repro verify`: is what was written still what is there?"""
+"""Check that a store is undamaged: the part of `repro verify` for stores."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from repro.data.store import ShardRecord, Store, file_records, open_store
 
 
 def verify_store(path: Path, on_progress: Callable[[int, int], None] | None = None) -> list[str]:
-    """Read all of a store again; return its problems, one line each, naming the file. No problems, no lines.
+    """Check all files of the store at `path`; return its problems, lines that name the file.
 
-    Every file is hashed; if all are as written, counts, labels and statistics are computed anew.
-    `on_progress(done, total)` counts bytes. Raises ReproError if there is no store to open at `path`.
+    Every file is hashed; if all checksums match, counts, labels and statistics are computed again.
+    `on_progress(done, total)` receives numbers of bytes. Raises ReproError if there is no store at `path`.
     """
     store = open_store(path)
     return _check_hashes(store, on_progress) or [*_check_counts(store), *_check_statistics(store)]
@@ -34,12 +34,12 @@ def _check_hashes(store: Store, on_progress: Callable[[int, int], None] | None) 
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != record.sha256:
             kind = "shard" if isinstance(record, ShardRecord) else "file"
-            problems.append(f"{kind} {record.file}: its SHA-256 is {found} and should be {record.sha256}")
+            problems.append(f"{kind} {record.file}: its SHA-256 is {found} instead of {record.sha256}")
         done += record.bytes
         if on_progress:
             on_progress(done, total)
     if store.fingerprint != store.manifest.get("fingerprint"):
-        problems.append("manifest.json: its contents do not give its fingerprint")
+        problems.append("manifest.json: its fingerprint does not match its contents")
     return problems
 
 
@@ -69,7 +69,7 @@ def _check_statistics(store: Store) -> list[str]:
         "RGB covariance": (store.covariance, statistics.covariance()),
     }
     return [
-        f"statistics: the {name} is not that of the training images"
+        f"statistics: the {name} differs from that of the training images"
         for name, (stored, found) in expected.items()
         if not np.array_equal(stored, found)
     ]

@@ -1,4 +1,4 @@
-"""`repro verify`: is what was written still what is there?"""
+"""`repro verify`: check that a store or a run is undamaged."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from repro.verification.store import verify_store
 
 
 def verify(path: Path, on_progress: Callable[[int, int], None] | None = None) -> list[str]:
-    """Read all of a store, of a run or of an average's folder again; return its problems, one line each.
+    """Check the store, the run or the ensemble's folder at `path`; return its problems.
 
-    Each problem names its file; no problems, no lines. `on_progress(done, total)` counts a store's bytes. Raises
-    ReproError if there is nothing of these at `path`, or if it cannot be opened.
+    Each problem is a line that names the file; an undamaged one has none. `on_progress(done, total)` receives the
+    number of bytes of a store. Raises ReproError if `path` holds none of these, or cannot be read.
     """
     run = any((path / name).exists() for name in (RUN, LOG, WEIGHTS, CHECKPOINTS))
     try:
-        if run or any(path.glob(EVALUATIONS)):  # an average has no record but its evaluations
-            from repro.verification.run import check_evaluations, verify_run  # a store is verified without torch
+        if run or any(path.glob(EVALUATIONS)):  # the folder of an ensemble has evaluations only
+            from repro.verification.run import check_evaluations, verify_run  # needs torch, a store does not
 
             return verify_run(path) if run else check_evaluations(path)
         return verify_store(path, on_progress)

@@ -19,7 +19,7 @@ from repro.paper.experiments import EXPERIMENTS, Requirement
 from repro.paper.networks import Network
 from repro.paper.scales import SCALES
 from repro.paper.variants import ENSEMBLES, Configuration, configure, find_variant
-from repro.training.optim import optimiser
+from repro.training.optim import build_optimiser
 
 MEASURE_SECONDS = 3.0
 
@@ -102,7 +102,7 @@ def measured_speed(configuration: Configuration, device: str | None, precision: 
     devices = find_devices(device)
     where = devices[0]
     model = to_devices(AlexNet(configuration.network).initialise(configuration.recipe.initialisation), devices)
-    update = optimiser(model, configuration.recipe)
+    update = build_optimiser(model, configuration.recipe)
     size = configuration.recipe.batch_size
     images = torch.randn(size, 3, configuration.network.input_size, configuration.network.input_size, device=where)
     images = images.to(memory_format=torch.channels_last)

@@ -15,7 +15,7 @@ from repro.evaluation import retrieve as stage
 from repro.evaluation.trained_model import load_net
 from repro.paper.recipes import AUTHORS
 from repro.records import read_records, read_run, to_json
-from repro.training.loop import Settings
+from repro.training.settings import Settings
 from repro.training.train import train
 
 

@@ -15,7 +15,7 @@ import repro
 from repro.data.store import Store
 from repro.errors import ReproError
 from repro.evaluation.evaluate import evaluate
-from repro.training.loop import Settings
+from repro.training.settings import Settings
 from repro.training.train import train
 
 

@@ -63,7 +63,9 @@ def test_none_at_all(tmp_path: Path) -> None:
 
 def check_after_failure(folder: Path, error: ReproError) -> None:
     """The one before is whole, whatever became of the new one, and the next save works and leaves nothing over."""
-    assert re.fullmatch(r"cannot (write|make the folder) '.*': (No space left on device|File too large).*", str(error))
+    assert re.fullmatch(
+        r"cannot (write|create the folder) '.*': (No space left on device|File too large).*", str(error)
+    )
     assert checkpoint.load(folder / "0000000001.json").state == {"step": 1}
     loaded = checkpoint.load_newest(folder)
     assert loaded is not None
@@ -124,7 +126,7 @@ def test_when_all_are_damaged_nothing_is_begun_anew_unasked(tmp_path: Path) -> N
     for step in (1, 2):
         path = checkpoint.save(tmp_path, step, tensors(step), {"step": step})
         path.write_text(path.read_text().replace('"step": ', '"step": 1'))
-    with pytest.raises(ReproError, match=r"2\.json' is damaged.*1\.json' is damaged.*: remove '.*' to begin the run"):
+    with pytest.raises(ReproError, match=r"2\.json' is damaged.*1\.json' is damaged.*: remove '.*' to start the run"):
         checkpoint.load_newest(tmp_path)
     assert len(list(tmp_path.iterdir())) == 4
 

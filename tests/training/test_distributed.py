@@ -15,7 +15,7 @@ import safetensors.torch
 from repro.data.store import Store
 from repro.preparation.prepare import prepare
 from repro.training.distributed import SINGLE_PROCESS, ProcessGroup
-from repro.training.loop import Settings
+from repro.training.settings import Settings
 from repro.training.train import train
 
 NAME = "alexnet-{}-smoke-seed1"
@@ -23,7 +23,7 @@ EPOCHS = 3
 SIX_DEVICES = ("--devices", ",".join(["cpu"] * 6))
 AS_TYPED = "from repro.cli.main import main; main()"
 IMPATIENT = (
-    "import datetime, repro.training.distributed as ranks; ranks.PATIENCE = datetime.timedelta(seconds=3); " + AS_TYPED
+    "import datetime, repro.training.distributed as ranks; ranks.TIMEOUT = datetime.timedelta(seconds=3); " + AS_TYPED
 )
 
 
@@ -157,7 +157,7 @@ def test_a_killed_rank_ends_the_others_and_one_process_can_go_on(
     (code, _, message), _ = wait(ranks)
     assert time.monotonic() - killed < 30
     assert code == 3
-    assert message.startswith("repro: rank 0: another rank has ended or does not answer")
+    assert message.startswith("repro: rank 0: another rank has ended or does not respond")
     assert len(message.splitlines()) == 1
     assert not (run / "weights.safetensors").exists()
     list(train(Settings("alexnet", "authors", "smoke", seed=1, epochs=EPOCHS), store.path, tmp_path, resume=True))
@@ -174,20 +174,23 @@ def test_a_silent_rank_is_not_waited_for_for_ever(store: Store, tmp_path: Path) 
         ranks[0].kill()
         ranks[0].communicate()
     assert ranks[1].returncode == 3
-    assert message.startswith("repro: rank 1: another rank has ended or does not answer")
+    assert message.startswith("repro: rank 1: another rank has ended or does not respond")
 
 
 def test_ranks_started_with_different_settings_are_refused(store: Store, tmp_path: Path) -> None:
     first, second = wait(start([words(store, tmp_path), words(store, tmp_path, seed=2)]))
     assert (first[0], second) == (3, (3, "", ""))
-    assert first[2] == "repro: rank 1: this is another run than rank 0's: its seed is 1, not 2; start all ranks alike\n"
+    assert (
+        first[2]
+        == "repro: rank 1: this run differs from rank 0's: its seed is 1, not 2; start all ranks with equal options\n"
+    )
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_the_ranks_share_a_batch_by_position(count: int) -> None:
     for images in (0, 1, 2, 127, 128):
-        shares = [range(images)[ProcessGroup(rank, count).share(images)] for rank in range(count)]
+        shares = [range(images)[ProcessGroup(rank, count).shard(images)] for rank in range(count)]
         assert [row for share in shares for row in share] == list(range(images))
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
-    assert SINGLE_PROCESS.share(128) == slice(0, 128)
+    assert SINGLE_PROCESS.shard(128) == slice(0, 128)

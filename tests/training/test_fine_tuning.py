@@ -15,7 +15,8 @@ from repro.paper.variants import VARIANTS, configure
 from repro.preparation.prepare import prepare
 from repro.records import read_run
 from repro.training.fine_tuning import load_matching_weights
-from repro.training.loop import Settings, prepare_training
+from repro.training.settings import Settings
+from repro.training.state import prepare_training
 from repro.training.train import train
 
 CHAIN = ("alexnet", "conv6-fall2009", "conv6-fall2011", "conv6-pretrained")
@@ -62,7 +63,7 @@ def test_each_stage_takes_over_what_the_program_did(
 
 
 def test_a_stage_without_the_one_before_is_refused(synthetic_store: Store, tmp_path: Path) -> None:
-    with pytest.raises(ReproError, match="begins with the weights of a 'conv6-fall2011' run: name it with --init-from"):
+    with pytest.raises(ReproError, match="starts from the weights of a 'conv6-fall2011' run: name it with --init-from"):
         trained(synthetic_store, tmp_path, "conv6-pretrained")
 
 
@@ -87,7 +88,7 @@ def test_fine_tuning_on_another_number_of_classes(chain: dict[str, Path], tmp_pa
 
 
 def test_weights_that_do_not_fit(chain: dict[str, Path], synthetic_store: Store, tmp_path: Path) -> None:
-    with pytest.raises(ReproError, match=r"conv1.weight of '.*' has the shape \[48, 3, 11, 11\], the new net's is"):
+    with pytest.raises(ReproError, match=r"conv1.weight of '.*' has the shape \[48, 3, 11, 11\], in the new net it is"):
         trained(synthetic_store, tmp_path, "one-gpu", chain["alexnet"])
     with pytest.raises(ReproError, match="no run at"):
         trained(synthetic_store, tmp_path, "alexnet", tmp_path)

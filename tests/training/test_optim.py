@@ -6,7 +6,7 @@ import torch
 from repro.models.network import AlexNet
 from repro.paper.recipes import AUTHORS, CONV6_2012, CONV6_FALL2009, PAPER, Recipe
 from repro.paper.variants import configure
-from repro.training.optim import PaperSGD, learning_rate, optimiser
+from repro.training.optim import PaperSGD, build_optimiser, learning_rate
 
 
 def test_three_steps_by_hand_across_a_drop_of_the_rate() -> None:
@@ -71,5 +71,5 @@ def test_rate_of_each_parameter(recipe: Recipe, parameter: str, drops: int, epoc
 @pytest.mark.parametrize(("recipe", "on_biases"), [("paper", 0.0005), ("authors", 0.0)])
 def test_weight_decay_on_weights_and_biases(recipe: str, on_biases: float) -> None:
     configuration = configure("alexnet", recipe, "smoke", 2)
-    for group in optimiser(AlexNet(configuration.network), configuration.recipe).param_groups:
+    for group in build_optimiser(AlexNet(configuration.network), configuration.recipe).param_groups:
         assert group["weight_decay"] == (on_biases if group["name"].endswith("bias") else 0.0005)

@@ -24,10 +24,13 @@ from repro.models.towers import to_devices
 from repro.preparation.prepare import prepare
 from repro.records import EpochRecord, RunRecord
 from repro.training import checkpoint, run_folder
-from repro.training import loop as fit_module
+from repro.training import loop as loop_module
+from repro.training import state as state_module
 from repro.training.distributed import ProcessGroup
-from repro.training.loop import Settings, Step, Validating, prepare_training, train_epochs
+from repro.training.loop import Step, Validating, train_epochs
 from repro.training.schedule import ScheduleState
+from repro.training.settings import Settings
+from repro.training.state import prepare_training
 from repro.training.train import Started, train
 
 SETTINGS = Settings("alexnet", "authors", "smoke", seed=1, epochs=3)
@@ -131,7 +134,7 @@ def test_a_damaged_checkpoint_costs_an_epoch_not_the_run(store: Store, finished:
     newest = max((run / "checkpoints").glob("*.safetensors"))
     newest.write_bytes(newest.read_bytes()[:1000])
     resumed = train(SETTINGS, store.path, tmp_path, resume=True)
-    with pytest.warns(RuntimeWarning, match="is damaged .* the checkpoint before it is used"):
+    with pytest.warns(RuntimeWarning, match="is damaged .* using the one before it"):
         next(resumed)
     resumed.close()
     # Whoever goes on after another crash must not find it again: the log ends before it now.
@@ -177,8 +180,8 @@ def test_a_checkpoint_that_is_named_and_damaged_is_an_error_and_nothing_is_touch
     done = repro("train", "--variant", "alexnet", "--data", store.path, *options, "--checkpoint", newest)
     assert done.returncode == 3
     assert done.stderr == (
-        f"repro: checkpoint '{newest}' is damaged (its checksum is another): --resume alone goes on from the newest "
-        "one that is whole\n"
+        f"repro: checkpoint '{newest}' is damaged (checksum mismatch): --resume alone continues from the newest "
+        "undamaged one\n"
     )
     assert {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()} == before
 
@@ -267,7 +270,10 @@ def test_a_loss_that_is_not_a_number_stops_before_the_update(store: Store) -> No
     with torch.no_grad():
         training.model.get_parameter("fc8.bias").fill_(math.nan)
     before = training.model.get_parameter("conv1.weight").clone()
-    with pytest.raises(ReproError, match=r"^the loss is nan at step 0 \(epoch 1, rate 0.01\); nothing was up") as error:
+    start = (
+        r"^the loss is nan at step 0 \(epoch 1, learning rate 0.01\); the weights were not updated: try a lower --lr"
+    )
+    with pytest.raises(ReproError, match=start) as error:
         next(train_epochs(training))
     named = [int(place) for place in str(error.value).rpartition(": ")[2].split(", ")]
     order = draw_epoch(SETTINGS.seed, 1, len(store.splits["train"]), 0, training.configuration.recipe.augmentation)
@@ -282,18 +288,18 @@ def test_a_validation_can_be_left_and_ranks_pause_in_it_equally_often(
     """A signal need not wait for the end of 50,000 images; the ranks agree at each pause, so all must come to it."""
 
     class Part(ProcessGroup):
-        def total(self, *values: float) -> list[float]:
+        def sum(self, *values: float) -> list[float]:
             return [*values]
 
-    for module in (fit_module, predictions):
+    for module in (loop_module, predictions):
         monkeypatch.setattr(module, "BATCH", 30)  # 200 images: seven batches
     for count, pauses in ((1, 6), (2, 3), (3, 2), (7, 0), (8, 0)):
         errors = [0.0, 0.0]
         for rank in range(count):
             training = prepare_training(SETTINGS, store)
-            training.ranks = Part(rank, count)
+            training.group = Part(rank, count)
             before = training.state()
-            validation = fit_module._validate(training)
+            validation = loop_module._validate(training)
             paused = 0
             while True:
                 try:
@@ -391,7 +397,7 @@ def test_two_devices_train_as_one_and_either_goes_on_for_the_other(
 
     In float64: in float32 a near tie in a pooling window may fall the other way, and a gradient goes elsewhere.
     """
-    monkeypatch.setattr(fit_module, "to_devices", lambda model, devices: to_devices(model, devices).double())
+    monkeypatch.setattr(state_module, "to_devices", lambda model, devices: to_devices(model, devices).double())
     for name in ("augment", "test_views"):
         monkeypatch.setattr(Views, name, in_float64(getattr(Views, name)))
     whole = finish(store, tmp_path / "one")

@@ -1,4 +1,4 @@
-"""`repro verify` on a run: sound ones pass, finished or not, and each kind of damage is traced to its file."""
+"""`repro verify` on runs: undamaged ones pass, finished or not, and each kind of damage is reported with its file."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from helpers import repro
 from repro.data.store import Store
 from repro.errors import ReproError, Stopped
 from repro.evaluation.evaluate import evaluate
-from repro.training.loop import Settings
+from repro.training.settings import Settings
 from repro.training.train import train
 from repro.verification.verify import verify
 
@@ -25,7 +25,7 @@ NAME = "alexnet-authors-smoke-seed0"
 
 @pytest.fixture(scope="module")
 def made(synthetic_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run that was evaluated, and one that was stopped in its third epoch."""
+    """A finished run with evaluations, and one that was stopped in its third epoch."""
     out = tmp_path_factory.mktemp("runs")
     list(train(SETTINGS, synthetic_store.path, out / "finished"))
     for split in ("val", "test"):
@@ -38,22 +38,22 @@ def made(synthetic_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture
 def runs(made: Path, tmp_path: Path) -> Path:
-    """A copy to be damaged."""
+    """A copy that tests may damage."""
     return shutil.copytree(made, tmp_path / "runs")
 
 
 @pytest.mark.parametrize("state", ["finished", "unfinished"])
-def test_a_sound_run_has_no_problems(made: Path, state: str) -> None:
+def test_an_undamaged_run_has_no_problems(made: Path, state: str) -> None:
     assert verify(made / state / NAME) == []
     assert (made / state / NAME / "checkpoints").exists() == (state == "unfinished")
 
 
-def test_the_checksum_is_one_that_other_tools_read(made: Path) -> None:
+def test_sha256sum_accepts_the_checksum_file(made: Path) -> None:
     command = ["sha256sum", "--check", "--strict", "weights.safetensors.sha256"]
     assert subprocess.run(command, cwd=made / "finished" / NAME, capture_output=True).returncode == 0
 
 
-def test_an_average_s_folder_and_a_run_of_before_there_were_checksums(made: Path, runs: Path) -> None:
+def test_folder_of_an_ensemble_and_runs_without_checksums(made: Path, runs: Path) -> None:
     run = runs / "finished" / NAME
     (run / "weights.safetensors.sha256").unlink()
     assert verify(run) == []
@@ -62,37 +62,39 @@ def test_an_average_s_folder_and_a_run_of_before_there_were_checksums(made: Path
         del record["state_sha256"]
         path.write_text(json.dumps(record))
     assert verify(runs / "unfinished" / NAME) == []
-    average = runs / "alexnet-authors-smoke-seeds0+1"
-    average.mkdir()
+    ensemble = runs / "alexnet-authors-smoke-seeds0+1"
+    ensemble.mkdir()
     for file in ("evaluation-val-1.json", "predictions-val-1.npz"):
-        shutil.copy(run / file, average)
-    assert verify(average) == []
-    edit("evaluation-val-1.json", top5_error=1.5)(average)
-    (problem,) = verify(average)
-    assert problem.startswith("evaluation-val-1.json: top5_error is 1.5, and ")
+        shutil.copy(run / file, ensemble)
+    assert verify(ensemble) == []
+    edit("evaluation-val-1.json", top5_error=1.5)(ensemble)
+    (problem,) = verify(ensemble)
+    assert problem.startswith("evaluation-val-1.json: top5_error is 1.5, but ")
 
 
 Damage = Callable[[Path], object]
 
 
-def flip(name: str, place: float = 0.9) -> Damage:
-    """One bit of the file, `place` of the way from its beginning to its end."""
+def flip(name: str, position: float = 0.9) -> Damage:
+    """Flip a bit of the file, at a `position` between 0 (its start) and 1 (its end)."""
 
     def damage(run: Path) -> None:
         path = next(run.glob(name))
         content = bytearray(path.read_bytes())
-        content[int(place * len(content))] ^= 1
+        content[int(position * len(content))] ^= 1
         path.write_bytes(content)
 
     return damage
 
 
 def cut(name: str, bytes_: int = 10) -> Damage:
-    """The file without its last bytes."""
+    """Remove the last bytes of the file."""
     return lambda run: next(run.glob(name)).write_bytes(next(run.glob(name)).read_bytes()[:-bytes_])
 
 
 def edit(name: str, **changes: object) -> Damage:
+    """Replace values of a JSON file."""
+
     def damage(run: Path) -> None:
         path = next(run.glob(name))
         path.write_text(json.dumps(json.loads(path.read_text()) | changes))
@@ -101,7 +103,7 @@ def edit(name: str, **changes: object) -> Damage:
 
 
 def lines(change: Callable[[list[str]], list[str]]) -> Damage:
-    """The log with its lines changed."""
+    """Replace the log by the result of `change` on its lines."""
 
     def damage(run: Path) -> None:
         log = run / "log.jsonl"
@@ -111,7 +113,7 @@ def lines(change: Callable[[list[str]], list[str]]) -> Damage:
 
 
 def weights(change: Callable[[dict], dict]) -> Damage:
-    """Other weights, of a run of before there were checksums."""
+    """Replace the weights by the result of `change`, in a run without a checksum."""
 
     def damage(run: Path) -> None:
         path = run / "weights.safetensors"
@@ -121,8 +123,8 @@ def weights(change: Callable[[dict], dict]) -> Damage:
     return damage
 
 
-def other_answers(run: Path) -> None:
-    """Predictions that are whole, but not those of the evaluation."""
+def other_predictions(run: Path) -> None:
+    """Replace the predictions by undamaged ones of another evaluation."""
     with np.load(run / "predictions-val-1.npz") as kept:
         arrays = dict(kept)
     arrays["top5"][:, 0] = arrays["labels"]
@@ -135,46 +137,50 @@ def other_answers(run: Path) -> None:
         ("finished", cut("run.json"), "run.json' cannot be read"),
         ("finished", lambda run: (run / "run.json").unlink(), "has no run.json"),
         ("finished", edit("run.json", format=7), "run.json' cannot be read (its format is 7, this version reads 1)"),
-        ("finished", edit("run.json", network=[{"layer": "Convolution"}]), "run.json: it does not spell out"),
-        ("finished", edit("run.json", network=[{"layer": "Activation", "name": "relu"}]), "does not spell out"),
+        ("finished", edit("run.json", network=[{"layer": "Convolution"}]), "run.json: it does not describe"),
+        ("finished", edit("run.json", network=[{"layer": "Activation", "name": "relu"}]), "does not describe"),
         ("finished", edit("run.json", input_size=120), "fc6.weight has the shape"),
         (
             "finished",
             edit("run.json", epochs="many"),
             "run.json' cannot be read (Expected `int`, got `str` - at `$.epochs`)",
         ),
-        ("finished", cut("log.jsonl"), "log.jsonl: line 3 is not whole"),
-        ("finished", cut("log.jsonl", 1), "log.jsonl: line 3 is not whole"),
-        ("finished", lines(lambda log: [log[0], "null\n", log[2]]), "log.jsonl: line 2 is not whole"),
+        ("finished", cut("log.jsonl"), "log.jsonl: line 3 is incomplete"),
+        ("finished", cut("log.jsonl", 1), "log.jsonl: line 3 is incomplete"),
+        ("finished", lines(lambda log: [log[0], "null\n", log[2]]), "log.jsonl: line 2 is incomplete"),
         ("finished", lines(lambda log: [log[0], log[2]]), "log.jsonl: line 2 is of epoch 3"),
         ("finished", lines(lambda log: [*log, log[2]]), "log.jsonl: line 4 is of epoch 3"),
         ("finished", lines(lambda log: log[:2]), "log.jsonl: it ends after epoch 2"),
         ("finished", lambda run: (run / "log.jsonl").unlink(), "log.jsonl: it ends after epoch 0"),
         ("unfinished", lines(lambda log: log[:1]), "log.jsonl: it has 1 epochs"),
-        ("unfinished", cut("log.jsonl"), "log.jsonl: line 2 is not whole"),
-        ("unfinished", flip("checkpoints/*.safetensors"), "its checksum is another"),
-        ("unfinished", cut("checkpoints/*.safetensors"), "its checksum is another"),
+        ("unfinished", cut("log.jsonl"), "log.jsonl: line 2 is incomplete"),
+        ("unfinished", flip("checkpoints/*.safetensors"), "checksum mismatch"),
+        ("unfinished", cut("checkpoints/*.safetensors"), "checksum mismatch"),
         ("unfinished", cut("checkpoints/*.json", 30), "json' is damaged"),
-        ("unfinished", edit("checkpoints/*.json", state={"epoch": 2}), "its checksum is another"),
+        ("unfinished", edit("checkpoints/*.json", state={"epoch": 2}), "checksum mismatch"),
         ("finished", flip("weights.safetensors"), "weights.safetensors: its SHA-256 is"),
         ("finished", cut("weights.safetensors"), "weights.safetensors: its SHA-256 is"),
-        ("finished", flip("weights.safetensors.sha256", 0.1), "says weights.safetensors.sha256"),
+        ("finished", flip("weights.safetensors.sha256", 0.1), "which weights.safetensors.sha256 records"),
         ("finished", lambda run: (run / "weights.safetensors").unlink(), "weights.safetensors: it is missing"),
         ("finished", weights(lambda all_: {**all_, "fc8.bias": all_["fc8.bias"] / 0}), "not finite"),
         ("finished", weights(lambda all_: {**all_, "fc8.bias": all_["fc8.bias"][1:]}), "fc8.bias has the shape [9]"),
-        ("finished", weights(lambda all_: {**all_, "fc9.bias": all_["fc8.bias"] + 1}), "fc9.bias is not of this net"),
+        (
+            "finished",
+            weights(lambda all_: {**all_, "fc9.bias": all_["fc8.bias"] + 1}),
+            "fc9.bias is not a parameter of this net",
+        ),
         ("finished", weights(lambda all_: {"fc8.bias": all_["fc8.bias"]}), "conv1.weight is missing"),
         ("finished", edit("evaluation-test-1.json", top1_error=3.25), "evaluation-test-1.json: top1_error is 3.25"),
         ("finished", edit("evaluation-test-1.json", images=39), "evaluation-test-1.json: images is 39"),
         ("finished", cut("evaluation-val-1.json"), "evaluation-val-1.json: it cannot be read"),
-        ("finished", other_answers, "evaluation-val-1.json: top1_error is"),
+        ("finished", other_predictions, "evaluation-val-1.json: top1_error is"),
         ("finished", flip("predictions-val-1.npz", 0.5), "predictions-val-1.npz: it cannot be read"),
         ("finished", cut("predictions-val-1.npz"), "predictions-val-1.npz: it cannot be read"),
         ("finished", lambda run: (run / "predictions-test-1.npz").unlink(), "predictions-test-1.npz: it cannot be"),
         ("finished", lambda run: (run / "retrieval-val.json").write_text("{"), "retrieval-val.json: it cannot be read"),
     ],
 )
-def test_damage_is_traced_to_its_file(runs: Path, state: str, damage: Damage, problem: str) -> None:
+def test_damage_is_reported_with_its_file(runs: Path, state: str, damage: Damage, problem: str) -> None:
     run = runs / state / NAME
     damage(run)
     try:
@@ -184,7 +190,7 @@ def test_damage_is_traced_to_its_file(runs: Path, state: str, damage: Damage, pr
     assert problem in found
 
 
-def test_as_typed(runs: Path) -> None:
+def test_command(runs: Path) -> None:
     run = runs / "finished" / NAME
     done = repro("verify", run)
     assert (done.returncode, done.stdout) == (0, f"{run}: nothing is damaged\n")

@@ -1,0 +1,78 @@
+"""Settings of a run, and the command line that they stand for; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from repro.paper.variants import find_variant
+from repro.records import run_name
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user chooses about a run.
+
+    Attributes:
+        variant: name of the net (`repro list variants`).
+        recipe: "authors" (the released program), "paper" (the text), or another one that the variant has.
+        scale: "paper" (224-pixel crops), "small" (112) or "smoke" (56).
+        seed: seed of the initial weights, the order of the images, the augmentation and dropout.
+        epochs: maximum number of epochs; None for the scale's.
+        lr: initial learning rate; None for the recipe's.
+        devices: one device, or two for a tower on each, separated by a comma; several ranks share a longer list.
+            None for a GPU if there is one.
+        precision: "fp32", or "bf16" for mixed precision.
+        init_from: folder of a finished run whose weights initialise this one; None for random weights.
+        until_train_error: end training after the first epoch whose training error in percent is not higher; None
+            to train until the schedule ends.
+    """
+
+    variant: str
+    recipe: str = "authors"
+    scale: str = "small"
+    seed: int = 0
+    epochs: int | None = None
+    lr: float | None = None
+    devices: str | None = None
+    precision: str = "fp32"
+    init_from: Path | None = None
+    until_train_error: float | None = None
+
+    @property
+    def fine_tuned(self) -> bool:
+        """Whether the run is initialised with another run's weights although its variant does not require that."""
+        return self.init_from is not None and find_variant(self.variant).begins_from is None
+
+    @property
+    def run_name(self) -> str:
+        """Name of the run's folder. Raises ReproError for an unknown variant."""
+        return run_name(self.variant, self.recipe, self.scale, [self.seed], self.lr, self.fine_tuned)
+
+    def to_argv(self, data: Path, out: Path, launcher: Sequence[str] = ("repro",)) -> list[str]:
+        """Return the words of the command line that trains this run on the store `data`, in a folder below `out`.
+
+        `launcher`: the words before "train", such as those of torchrun.
+        """
+        options: dict[str, object] = {
+            "--variant": self.variant,
+            "--recipe": self.recipe,
+            "--scale": self.scale,
+            "--seed": self.seed,
+            "--data": data,
+            "--out": out,
+            "--epochs": self.epochs,
+            "--lr": self.lr,
+            "--until-train-error": self.until_train_error,
+            "--init-from": self.init_from,
+            "--devices": self.devices,
+            "--precision": self.precision,
+        }
+        words = [(name, _word(value)) for name, value in options.items() if value is not None]
+        return [*launcher, "train", *(word for pair in words for word in pair)]
+
+
+def _word(value: object) -> str:
+    """Return a value as it is typed: 25 and not 25.0."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

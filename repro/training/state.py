@@ -1,0 +1,191 @@
+"""State of a run in progress: the net, its optimiser, and everything that a checkpoint has to hold."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from repro.data import sampling
+from repro.data.sampling import WEIGHTS
+from repro.data.store import Store
+from repro.data.views import Views
+from repro.errors import ReproError
+from repro.models.devices import find_devices
+from repro.models.network import AlexNet
+from repro.models.towers import Towers, gather, named_shards, scatter, to_devices
+from repro.paper.recipes import Plateau
+from repro.paper.variants import Configuration, configure
+from repro.records import read_run
+from repro.training.checkpoint import Checkpoint
+from repro.training.distributed import SINGLE_PROCESS, ProcessGroup
+from repro.training.fine_tuning import load_matching_weights
+from repro.training.optim import PaperSGD, build_optimiser
+from repro.training.schedule import ScheduleState
+from repro.training.settings import Settings
+
+
+@dataclass
+class EpochTotals:
+    """Running sums over an epoch's training views, of all ranks.
+
+    Attributes:
+        loss: sum of the cross-entropies.
+        wrong: number of views whose most probable class is wrong.
+        images: number of views.
+        seconds: duration of the updates.
+    """
+
+    loss: float = 0.0
+    wrong: int = 0
+    images: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Training:
+    """A run in progress. The fields from `epoch` on, the weights and the velocities change, and are checkpointed.
+
+    Attributes:
+        configuration: network, recipe and scale.
+        store: the images.
+        seed: the run's seed.
+        epochs: maximum number of epochs.
+        until_train_error: training error in percent at which training ends early, or None.
+        bf16: whether to train in mixed precision.
+        group: the processes of the run.
+        devices: devices of this process.
+        model: the net, in training mode or not.
+        optimiser: the update rule with its velocities.
+        views: makes training and validation views.
+        epoch: number of the current epoch, from 1.
+        batch: index of the next batch in the epoch.
+        step: number of updates so far.
+        schedule: state of the learning-rate schedule.
+        totals: running sums over the current epoch.
+    """
+
+    configuration: Configuration
+    store: Store
+    seed: int
+    epochs: int
+    until_train_error: float | None
+    bf16: bool
+    group: ProcessGroup
+    devices: tuple[torch.device, ...]
+    model: AlexNet | Towers
+    optimiser: PaperSGD
+    views: Views
+    epoch: int = 1
+    batch: int = 0
+    step: int = 0
+    schedule: ScheduleState = field(default_factory=ScheduleState)
+    totals: EpochTotals = field(default_factory=EpochTotals)
+
+    @property
+    def batches(self) -> int:
+        """Number of batches in an epoch; the last one may be smaller."""
+        return math.ceil(len(self.store.splits["train"]) / self.configuration.recipe.batch_size)
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the weights according to the schedule, which the log records."""
+        return self.configuration.recipe.lr * 0.1**self.schedule.drops
+
+    def shards(self) -> dict[str, list[Tensor]]:
+        """Return weights and velocities as this net holds them, by their names in a net on one device.
+
+        Each is a list of one tensor, or of two where it is split over two devices.
+        """
+        named: dict[str, list[Tensor]] = {}
+        for name, weights in named_shards(self.model).items():
+            named[name] = [*weights]
+            named[f"velocity.{name}"] = [self.optimiser.state[weight]["velocity"] for weight in weights]
+        return named
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return weights and velocities by name, on the CPU; they do not depend on the number of devices."""
+        return {name: gather(shards) for name, shards in self.shards().items()}
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the weights by name, on the CPU."""
+        return {name: value for name, value in self.tensors().items() if not name.startswith("velocity.")}
+
+    def state(self) -> dict[str, Any]:
+        """Return everything else that a checkpoint has to hold, as JSON values."""
+        return {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "step": self.step,
+            "schedule": asdict(self.schedule),
+            "tally": asdict(self.totals),
+        }
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Load a checkpoint."""
+        for name, shards in self.shards().items():
+            scatter(shards, saved.tensors[name])
+        self._load_state(saved.state)
+
+    @torch.no_grad()
+    def synchronize(self) -> None:
+        """Copy the state of rank 0 to all ranks."""
+        self.group.broadcast_tensors(shard for shards in self.shards().values() for shard in shards)
+        self._load_state(self.group.broadcast(self.state()))
+
+    def _load_state(self, state: dict[str, Any]) -> None:
+        self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
+        self.schedule = ScheduleState(**state["schedule"])
+        self.totals = EpochTotals(**state["tally"])
+
+
+def prepare_training(settings: Settings, store: Store, group: ProcessGroup = SINGLE_PROCESS) -> Training:
+    """Return a new run before its first update.
+
+    Raises ReproError for unknown names, and for a store or an initial run that does not fit the settings.
+    """
+    configuration = configure(settings.variant, settings.recipe, settings.scale, len(store.classes))
+    if settings.lr:
+        configuration = replace(configuration, recipe=replace(configuration.recipe, lr=settings.lr))
+    _check_store(store, settings, configuration)
+    devices = find_devices(settings.devices, group.local_rank, group.local_world_size)
+    recipe = configuration.recipe
+    generator = torch.Generator().manual_seed(sampling.torch_seed(settings.seed, WEIGHTS))
+    model = AlexNet(configuration.network).initialise(recipe.initialisation, generator)
+    if settings.init_from:
+        classes = [each.id for each in store.classes]
+        load_matching_weights(read_run(settings.init_from), model, classes, recipe.load_patterns)
+    elif before := configuration.variant.begins_from:
+        raise ReproError(f"'{settings.variant}' starts from the weights of a '{before}' run: name it with --init-from")
+    placed = to_devices(model, devices)
+    return Training(
+        configuration=configuration,
+        store=store,
+        seed=settings.seed,
+        epochs=settings.epochs or configuration.epochs,
+        until_train_error=settings.until_train_error,
+        bf16=settings.precision == "bf16",
+        group=group,
+        devices=devices,
+        model=placed,
+        optimiser=build_optimiser(placed, recipe),
+        views=Views(store.mean, store.covariance, configuration.scale.crop_size, recipe.augmentation, devices[0]),
+    )
+
+
+def _check_store(store: Store, settings: Settings, configuration: Configuration) -> None:
+    """Raise ReproError if the store does not fit."""
+    size = configuration.scale.image_size
+    if store.size != size:
+        raise ReproError(
+            f"the store '{store.path}' holds images of {store.size} pixels, scale '{settings.scale}' needs {size}: "
+            f"prepare one with --size {size}"
+        )
+    if "val" not in store.splits and isinstance(configuration.recipe.schedule, Plateau):
+        raise ReproError(
+            f"the store '{store.path}' has no val split, whose error decides when the learning rate drops: add a val "
+            "folder"
+        )
