@@ -301,6 +301,7 @@ class EvaluationRecord(Provenance):
     Attributes:
         format: version of the schema.
         runs: names of the folders of the runs whose softmax outputs are averaged.
+        checksums: SHA-256 of each run's weights; empty in records of older versions.
         variant: names of the nets, joined by "+".
         recipe: name of the recipe.
         scale: name of the scale.
@@ -323,6 +324,7 @@ class EvaluationRecord(Provenance):
 
     format: int = FORMAT
     runs: tuple[str, ...]
+    checksums: tuple[str, ...] = ()
     variant: str
     recipe: str
     scale: str

@@ -1,1 +1,1 @@
-"""What trained networks predict, and how often they are wrong (Sec. 6)."""
+"""Trained nets on a split: predictions and errors, ensembles, nearest neighbours (Sec. 6)."""

@@ -1,4 +1,4 @@
-"""The weights of several nets in their average, searched on validation images as in the authors' program (Sec. 6)."""
+"""Weights of several nets in their average, searched on validation images as in the authors' program (Sec. 6)."""
 
 from __future__ import annotations
 
@@ -14,100 +14,109 @@ from repro.data.store import Split
 from repro.data.views import Views
 from repro.evaluation.predictions import member_softmaxes
 
-GUESSES = 5  # the error that is searched on is top-5
-UNITS = 10  # of weight, which each net has of its own to begin with
+GUESSES = 5  # the search minimises the top-5 error
+UNITS = 10  # of weight that each net starts with
+
+Weights = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Competitors:
-    """All that decides which labels are among the five most probable classes, whatever the M nets' weights.
+    """All that decides, for any weights of M nets, whether a label is among the five most probable classes.
 
-    A class can come before the label in a weighted average only if some net holds it for the more probable of the
-    two: a rival. `leads` [R, M] float32 says by how much each net prefers each rival to its image's label; an image's
-    rivals stand together, from its place in `starts` on. Images that no weights can decide are not among them: with
-    fewer than five rivals a label is always found, and `lost` labels have five classes before them in every net.
+    A class can come before the label in a weighted average only if at least one net finds it more probable than the
+    label: it is then a competitor of that image's label. Images whose result no weights can change are left out: with
+    fewer than five competitors the label is always among the five, and with five classes that every net prefers it
+    never is.
 
-    That is exact, and of trained nets it is little: some tens of numbers for a net and an image instead of 1000, and
-    about 0.1 GB for seven nets on 50,000 images instead of 1.4.
+    The reduction is exact. For trained nets it leaves some tens of numbers per net and image instead of 1000, about
+    0.1 GB for seven nets on 50,000 images instead of 1.4.
+
+    Attributes:
+        margins: by how much each net prefers each competitor to the label, float32 [R, M]; the R rows are grouped by
+            image.
+        starts: first row of each image, int64.
+        always_wrong: number of images that are wrong for all weights.
     """
 
-    leads: NDArray[np.float32]
+    margins: NDArray[np.float32]
     starts: NDArray[np.int64]
-    lost: int
+    always_wrong: int
 
-    def wrong(self, weights: NDArray[np.float64]) -> int:
-        """The number of images whose label is not among the five most probable of the average by `weights` [M]."""
+    def count_wrong(self, weights: Weights) -> int:
+        """Return the number of images whose label is not among the top five of the average with `weights` [M]."""
         if not len(self.starts):
-            return self.lost
-        ahead = self.leads @ weights.astype(np.float32) > 0
-        return self.lost + int((np.add.reduceat(ahead, self.starts, dtype=np.int64) >= GUESSES).sum())
+            return self.always_wrong
+        ahead = self.margins @ weights.astype(np.float32) > 0
+        return self.always_wrong + int((np.add.reduceat(ahead, self.starts, dtype=np.int64) >= GUESSES).sum())
 
 
 def find_competitors(labels: Tensor, softmaxes: Tensor) -> Competitors:
-    """The rivals of `labels` [N] among softmax outputs [M, N, classes]."""
-    leads = softmaxes - softmaxes.gather(2, labels.expand(len(softmaxes), -1)[..., None])
-    rivals = (leads > 0).any(0)
-    lost = (leads > 0).all(0).sum(1) >= GUESSES
-    undecided = (rivals.sum(1) >= GUESSES) & ~lost
-    counts = rivals[undecided].sum(1).numpy()
-    return Competitors(leads[:, undecided][:, rivals[undecided]].T.numpy(), np.cumsum(counts) - counts, int(lost.sum()))
+    """Return the competitors of `labels` [N] among the nets' softmax outputs [M, N, classes]."""
+    margins = softmaxes - softmaxes.gather(2, labels.expand(len(softmaxes), -1)[..., None])
+    competes = (margins > 0).any(0)
+    always_wrong = (margins > 0).all(0).sum(1) >= GUESSES
+    undecided = (competes.sum(1) >= GUESSES) & ~always_wrong
+    counts = competes[undecided].sum(1).numpy()
+    rows = margins[:, undecided][:, competes[undecided]].T.numpy()
+    return Competitors(rows, np.cumsum(counts) - counts, int(always_wrong.sum()))
 
 
 def concatenate(parts: Sequence[Competitors]) -> Competitors:
-    """The rivals of all images of `parts`."""
-    before = np.cumsum([0, *(len(part.leads) for part in parts)])
-    starts = [start + part.starts for start, part in zip(before, parts, strict=False)]
-    leads = np.concatenate([part.leads for part in parts])
-    return Competitors(leads, np.concatenate(starts), sum(part.lost for part in parts))
+    """Return the competitors of the images of all `parts` together."""
+    offsets = np.cumsum([0, *(len(part.margins) for part in parts)])
+    starts = [offset + part.starts for offset, part in zip(offsets, parts, strict=False)]
+    margins = np.concatenate([part.margins for part in parts])
+    return Competitors(margins, np.concatenate(starts), sum(part.always_wrong for part in parts))
 
 
-def search(rivals: Competitors) -> NDArray[np.float64]:
-    """Weights [M], not negative and with the sum one, with few `rivals.wrong`.
+def search(competitors: Competitors) -> Weights:
+    """Return weights [M], non-negative with sum one, for which few images are wrong.
 
-    That the weights of an average are searched, and on validation top-5 error, is the authors'; how, is ours. A
-    net's weight is a number of units, UNITS to begin with. Of all ways to move units from one net to another the
-    one is taken that leaves the fewest images wrong, of equals the one nearest to equal weights; again and again,
-    until no move leaves fewer wrong, or as few and the weights nearer to equal. Of two nets that is the best of all
-    such weights; of more it is the best that single moves lead to.
+    The paper's authors searched weights on the validation top-5 error; the algorithm is ours. A net's weight is a
+    whole number of units, UNITS at the start. Of all moves of units from one net to another, the one with the fewest
+    wrong images is made, among equals the one nearest to equal weights; this repeats until no move reduces the wrong
+    images, or keeps them and comes nearer to equal weights. For two nets the result is the optimum on the grid, for
+    more a local optimum with respect to single moves.
     """
-    equal = np.full(rivals.leads.shape[1], UNITS)
+    equal = np.full(competitors.margins.shape[1], UNITS)
 
-    def standing(units: NDArray[np.int64]) -> tuple[int, int]:
-        return rivals.wrong(units / equal.sum()), int(((units - equal) ** 2).sum())
+    def cost(units: NDArray[np.int64]) -> tuple[int, int]:
+        return competitors.count_wrong(units / equal.sum()), int(((units - equal) ** 2).sum())
 
     best = equal
     while True:
-        candidate = min(_moves(best), key=standing)
-        if standing(candidate) >= standing(best):
-            weights: NDArray[np.float64] = best / equal.sum()
+        candidate = min(_moves(best), key=cost)
+        if cost(candidate) >= cost(best):
+            weights: Weights = best / equal.sum()
             return weights
         best = candidate
 
 
 def _moves(units: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Every way to move units from one net to another."""
+    """Yield the units after each move of some of them from one net to another."""
     one = np.eye(len(units), dtype=units.dtype)
-    for giver in range(len(units)):
-        for taker in range(len(units)):
-            if giver != taker:
-                for amount in range(1, units[giver] + 1):
-                    yield units + amount * (one[taker] - one[giver])
+    for source in range(len(units)):
+        for target in range(len(units)):
+            if source != target:
+                for amount in range(1, units[source] + 1):
+                    yield units + amount * (one[target] - one[source])
 
 
 @torch.inference_mode()
 def search_weights(
-    models: Sequence[nn.Module],
+    nets: Sequence[nn.Module],
     views: Views,
     split: Split,
     view_count: int,
     on_progress: Callable[[int, int], None] | None = None,
-) -> NDArray[np.float64]:
-    """The weights [models] that `search` finds for the models' average on the images of `split`.
+) -> Weights:
+    """Return the weights [nets] that `search` finds for the nets' average on the images of `split`.
 
-    `on_progress` is told images done and images in all. The models are left in evaluation mode.
+    `on_progress` is called with images done and images in all. The nets are left in evaluation mode.
     """
     parts, done = [], 0
-    for labels, softmaxes in member_softmaxes(models, views, split, view_count):
+    for labels, softmaxes in member_softmaxes(nets, views, split, view_count):
         parts.append(find_competitors(labels, softmaxes))
         done += len(labels)
         if on_progress:

@@ -1,28 +1,33 @@
-"""`repro evaluate`: the errors of a trained net, or of several with averaged softmax outputs (Sec. 2, 4.1, 6)."""
+"""`repro evaluate`: errors of a trained net, or of several with averaged softmax outputs (Sec. 2, 4.1, 6)."""
 
 from __future__ import annotations
 
+import hashlib
 import io
-import shlex
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from repro import atomic
 from repro.data.store import Store, open_store
 from repro.errors import ReproError
+from repro.evaluation.command_lines import command_line, evaluate_argv
 from repro.evaluation.ensemble_weights import search_weights
 from repro.evaluation.predictions import Predictions, predict
-from repro.evaluation.trained_model import open_run
+from repro.evaluation.trained_model import TrainedModel, open_run
 from repro.models.allocator import keep_freed_memory
 from repro.paper.intervals import error_interval
 from repro.provenance import current_provenance, data_record
-from repro.records import EvaluationRecord, Run, evaluation_name, predictions_name, run_name, write_record
+from repro.records import EvaluationRecord, evaluation_name, predictions_name, run_name, write_record
 
 SEARCHED_ON = "val"
 SELECTED_ON_THESE = "the weights were selected on these very images: on others the errors would be higher"
+
+Progress = Callable[[int, int], None]
 
 
 def evaluate(
@@ -31,43 +36,108 @@ def evaluate(
     split: str = "val",
     views: int = 10,
     devices: str | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
     searched: bool = False,
 ) -> tuple[Path, EvaluationRecord]:
-    """Evaluate one run, or the average of several; returns the evaluation file's path and its contents.
+    """Evaluate a run, or the average of several, on a split of the store `data`; return the record's path and contents.
 
-    Of one run the files go into its folder; of several, into a folder of their own beside the first. Computed
-    in float32 whatever the training's precision. `searched`: the members' weights in their average are searched on
-    the val split with as many views (`mixing.search`), in a pass over its images that comes before; the files have
-    names of their own. Raises ReproError for runs, data or a split that do not fit.
+    A run's files go into its folder, an average's into a separate folder beside the first run. Softmax outputs are
+    averaged over 1 or 10 `views` and over the runs, in float32 whatever precision they were trained in. With
+    `searched` the runs' weights in the average are first searched on the val split with as many views. `on_progress`
+    is called with images done and images in all. Raises ReproError for runs, data or a split that do not fit.
     """
     keep_freed_memory()
-    models = [open_run(path, devices) for path in paths]
-    members = [model.run for model in models]
-    if searched and len(members) == 1:
+    if searched and len(paths) == 1:
         raise ReproError("--search-weights is about the average of several runs: name at least two")
     store = open_store(data)
-    for needed in dict.fromkeys((split, SEARCHED_ON) if searched else (split,)):
-        _check(members, store, needed)
-    first = members[0]
-    member_nets, maker = [model.net for model in models], models[0].views(store)
-    weights, show = None, on_progress
-    if searched:
-        done, total = len(store.splits[SEARCHED_ON]), len(store.splits[SEARCHED_ON]) + len(store.splits[split])
-        weights = search_weights(member_nets, maker, store.splits[SEARCHED_ON], views, _part(on_progress, 0, total))
-        show = _part(on_progress, done, total)
-    predictions = predict(member_nets, maker, store.splits[split], views, on_progress=show, weights=weights)
-    seeds = [run.seed for run in members]
-    nets = "+".join(dict.fromkeys(run.variant for run in members))
-    folder = first.folder
-    if len(members) > 1:
-        folder = folder.parent / run_name(nets, first.recipe, first.scale, seeds)
-    record = EvaluationRecord(
-        runs=tuple(run.folder.name for run in members),
-        variant=nets,
+    models = [open_run(path, devices, store) for path in paths]
+    for model in models:
+        model.check_store(store, (split, SEARCHED_ON) if searched else (split,))
+    check_members(models)
+    predictions, weights = _predict(models, store, split, views, searched, on_progress)
+    record = _record(models, store, split, views, predictions, weights, command_line(
+        evaluate_argv(paths, data, split, views, searched)
+    ))  # fmt: skip
+    folder = evaluation_folder(models)
+    return _write(folder / evaluation_name(split, views, searched), record, predictions), record
+
+
+def check_members(models: Sequence[TrainedModel]) -> None:
+    """Raise ReproError if models differ in recipe or scale, or if two of them have the same weights."""
+    first = models[0].run
+    found: dict[str, Path] = {}
+    for model in models:
+        run = model.run
+        for key in ("recipe", "scale"):
+            if getattr(run, key) != getattr(first, key):
+                raise ReproError(f"'{run.folder}' and '{first.folder}' differ in their {key}: average runs that agree")
+        other = found.setdefault(model.checksum, run.folder)
+        if other is not run.folder:
+            same = "the same run is named twice" if os.path.samefile(other, run.folder) else "two runs are copies"
+            raise ReproError(
+                f"{same}: '{other}' and '{run.folder}' have the same weights, and each member of an average counts once"
+            )
+
+
+def evaluation_folder(models: Sequence[TrainedModel]) -> Path:
+    """Return the folder of an evaluation: the run's, or for several a folder beside the first.
+
+    The name of the latter has the runs' seeds. It also has a checksum of the set of their weights, unless they are
+    runs with default names in the same folder, which the seeds identify.
+    """
+    runs = [model.run for model in models]
+    first = runs[0]
+    if len(runs) == 1:
+        return first.folder
+    name = run_name(variants_of(models), first.recipe, first.scale, [run.seed for run in runs])
+    parent = os.path.abspath(first.folder.parent)
+    default = [os.path.join(parent, run_name(run.variant, run.recipe, run.scale, [run.seed])) for run in runs]
+    if [os.path.abspath(run.folder) for run in runs] != default:
+        checksums = "\n".join(sorted(model.checksum for model in models))
+        name += f"-{hashlib.sha256(checksums.encode()).hexdigest()[:8]}"
+    return first.folder.parent / name
+
+
+def variants_of(models: Sequence[TrainedModel]) -> str:
+    """Return the names of the models' variants, each once, joined by "+"."""
+    return "+".join(dict.fromkeys(model.run.variant for model in models))
+
+
+def _predict(
+    models: Sequence[TrainedModel], store: Store, split: str, views: int, searched: bool, on_progress: Progress | None
+) -> tuple[Predictions, NDArray[np.float64] | None]:
+    """Return the predictions of the averaged models, and their weights in the average, None for equal ones."""
+    nets, preprocessing = [model.net for model in models], models[0].views(store)
+    if not searched:
+        return predict(nets, preprocessing, store.splits[split], views, on_progress=on_progress), None
+    searched_images = len(store.splits[SEARCHED_ON])
+    total = searched_images + len(store.splits[split])
+
+    def progress_from(before: int) -> Progress:
+        return lambda done, _: on_progress(before + done, total) if on_progress else None
+
+    weights = search_weights(nets, preprocessing, store.splits[SEARCHED_ON], views, progress_from(0))
+    progress = progress_from(searched_images)
+    return predict(nets, preprocessing, store.splits[split], views, on_progress=progress, weights=weights), weights
+
+
+def _record(
+    models: Sequence[TrainedModel],
+    store: Store,
+    split: str,
+    views: int,
+    predictions: Predictions,
+    weights: NDArray[np.float64] | None,
+    command: str,
+) -> EvaluationRecord:
+    first, searched = models[0].run, weights is not None
+    return EvaluationRecord(
+        runs=tuple(model.run.folder.name for model in models),
+        checksums=tuple(model.checksum for model in models),
+        variant=variants_of(models),
         recipe=first.recipe,
         scale=first.scale,
-        seeds=tuple(seeds),
+        seeds=tuple(model.run.seed for model in models),
         data=data_record(store),
         split=split,
         views=views,
@@ -78,44 +148,13 @@ def evaluate(
         top1_interval=error_interval(predictions.wrong(1), len(predictions.labels)),
         top5_interval=error_interval(predictions.wrong(5), len(predictions.labels)),
         weights=() if weights is None else tuple(weights.tolist()),
-        weights_selected_on="" if weights is None else SEARCHED_ON,
+        weights_selected_on=SEARCHED_ON if searched else "",
         # A search on the images that are evaluated makes their error look lower.
-        note="" if weights is None or split != SEARCHED_ON else SELECTED_ON_THESE,
+        note=SELECTED_ON_THESE if searched and split == SEARCHED_ON else "",
         predictions=predictions_name(split, views, searched),
-        command=_command(paths, data, split, views, searched),
+        command=command,
         **vars(current_provenance()),
     )
-    return _write(folder / evaluation_name(split, views, searched), record, predictions), record
-
-
-def _check(members: Sequence[Run], store: Store, split: str) -> None:
-    """Raise ReproError if the runs, the store and the split cannot go together."""
-    if split not in store.splits:
-        raise ReproError(f"the store '{store.path}' has no split '{split}', only {', '.join(store.splits)}")
-    for run in members:
-        fingerprint = run.data.fingerprint
-        if fingerprint != store.fingerprint:
-            raise ReproError(
-                f"the run '{run.folder}' was trained on other data than '{store.path}' (fingerprint "
-                f"{fingerprint[:12]}, not {store.fingerprint[:12]}): name the store '{run.data.path}'"
-            )
-        for key in ("recipe", "scale"):
-            if getattr(run, key) != getattr(members[0], key):
-                raise ReproError(
-                    f"'{run.folder}' and '{members[0].folder}' differ in their {key}: average like with like"
-                )
-    if len({run.folder.resolve() for run in members}) < len(members):
-        raise ReproError("the same run is named twice: each member of an average counts once")
-
-
-def _part(on_progress: Callable[[int, int], None] | None, before: int, total: int) -> Callable[[int, int], None]:
-    """What is told of a part of the work, as part of the whole: `before` images were done of `total`."""
-    return lambda done, _: on_progress(before + done, total) if on_progress else None
-
-
-def _command(paths: Sequence[Path], data: Path, split: str, views: int, searched: bool) -> str:
-    words = ["repro", "evaluate", *map(str, paths), "--data", str(data), "--split", split, "--views", str(views)]
-    return shlex.join([*words, *(["--search-weights"] if searched else [])])
 
 
 def _write(path: Path, record: EvaluationRecord, predictions: Predictions) -> Path:

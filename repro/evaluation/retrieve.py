@@ -1,45 +1,48 @@
-"""`repro retrieve`: which training images lie nearest to each test image, by fc7, by pixels, by codes (Sec. 6.1).
+"""`repro retrieve`: the training images nearest to each test image, by fc7, pixels and binary codes (Sec. 6.1).
 
 Writes `retrieval-<split>.json` and `.npz` into the run's folder: the measures, the neighbours of every image, and
-small pictures of a few, so that Figure 4 can be drawn from the records alone.
+thumbnails of a few, so that Figure 4 can be drawn from the records alone.
 """
 
 from __future__ import annotations
 
 import io
 import math
-import shlex
+import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from repro import atomic
-from repro.data.sampling import torch_seed
 from repro.data.store import Split, Store, open_store
 from repro.data.views import Views
 from repro.errors import ReproError
+from repro.evaluation.auto_encoder import BITS, fit_coder
+from repro.evaluation.command_lines import command_line, retrieve_argv
 from repro.evaluation.nearest_neighbours import NearestNeighbours, blocks, hamming, nearest, squared_distances
-from repro.evaluation.trained_model import load_net
-from repro.models.devices import find_devices
+from repro.evaluation.predictions import NOT_FINITE
+from repro.evaluation.trained_model import TrainedModel, open_run
 from repro.models.network import AlexNet
 from repro.paper.intervals import mean_interval
-from repro.paper.variants import configure
 from repro.provenance import current_provenance, data_record
-from repro.records import Estimate, RetrievalRecord, Run, read_run, retrieval_arrays_name, retrieval_name, write_record
+from repro.records import SPACES, Estimate, RetrievalRecord, retrieval_arrays_name, retrieval_name, write_record
 
 NEIGHBOURS = 6  # Figure 4
 LABELLED, QUERIES = 8, 5  # images of Figure 4's left and right half
 THUMBNAIL = 96  # pixels
 BATCH = 128
-BITS = 64  # of a code: one machine word
-SAMPLE, EPOCHS, HIDDEN, CODE_NOISE = 20_000, 20, 512, 1.0  # how the auto-encoder is trained; ours
+SAMPLE = 20_000  # training images that the auto-encoder is trained on; ours
+
+Advance = Callable[[int], None]  # called with a number of images that are done
 
 
 def retrieve(
@@ -49,241 +52,269 @@ def retrieve(
     device: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Path, RetrievalRecord]:
-    """Search the training images for each image of `split`; returns the record's path and contents.
+    """Search the training images for each image of `split`; return the record's path and contents.
 
-    Distances are Euclidean, between fc7's activations, kept as float16, and between pixels of the centre view, both
-    computed in float32; Hamming's between codes. Training images pass by in blocks, so memory does not grow with
-    them. Raises ReproError for a run, data or a split that do not fit.
+    Distances are Euclidean between fc7's activations, stored as float16, and between pixels of the centre view, both
+    computed in float32; between codes they are Hamming distances. Training images are processed in blocks, so memory
+    does not grow with their number; the activations are in a temporary file. Fewer than six training images have
+    fewer neighbours. Raises ReproError for a run, data or a split that do not fit, and for a full disk.
     """
-    run, store = read_run(path), open_store(data)
-    _check(run, store, split)
-    target = find_devices(device)[0]
-    model = load_net(run).to(target).eval()
-    configuration = configure(run.variant, run.recipe, run.scale, len(store.classes))
-    crop, augmentation = configuration.scale.crop_size, configuration.recipe.augmentation
-    views = Views(store.mean, store.covariance, crop, augmentation, target)
-    train, asked = store.splits["train"], store.splits[split]
-    total = len(asked) + len(train) + min(len(train), SAMPLE)
-    done = 0
-
-    def tell(images: int) -> None:
-        nonlocal done
-        done += images
-        if on_progress:
-            on_progress(done, total)
-
-    sample = np.sort(np.random.default_rng(0).permutation(len(train))[:SAMPLE])
-    coder = fit_coder(features(model, views, train, sample, tell))
-    queries = features(model, views, asked, np.arange(len(asked)), tell)
-    found = _search(model, views, train, asked, queries, coder, run.folder, tell)
-    matches = {name: train.labels[nearest] == asked.labels[:, None] for name, nearest in found.neighbours.items()}
-    shared = [np.isin(a, b).mean() for a, b in zip(found.neighbours["fc7"], found.neighbours["pixels"], strict=True)]
-    shares = np.bincount(train.labels, minlength=len(store.classes)) / len(train)
-    record = RetrievalRecord(
-        run=run.folder.name,
-        variant=run.variant,
-        recipe=run.recipe,
-        scale=run.scale,
-        seed=run.seed,
-        data=data_record(store),
-        split=split,
-        images=len(asked),
-        searched=len(train),
-        neighbours=NEIGHBOURS,
-        activations=queries.shape[1],
-        bits=BITS,
-        precision={name: _percent(same.mean(axis=1)) for name, same in matches.items()},
-        precision_at_random=float(100 * shares[asked.labels].mean()),
-        overlap=_percent(np.array(shared)),
-        seconds_per_query={name: seconds / len(asked) for name, seconds in found.seconds.items()},
-        arrays=retrieval_arrays_name(split),
-        command=shlex.join(["repro", "retrieve", str(path), "--data", str(data), "--split", split]),
-        **vars(current_provenance()),
-    )
+    store = open_store(data)
+    model = open_run(path, device, store)
+    model.check_store(store, ("train", split))
+    _check_writable(model.run.folder, len(store.splits[split]))
+    search = Search(model, store, split, _counter(store, split, on_progress))
+    found = search.run()
+    record = _record(search, found, command_line(retrieve_argv(path, data, split)))
+    arrays = {f"{space}_neighbours": found.neighbours[space] for space in SPACES}
     buffer = io.BytesIO()
-    arrays = {f"{name}_neighbours": nearest for name, nearest in found.neighbours.items()}
-    arrays |= _examples(model, queries, train, asked, found)
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    atomic.write(run.folder / record.arrays, buffer.getvalue())
-    out = run.folder / retrieval_name(split)
+    np.savez_compressed(buffer, allow_pickle=False, **arrays, **_examples(search, found))
+    atomic.write(model.run.folder / record.arrays, buffer.getvalue())
+    out = model.run.folder / retrieval_name(split)
     write_record(out, record)
     return out, record
 
 
-def _check(run: Run, store: Store, split: str) -> None:
-    if split not in store.splits:
-        raise ReproError(f"the store '{store.path}' has no split '{split}', only {', '.join(store.splits)}")
-    if run.data.fingerprint != store.fingerprint:
-        raise ReproError(
-            f"the run '{run.folder}' was trained on other data than '{store.path}': name '{run.data.path}'"
-        )
-    if len(store.splits["train"]) < NEIGHBOURS:
-        raise ReproError(f"the store '{store.path}' has fewer than {NEIGHBOURS} training images: prepare more")
+@dataclass(frozen=True)
+class Neighbours:
+    """The result of a search.
+
+    Attributes:
+        queries: fc7's activations of the query images, float32 [Q, D].
+        neighbours: the nearest training images of each query, nearest first, int64 [Q, 6], by space.
+        seconds: duration of the searches of all queries, by space.
+    """
+
+    queries: Tensor
+    neighbours: dict[str, np.ndarray]
+    seconds: dict[str, float]
 
 
-def _percent(shares: np.ndarray) -> Estimate:
-    low, high = mean_interval(100 * shares)
-    return Estimate(float(100 * shares.mean()), (max(low, 0.0), min(high, 100.0)))
+class Search:
+    """The search for the training images nearest to those of a split, in the spaces of `SPACES`."""
+
+    def __init__(self, model: TrainedModel, store: Store, split: str, advance: Advance) -> None:
+        if not isinstance(model.net, AlexNet):
+            raise ReproError("retrieval runs on one device: name one with --devices")
+        self.model, self.net, self.store, self.split = model, model.net, store, split
+        self.views, self.advance = model.views(store), advance
+        self.train, self.queried = store.splits["train"], store.splits[split]
+        self.count = min(NEIGHBOURS, len(self.train))
+
+    def run(self) -> Neighbours:
+        """Compute activations and codes of all images, and search them."""
+        with StoredActivations(len(self.train), self.net.num_features) as stored:
+            sample = np.sort(np.random.default_rng(0).permutation(len(self.train))[:SAMPLE])
+            coder = fit_coder(self.features(self.train, sample))
+            queries = self.features(self.queried, np.arange(len(self.queried)))
+            found = {space: NearestNeighbours(len(queries), self.count) for space in ("pixels", "codes")}
+            seconds = dict.fromkeys(found, 0.0)
+            query_codes = coder.codes(queries)
+            for start, end in blocks(len(self.train), 3 * self.views.crop**2):
+                rows = np.arange(start, end)
+                activations = self.features(self.train, rows)
+                stored.append(coder.standardize(activations))
+                seconds["codes"] += self._search_codes(found["codes"], query_codes, coder.codes(activations), start)
+                seconds["pixels"] += self._search_pixels(found["pixels"], rows)
+            started = time.perf_counter()
+            found["fc7"] = nearest(coder.standardize(queries), stored.array(), self.count, self.views.device)
+            seconds["fc7"] = time.perf_counter() - started
+        return Neighbours(queries, {space: found[space].indices.numpy() for space in SPACES}, seconds)
+
+    @torch.inference_mode()
+    def features(self, split: Split, indices: np.ndarray) -> Tensor:
+        """Return fc7's activations on the centre views of the images at `indices` [N], float32 [N, D] on the CPU."""
+        parts = []
+        for start in range(0, len(indices), BATCH):
+            rows = indices[start : start + BATCH]
+            batch = self.net.forward_features(next(self.views.test_views(split.images(rows), 1))).float().cpu()
+            if not batch.isfinite().all():
+                raise ReproError(NOT_FINITE)
+            parts.append(batch)
+            self.advance(len(rows))
+        return torch.cat(parts)
+
+    def _search_codes(self, found: NearestNeighbours, queries: np.ndarray, codes: np.ndarray, start: int) -> float:
+        """Update `found` with a block of codes whose first is that of image `start`; return the seconds it took."""
+        started = time.perf_counter()
+        for low, high in blocks(len(queries), len(codes)):
+            found.update(low, hamming(queries[low:high], codes), start)
+        return time.perf_counter() - started
+
+    def _search_pixels(self, found: NearestNeighbours, rows: np.ndarray) -> float:
+        """Update `found` with the pixels of the training images `rows`; return the seconds that comparing took."""
+        pixels, seconds = centre_pixels(self.views, self.train, rows), 0.0
+        for low, high in blocks(len(self.queried), 3 * self.views.crop**2):
+            query_pixels = centre_pixels(self.views, self.queried, np.arange(low, high))
+            started = time.perf_counter()
+            found.update(low, squared_distances(query_pixels, pixels), int(rows[0]))
+            seconds += time.perf_counter() - started
+        return seconds
 
 
-@torch.inference_mode()
-def features(
-    model: AlexNet, views: Views, split: Split, indices: np.ndarray, tell: Callable[[int], None] = lambda _: None
-) -> Tensor:
-    """fc7's activations on the centre views of the images at `indices` [N], float32 [N, D] on the CPU."""
-    parts = []
-    for start in range(0, len(indices), BATCH):
-        rows = indices[start : start + BATCH]
-        parts.append(model.forward_features(next(views.test_views(split.images(rows), 1))).float().cpu())
-        tell(len(rows))
-    return torch.cat(parts)
-
-
-def pixels(views: Views, split: Split, indices: np.ndarray) -> Tensor:
-    """The centre views' pixels less the mean image's, float32 [N, 3·crop²]."""
+def centre_pixels(views: Views, split: Split, indices: np.ndarray) -> Tensor:
+    """Return the centre views of images less the mean image, float32 [N, 3·crop²], on the views' device."""
     start, end = views.margin // 2, views.margin // 2 + views.crop
     centre = split.images(indices)[:, start:end, start:end]
     return (torch.from_numpy(centre).to(views.device) - views.mean[start:end, start:end]).flatten(1)
 
 
-@dataclass
-class Coder:
-    """The auto-encoder's way to a code: activations [N, D] to 64 bits, a machine word each."""
+class StoredActivations:
+    """Standardized activations of all training images, float16 in an unnamed temporary file.
 
-    mean: Tensor
-    scale: Tensor
-    encoder: nn.Module
-    thresholds: Tensor
-
-    def standard(self, activations: Tensor) -> Tensor:
-        """Activations [N, D] around 0 and of unit size: fit for float16, and as near to each other as before."""
-        return (activations - self.mean) / self.scale
-
-    @torch.inference_mode()
-    def codes(self, activations: Tensor) -> np.ndarray:
-        """uint64 [N]; each bit says whether a unit of the code layer is above its median."""
-        bits = self.encoder(self.standard(activations)) > self.thresholds
-        return np.packbits(bits.numpy(), axis=1).view(np.uint64)[:, 0]
-
-
-def fit_coder(activations: Tensor) -> Coder:
-    """Train an auto-encoder on activations [N, D], without labels.
-
-    Noise before the code layer's sigmoids drives them to 0 or 1, so that little is lost in rounding them.
+    Their space on the disk is reserved at the start: a sparse file would fit on a full disk, and accessing a memory
+    map of it would end the process. Where space cannot be reserved, a full disk is an error of `append`.
     """
-    generator = torch.Generator().manual_seed(torch_seed(0))
-    mean, scale = activations.mean(0), activations.std().clamp_min(1e-6)
-    inputs = (activations - mean) / scale
-    width = inputs.shape[1]
-    encoder = nn.Sequential(nn.Linear(width, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, BITS))
-    decoder = nn.Sequential(nn.Linear(BITS, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, width))
-    parameters = [*encoder.parameters(), *decoder.parameters()]
-    with torch.no_grad():
-        for weight in parameters:
-            weight.normal_(
-                0, 1 / math.sqrt(weight.shape[1]), generator=generator
-            ) if weight.ndim > 1 else weight.zero_()
-    optimiser = torch.optim.Adam(parameters, lr=1e-3)
-    for _ in range(EPOCHS):
-        for rows in torch.split(torch.randperm(len(inputs), generator=generator), BATCH):
-            code = encoder(inputs[rows])
-            noise = torch.empty_like(code).normal_(0, CODE_NOISE, generator=generator)
-            loss = nn.functional.mse_loss(decoder(torch.sigmoid(code + noise)), inputs[rows])
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-    with torch.inference_mode():
-        return Coder(mean, scale, encoder.eval(), encoder(inputs).median(0).values)
+
+    def __init__(self, images: int, units: int) -> None:
+        self.shape = (images, units)
+
+    def __enter__(self) -> StoredActivations:
+        with self._disk_errors():
+            self.file = tempfile.TemporaryFile()
+            _reserve(self.file, 2 * math.prod(self.shape))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.file.close()
+
+    def append(self, activations: Tensor) -> None:
+        """Append activations [B, units]. Raises ReproError if the disk is full."""
+        with self._disk_errors():
+            self.file.write(activations.half().numpy().tobytes())
+
+    def array(self) -> np.ndarray:
+        """Return all activations [images, units] as a read-only memory map."""
+        with self._disk_errors():
+            self.file.flush()
+        return np.memmap(self.file, np.float16, "r", shape=self.shape)
+
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if hasattr(self, "file"):
+                self.file.close()
+            raise ReproError(
+                f"no space for {2 * math.prod(self.shape) / 1e6:,.0f} MB of activations in the folder for temporary "
+                f"files ({error.strerror}): free some, or set TMPDIR to a folder on another disk"
+            ) from error
 
 
-@dataclass
-class _Found:
-    neighbours: dict[str, np.ndarray]
-    seconds: dict[str, float]
+def _reserve(file: IO[bytes], size: int) -> None:
+    """Reserve the first `size` bytes of a file on its disk, if the system can. Raises OSError if they are not free."""
+    if hasattr(os, "posix_fallocate") and size:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in atomic.NOT_SUPPORTED:
+                raise
 
 
-def _search(
-    model: AlexNet,
-    views: Views,
-    train: Split,
-    asked: Split,
-    queries: Tensor,
-    coder: Coder,
-    folder: Path,
-    tell: Callable[[int], None],
-) -> _Found:
-    """The six nearest training images of each query in each space, and the seconds that the searches took.
+def _check_writable(folder: Path, queries: int) -> None:
+    """Raise ReproError if the record cannot be written to `folder`, before the work begins."""
+    thumbnails = LABELLED + QUERIES * (1 + 2 * NEIGHBOURS)
+    size = 3 * THUMBNAIL**2 * thumbnails + 8 * len(SPACES) * NEIGHBOURS * queries  # without compression
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            _reserve(file, size)
+    except OSError as error:
+        raise ReproError(
+            f"cannot write up to {size / 1e6:.0f} MB of neighbours and images to '{folder}': {error.strerror}"
+        ) from error
 
-    fc7's activations wait for their search in a file without a name in `folder`, as float16: 8 kB an image.
-    """
-    found = {name: NearestNeighbours(len(asked), NEIGHBOURS) for name in ("pixels", "codes")}
-    seconds = dict.fromkeys(found, 0.0)
-    query_codes = coder.codes(queries)
-    with tempfile.TemporaryFile(dir=folder) as file:
-        stored = np.memmap(file, np.float16, "w+", shape=(len(train), queries.shape[1]))
-        for start, end in blocks(len(train), 3 * views.crop**2):
-            rows = np.arange(start, end)
-            block = features(model, views, train, rows, tell)
-            stored[start:end] = coder.standard(block).numpy()
-            codes = coder.codes(block)
-            block_pixels = pixels(views, train, rows)
-            began = time.perf_counter()
-            for low, high in blocks(len(asked), len(rows)):
-                found["codes"].offer(low, hamming(query_codes[low:high], codes), start)
-            seconds["codes"] += time.perf_counter() - began
-            for low, high in blocks(len(asked), 3 * views.crop**2):
-                query_pixels = pixels(views, asked, np.arange(low, high))
-                began = time.perf_counter()
-                found["pixels"].offer(low, squared_distances(query_pixels, block_pixels), start)
-                seconds["pixels"] += time.perf_counter() - began
-        began = time.perf_counter()
-        found["fc7"] = nearest(coder.standard(queries), stored, NEIGHBOURS, views.device)
-        seconds["fc7"] = time.perf_counter() - began
-    order = ("fc7", "pixels", "codes")
-    return _Found({name: found[name].places.numpy() for name in order}, {name: seconds[name] for name in order})
+
+def _counter(store: Store, split: str, on_progress: Callable[[int, int], None] | None) -> Advance:
+    """Return a function that counts images and reports their sum, and the number of all, to `on_progress`."""
+    train = len(store.splits["train"])
+    total, done = len(store.splits[split]) + train + min(train, SAMPLE), 0
+
+    def advance(images: int) -> None:
+        nonlocal done
+        done += images
+        if on_progress:
+            on_progress(done, total)
+
+    return advance
+
+
+def _record(search: Search, found: Neighbours, command: str) -> RetrievalRecord:
+    run, train, queried = search.model.run, search.train, search.queried
+    matches = {space: train.labels[found.neighbours[space]] == queried.labels[:, None] for space in SPACES}
+    pairs = zip(found.neighbours["fc7"], found.neighbours["pixels"], strict=True)
+    frequencies = np.bincount(train.labels, minlength=len(search.store.classes)) / len(train)
+    return RetrievalRecord(
+        run=run.folder.name,
+        variant=run.variant,
+        recipe=run.recipe,
+        scale=run.scale,
+        seed=run.seed,
+        data=data_record(search.store),
+        split=search.split,
+        images=len(queried),
+        searched=len(train),
+        neighbours=search.count,
+        activations=found.queries.shape[1],
+        bits=BITS,
+        precision={space: _percentage(same.mean(axis=1)) for space, same in matches.items()},
+        precision_at_random=float(100 * frequencies[queried.labels].mean()),
+        overlap=_percentage(np.array([np.isin(fc7, pixels).mean() for fc7, pixels in pairs])),
+        seconds_per_query={space: found.seconds[space] / len(queried) for space in SPACES},
+        arrays=retrieval_arrays_name(search.split),
+        command=command,
+        **vars(current_provenance()),
+    )
+
+
+def _percentage(fractions: np.ndarray) -> Estimate:
+    """Return the mean of `fractions`, one per image, in percent with its interval."""
+    low, high = mean_interval(100 * fractions)
+    return Estimate(float(100 * fractions.mean()), (max(low, 0.0), min(high, 100.0)))
 
 
 @torch.inference_mode()
-def _examples(model: AlexNet, queries: Tensor, train: Split, asked: Split, found: _Found) -> dict[str, np.ndarray]:
-    """Figure 4's images: drawn by chance, of different classes while there are any, never by what came out."""
-    drawn = _different_classes(asked.labels, LABELLED + QUERIES)
-    labelled, searched = drawn[:LABELLED], drawn[LABELLED:]
-    classifier = model.get_classifier()
-    device = next(classifier.parameters()).device
-    probabilities = classifier(queries[labelled].to(device)).float().softmax(1).cpu()
+def _examples(search: Search, found: Neighbours) -> dict[str, np.ndarray]:
+    """Return Figure 4's images: drawn at random, of different classes as far as possible, whatever their results.
+
+    With fewer images than both halves of the figure need, some are in both.
+    """
+    train, queried = search.train, search.queried
+    drawn = _different_classes(queried.labels, LABELLED + QUERIES)
+    labelled, queries = drawn[:LABELLED], drawn[-QUERIES:]
+    features = found.queries[labelled].to(search.views.device)
+    probabilities = search.net.forward_head(features).float().softmax(1).cpu()
     best = probabilities.topk(min(5, probabilities.shape[1]), dim=1)
-    return {
+    arrays = {
         "labelled": labelled,
-        "labelled_labels": asked.labels[labelled],
+        "labelled_labels": queried.labels[labelled],
         "labelled_top5": best.indices.numpy(),
         "labelled_probabilities": best.values.numpy(),
-        "labelled_images": _thumbnails(asked, labelled),
-        "queries": searched,
-        "query_labels": asked.labels[searched],
-        "query_images": _thumbnails(asked, searched),
-    } | {
-        f"query_{name}_{what}": values
-        for name in ("fc7", "pixels")
-        for places in [found.neighbours[name][searched]]
-        for what, values in (
-            ("images", _thumbnails(train, places.ravel()).reshape(*places.shape, THUMBNAIL, THUMBNAIL, 3)),
-            ("labels", train.labels[places]),
-        )
+        "labelled_images": _thumbnails(queried, labelled),
+        "queries": queries,
+        "query_labels": queried.labels[queries],
+        "query_images": _thumbnails(queried, queries),
     }
+    for space in ("fc7", "pixels"):
+        nearest = found.neighbours[space][queries]
+        images = _thumbnails(train, nearest.ravel())
+        arrays[f"query_{space}_images"] = images.reshape(*nearest.shape, THUMBNAIL, THUMBNAIL, 3)
+        arrays[f"query_{space}_labels"] = train.labels[nearest]
+    return arrays
 
 
 def _different_classes(labels: np.ndarray, count: int) -> np.ndarray:
-    """Places of `count` images (or all), going round the classes in a random order."""
+    """Return the indices of `count` images (or of all, if fewer), cycling through the classes in a random order."""
     order = np.random.default_rng(0).permutation(len(labels))
     seen: dict[int, int] = {}
-    turns = []
-    for place in order:
-        turns.append(seen.get(int(labels[place]), 0))
-        seen[int(labels[place])] = turns[-1] + 1
-    return order[np.argsort(turns, kind="stable")][:count]
+    rounds = []
+    for index in order:
+        rounds.append(seen.get(int(labels[index]), 0))
+        seen[int(labels[index])] = rounds[-1] + 1
+    return order[np.argsort(rounds, kind="stable")][:count]
 
 
-def _thumbnails(split: Split, places: np.ndarray) -> np.ndarray:
-    """Small pictures, uint8 [N, 96, 96, 3]."""
-    pictures = [Image.fromarray(image).resize((THUMBNAIL, THUMBNAIL)) for image in split.images(places)]
-    return np.stack([np.asarray(picture) for picture in pictures])
+def _thumbnails(split: Split, indices: np.ndarray) -> np.ndarray:
+    """Return small versions of images, uint8 [N, 96, 96, 3]."""
+    thumbnails = [Image.fromarray(image).resize((THUMBNAIL, THUMBNAIL)) for image in split.images(indices)]
+    return np.stack([np.asarray(thumbnail) for thumbnail in thumbnails])

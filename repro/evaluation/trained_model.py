@@ -116,18 +116,19 @@ class TrainedModel:
         return best_guesses(self.probabilities(self.preprocess(image)[None], views)[0], self.classes, top)
 
 
-def open_run(path: str | Path, devices: str | None = None) -> TrainedModel:
+def open_run(path: str | Path, devices: str | None = None, store: Store | None = None) -> TrainedModel:
     """Open the finished run in the folder `path`, or that of a `run.json`, with its net on `devices`.
 
     `devices` is a device such as "cpu" or "cuda:0", or two that hold one tower each; None for a GPU if there is one,
-    else the CPU. Raises ReproError if there is no run, if it is not finished, if its weights are damaged or not
-    finite, or if it is of an older version and its store is not where it was.
+    else the CPU. A run of an older version does not hold its mean image: it is that of `store`, if the run was trained
+    on it, or of the store at the path of then. Raises ReproError if there is no run, if it is not finished, if its
+    weights are damaged or not finite, or if there is no mean image.
     """
     run = read_run(Path(path))
     found = find_devices(devices)
     weights, checksum = read_weights(run)
     net = _net(run, weights)
-    preprocessing, mean = read_preprocessing(run)
+    preprocessing, mean = read_preprocessing(run, store)
     return TrainedModel(run, to_devices(net, found).eval(), found, preprocessing, mean, checksum)
 
 
@@ -188,10 +189,11 @@ def network_of(run: Run) -> Network:
     return network
 
 
-def read_preprocessing(run: Run) -> tuple[PreprocessingRecord, NDArray[np.float32]]:
+def read_preprocessing(run: Run, store: Store | None = None) -> tuple[PreprocessingRecord, NDArray[np.float32]]:
     """Return a run's preprocessing and its mean image [S, S, 3]. Raises ReproError if they are not there.
 
-    A run of an older version has neither: the mean is then that of its store, if that is still in its place.
+    A run of an older version has neither: the mean is then that of `store`, if the run was trained on it, or that of
+    the store at its recorded path.
     """
     if run.preprocessing is not None and run.mean_path.exists():
         size = run.preprocessing.image_size
@@ -205,12 +207,13 @@ def read_preprocessing(run: Run) -> tuple[PreprocessingRecord, NDArray[np.float3
                 f"the mean image '{run.mean_path}' is damaged ({found}, expected float32 {[size, size, 3]})"
             )
         return run.preprocessing, mean
-    try:
-        store = open_store(Path(run.data.path))
-    except ReproError as error:
-        raise ReproError(
-            f"'{run.folder}' is of an older version and needs its store for the mean image: {error}"
-        ) from error
+    if store is None or store.fingerprint != run.data.fingerprint:
+        try:
+            store = open_store(Path(run.data.path))
+        except ReproError as error:
+            raise ReproError(
+                f"'{run.folder}' is of an older version and needs its store for the mean image: {error}"
+            ) from error
     if store.fingerprint != run.data.fingerprint:
         raise ReproError(f"'{run.folder}' needs its store for the mean image, and '{store.path}' holds other data")
     augmentation = run.settings.get("augmentation", {})

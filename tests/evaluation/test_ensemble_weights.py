@@ -1,4 +1,4 @@
-"""The search for an average's weights, against sums over all softmax outputs and all weights on the grid."""
+"""The search for ensemble weights, against sums over all softmax outputs and all weights on the grid."""
 
 from itertools import product
 
@@ -10,7 +10,7 @@ from repro.evaluation.ensemble_weights import UNITS, Competitors, concatenate, f
 
 
 def made(members: int, images: int, classes: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Labels [N] and softmax outputs [M, N, classes] of nets that are right now and then, each in its own way."""
+    """Return labels [N] and softmax outputs [M, N, classes] of nets that make different mistakes."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, images)
     logits = rng.normal(0, 1, (members, images, classes))
@@ -24,8 +24,8 @@ def wrong_by_hand(labels: np.ndarray, softmaxes: np.ndarray, weights: np.ndarray
     return sum(label not in np.argsort(-row)[:5] for label, row in zip(labels, average, strict=True))
 
 
-def rivals_of(labels: np.ndarray, softmaxes: np.ndarray, batch: int = 64) -> Competitors:
-    """Found batch by batch, as in an evaluation."""
+def competitors_of(labels: np.ndarray, softmaxes: np.ndarray, batch: int = 64) -> Competitors:
+    """Find them batch by batch, as in an evaluation."""
     starts = range(0, len(labels), batch)
     return concatenate([
         find_competitors(torch.from_numpy(labels[at : at + batch]), torch.from_numpy(softmaxes[:, at : at + batch]))
@@ -40,19 +40,19 @@ def weights_on_the_grid(members: int, step: int = 1) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize(("members", "step"), [(2, 1), (3, 5)])
-def test_the_rivals_give_every_error_of_every_average(members: int, step: int) -> None:
+def test_competitors_give_the_error_for_any_weights(members: int, step: int) -> None:
     labels, softmaxes = made(members, 300)
-    rivals = rivals_of(labels, softmaxes)
-    assert len(rivals.starts) < 300  # the others no weights can decide
-    assert rivals.lost > 0
+    competitors = competitors_of(labels, softmaxes)
+    assert len(competitors.starts) < 300  # no weights change the result of the others
+    assert competitors.always_wrong > 0
     for weights in weights_on_the_grid(members, step):
-        assert rivals.wrong(weights) == wrong_by_hand(labels, softmaxes, weights)
+        assert competitors.count_wrong(weights) == wrong_by_hand(labels, softmaxes, weights)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_of_two_nets_it_is_the_best_of_all_weights_and_of_those_the_nearest_to_equal(seed: int) -> None:
+def test_two_nets_get_the_best_weights_of_the_grid_nearest_to_equal(seed: int) -> None:
     labels, softmaxes = made(2, 200, seed=seed)
-    found = search(rivals_of(labels, softmaxes))
+    found = search(competitors_of(labels, softmaxes))
     grid = weights_on_the_grid(2)
     best = min(grid, key=lambda each: (wrong_by_hand(labels, softmaxes, each), abs(each[0] - 0.5).round(6)))
     assert wrong_by_hand(labels, softmaxes, found) == wrong_by_hand(labels, softmaxes, best)
@@ -60,19 +60,19 @@ def test_of_two_nets_it_is_the_best_of_all_weights_and_of_those_the_nearest_to_e
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_of_three_nets_it_is_nearly_the_best_and_no_worse_than_equal_weights(seed: int) -> None:
+def test_three_nets_get_nearly_the_best_weights(seed: int) -> None:
     labels, softmaxes = made(3, 200, seed=seed)
-    rivals = rivals_of(labels, softmaxes)
-    found = search(rivals)
+    competitors = competitors_of(labels, softmaxes)
+    found = search(competitors)
     assert found.sum() == pytest.approx(1)
     assert (found >= 0).all()
-    best = min(rivals.wrong(each) for each in weights_on_the_grid(3))
-    assert best <= rivals.wrong(found) <= best + 1
-    assert rivals.wrong(found) < rivals.wrong(np.full(3, 1 / 3))
-    assert np.array_equal(found, search(rivals))
+    best = min(competitors.count_wrong(each) for each in weights_on_the_grid(3))
+    assert best <= competitors.count_wrong(found) <= best + 1
+    assert competitors.count_wrong(found) < competitors.count_wrong(np.full(3, 1 / 3))
+    assert np.array_equal(found, search(competitors))
 
 
 @pytest.mark.parametrize("classes", [3, 12])
-def test_where_nothing_is_to_be_gained_the_weights_stay_equal(classes: int) -> None:
+def test_weights_stay_equal_where_nothing_is_gained(classes: int) -> None:
     labels, softmaxes = made(1, 50, classes)
-    assert search(rivals_of(labels, np.repeat(softmaxes, 4, axis=0))).tolist() == [0.25] * 4
+    assert search(competitors_of(labels, np.repeat(softmaxes, 4, axis=0))).tolist() == [0.25] * 4

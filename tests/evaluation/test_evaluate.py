@@ -1,10 +1,13 @@
-"""Evaluation against predictions made step by step, for one run and for the average of several."""
+"""Evaluation of one run and of the average of several, against softmax outputs averaged view by view."""
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from helpers import repro
 from scipy.stats import beta
@@ -15,42 +18,42 @@ from repro.errors import ReproError
 from repro.evaluation import predictions
 from repro.evaluation.evaluate import evaluate
 from repro.evaluation.predictions import Predictions
-from repro.evaluation.trained_model import load_net
+from repro.evaluation.trained_model import open_run
 from repro.paper.recipes import AUTHORS
-from repro.records import read_run, to_json
+from repro.records import to_json
 from repro.training.settings import Settings
 from repro.training.train import train
 
 
 @pytest.fixture(scope="module")
 def trained(synthetic_store: Store, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two seeds, two epochs each."""
+    """Return two runs, of seeds 0 and 1, two epochs each."""
     out = tmp_path_factory.mktemp("runs")
     settings = [Settings("alexnet", "authors", "smoke", seed, epochs=2) for seed in (0, 1)]
     return [next(iter(list(train(each, synthetic_store.path, out)))).path for each in settings]
 
 
 def average_by_hand(paths: list[Path], store: Store, view_count: int, split: str = "test") -> np.ndarray:
-    """Softmax outputs of every net on every view of every image, averaged in float64."""
+    """Return the softmax outputs of every net on every view of every image, averaged in float64."""
     maker = Views(store.mean, store.covariance, 56, AUTHORS.augmentation, torch.device("cpu"))
     images = store.splits[split].images(np.arange(len(store.splits[split])))
     outputs = []
     for path in paths:
-        model = load_net(read_run(path)).eval()
+        model = open_run(path, "cpu").net
         with torch.no_grad():
             outputs += [model(view).double().softmax(1).numpy() for view in maker.test_views(images, view_count)]
     assert len(outputs) == len(paths) * view_count
     return np.mean(outputs, axis=0)
 
 
-def test_batches_are_put_together_in_order(
+def test_batches_are_joined_in_order(
     trained: list[Path], synthetic_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predictions, "BATCH", 7)  # the last batch is smaller
     split, told = synthetic_store.splits["test"], []
     assert len(split) % 7
     views = Views(synthetic_store.mean, synthetic_store.covariance, 56, AUTHORS.augmentation, torch.device("cpu"))
-    model = load_net(read_run(trained[0]))
+    model = open_run(trained[0], "cpu").net
     made = predictions.predict([model], views, split, on_progress=lambda *counts: told.append(counts))
     expected = average_by_hand(trained[:1], synthetic_store, 1)
     np.testing.assert_array_equal(made.labels, split.labels)
@@ -81,7 +84,7 @@ def test_errors_and_predictions(
     assert json.loads(path.read_text()) == json.loads(json.dumps(to_json(record)))
     with np.load(path.parent / record.predictions, allow_pickle=False) as kept:
         np.testing.assert_array_equal(kept["labels"], labels)
-        # Neighbours in rank may be within rounding of each other, so it is their probabilities that are compared.
+        # The order of nearly equal probabilities depends on rounding, so the probabilities are compared.
         np.testing.assert_allclose(kept["top5_probabilities"], -np.sort(-probabilities, axis=1)[:, :5], rtol=1e-4)
         np.testing.assert_allclose(
             np.take_along_axis(probabilities, kept["top5"], axis=1), kept["top5_probabilities"], rtol=1e-4
@@ -91,17 +94,17 @@ def test_errors_and_predictions(
         )
 
 
-def test_an_average_of_seeds_has_a_folder_of_its_own(trained: list[Path], synthetic_store: Store) -> None:
+def test_average_of_seeds_has_a_separate_folder(trained: list[Path], synthetic_store: Store) -> None:
     path, record = evaluate(trained, synthetic_store.path, "val", 1)
     assert path.parent.name == "alexnet-authors-smoke-seeds0+1"
     assert record.runs == ("alexnet-authors-smoke-seed0", "alexnet-authors-smoke-seed1")
     assert record.seeds == (0, 1)
 
 
-def test_searched_weights_are_chosen_on_val_and_stand_beside_the_equal_ones(
+def test_searched_weights_are_selected_on_val_and_recorded_beside_the_equal_ones(
     trained: list[Path], synthetic_store: Store
 ) -> None:
-    """As typed; on val it is told that the images are those of the search."""
+    """Through the command line; on val a note says that the weights were selected on these images."""
     plain, equal = evaluate(trained, synthetic_store.path, "test", 1)
     before = plain.read_bytes()
     words = ("evaluate", *trained, "--data", synthetic_store.path, "--views", 1, "--search-weights")
@@ -128,7 +131,7 @@ def test_searched_weights_are_chosen_on_val_and_stand_beside_the_equal_ones(
     assert json.loads(on_val.read_text())["top5_error"] <= equal_on_val.top5_error
 
 
-def test_weights_are_searched_for_several_runs_only(trained: list[Path], synthetic_store: Store) -> None:
+def test_weights_can_only_be_searched_for_several_runs(trained: list[Path], synthetic_store: Store) -> None:
     done = repro("evaluate", trained[0], "--data", synthetic_store.path, "--search-weights")
     assert done.returncode == 3
     assert done.stderr == "repro: --search-weights is about the average of several runs: name at least two\n"
@@ -141,7 +144,7 @@ def test_wrong_counts_by_rank() -> None:
     assert answers.error(1) == pytest.approx(200 / 3)
 
 
-def test_what_does_not_fit_is_refused(trained: list[Path], synthetic_store: Store, tmp_path: Path) -> None:
+def test_unsuitable_runs_and_splits_are_errors(trained: list[Path], synthetic_store: Store, tmp_path: Path) -> None:
     data = synthetic_store.path
     with pytest.raises(ReproError, match=r"no run at '.*nowhere'"):
         evaluate([tmp_path / "nowhere"], data)
@@ -159,7 +162,70 @@ def test_what_does_not_fit_is_refused(trained: list[Path], synthetic_store: Stor
         evaluate([unfinished], data)
 
 
-def test_other_data_than_the_run_was_trained_on(trained: list[Path], tmp_path: Path) -> None:
+def copy_run(source: Path, target: Path, weights: dict[str, torch.Tensor] | None = None) -> Path:
+    """Copy a run; with `weights` it has these instead, and their checksum."""
+    shutil.copytree(source, target)
+    if weights:
+        content = safetensors.torch.save(weights)
+        (target / "weights.safetensors").write_bytes(content)
+        checksum = hashlib.sha256(content).hexdigest()
+        (target / "weights.safetensors.sha256").write_text(f"{checksum}  weights.safetensors\n", encoding="utf-8")
+    return target
+
+
+def test_copies_of_a_run_are_no_ensemble(trained: list[Path], synthetic_store: Store, tmp_path: Path) -> None:
+    clone = copy_run(trained[0], tmp_path / "another-name")
+    with pytest.raises(ReproError, match=r"two runs are copies: '.*seed0' and '.*another-name' have the same weights"):
+        evaluate([trained[0], clone], synthetic_store.path, "test", 1)
+    assert not list(tmp_path.glob("*seeds*"))
+
+
+def test_ensembles_of_different_runs_with_equal_seeds_have_separate_folders(
+    trained: list[Path], synthetic_store: Store, tmp_path: Path
+) -> None:
+    weights = safetensors.torch.load_file(trained[0] / "weights.safetensors")
+    other = copy_run(trained[0], trained[0].parent / "other", {**weights, "fc8.bias": weights["fc8.bias"] + 1})
+    names = set()
+    for members in (trained, [other, trained[1]], [trained[0], other]):
+        path, record = evaluate(members, synthetic_store.path, "test", 1)
+        assert path.parent.parent == trained[0].parent
+        assert record.checksums == tuple(
+            hashlib.sha256((each / "weights.safetensors").read_bytes()).hexdigest() for each in members
+        )
+        names.add(path.parent.name)
+    assert len(names) == 3
+    again, _ = evaluate([trained[1], other], synthetic_store.path, "test", 1)
+    assert again.parent.name.rpartition("-")[2] in {name.rpartition("-")[2] for name in names}  # the same two runs
+    shutil.rmtree(other)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(trained: list[Path], synthetic_store: Store, tmp_path: Path, value: float) -> None:
+    weights = safetensors.torch.load_file(trained[0] / "weights.safetensors")
+    weights["conv2.bias"][3] = value
+    run = copy_run(trained[0], tmp_path / "diverged", weights)
+    with pytest.raises(ReproError, match=r"are not finite \(conv2.bias\): .* with a lower --lr"):
+        evaluate([run], synthetic_store.path, "test", 1)
+
+
+def test_outputs_that_are_not_finite(trained: list[Path], synthetic_store: Store, tmp_path: Path) -> None:
+    """Finite weights whose products overflow."""
+    weights = safetensors.torch.load_file(trained[0] / "weights.safetensors")
+    run = copy_run(trained[0], tmp_path / "huge", {name: value * 1e30 for name, value in weights.items()})
+    with pytest.raises(ReproError, match=r"outputs of the net are not finite: .* with a lower --lr"):
+        evaluate([run], synthetic_store.path, "test", 1)
+
+
+def test_weights_other_than_those_that_the_run_wrote(
+    trained: list[Path], synthetic_store: Store, tmp_path: Path
+) -> None:
+    run = copy_run(trained[0], tmp_path / "replaced")
+    shutil.copy(trained[1] / "weights.safetensors", run)
+    with pytest.raises(ReproError, match=r"are damaged \(checksum mismatch"):
+        evaluate([run], synthetic_store.path, "test", 1)
+
+
+def test_a_store_other_than_the_one_trained_on_is_an_error(trained: list[Path], tmp_path: Path) -> None:
     from repro.preparation.prepare import prepare
 
     other = prepare("synthetic", tmp_path / "other", limit_per_class=4, seed=5)

@@ -1,20 +1,26 @@
-"""Retrieval against a search worked out image by image, in blocks of any size, and the codes of an auto-encoder."""
+"""Retrieval against a search image by image, for any block size, and the auto-encoder's codes."""
 
+import errno
 import json
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers import small_disk, write_pictures
 
 from repro.data.store import Store
 from repro.data.views import Views
 from repro.errors import ReproError
+from repro.evaluation import auto_encoder
 from repro.evaluation import nearest_neighbours as nearest
 from repro.evaluation import retrieve as stage
-from repro.evaluation.trained_model import load_net
+from repro.evaluation.trained_model import open_run
 from repro.paper.recipes import AUTHORS
-from repro.records import read_records, read_run, to_json
+from repro.records import read_records, to_json
 from repro.training.settings import Settings
 from repro.training.train import train
 
@@ -26,8 +32,8 @@ def run(synthetic_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def activations_by_hand(run: Path, store: Store, split: str) -> np.ndarray:
-    """What the classifier is given, caught on its way, image by image in float64."""
-    model = load_net(read_run(run)).eval()
+    """Return the inputs of the classifier, caught by a hook, image by image in float64."""
+    model = open_run(run, "cpu").net
     caught: list[torch.Tensor] = []
     model.get_classifier().register_forward_hook(lambda _, inputs, __: caught.append(inputs[0].double()))
     views = Views(store.mean, store.covariance, 56, AUTHORS.augmentation, torch.device("cpu"))
@@ -39,12 +45,12 @@ def activations_by_hand(run: Path, store: Store, split: str) -> np.ndarray:
 
 
 def nearest_by_hand(queries: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Distances of each query to its six nearest, ascending, by plain subtraction."""
+    """Return the distances of each query to its six nearest, ascending, by subtraction."""
     distances = np.sqrt(((queries[:, None] - images[None]) ** 2).sum(-1))
     return np.sort(distances, axis=1)[:, :6]
 
 
-def test_nearest_in_a_file_that_cannot_be_written_to(tmp_path: Path) -> None:
+def test_nearest_in_a_read_only_file(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     stored, queries = draw.standard_normal((500, 16)).astype(np.float16), draw.standard_normal((40, 16))
     np.save(tmp_path / "stored.npy", stored)
@@ -71,10 +77,10 @@ def test_neighbours_and_measures(
         for split in (asked, trained)
     ]
     for space, (queries, images) in spaces.items():
-        places = kept[f"{space}_neighbours"]
-        assert places.shape == (len(asked), 6)
-        assert all(len(set(row)) == 6 for row in places.tolist())
-        distances = np.sqrt(((queries[:, None] - images[places]) ** 2).sum(-1))
+        indices = kept[f"{space}_neighbours"]
+        assert indices.shape == (len(asked), 6)
+        assert all(len(set(row)) == 6 for row in indices.tolist())
+        distances = np.sqrt(((queries[:, None] - images[indices]) ** 2).sum(-1))
         np.testing.assert_allclose(distances, nearest_by_hand(queries, images), rtol=1e-3)
     for space in ("fc7", "pixels", "codes"):
         same = trained.labels[kept[f"{space}_neighbours"]] == asked.labels[:, None]
@@ -90,12 +96,82 @@ def test_neighbours_and_measures(
     assert len({*kept["labelled"], *kept["queries"]}) == 13
 
 
-def test_codes_keep_what_is_near() -> None:
+def test_small_splits_have_fewer_neighbours_and_examples(tmp_path: Path) -> None:
+    """Four training images in two classes, and one image to search for."""
+    from repro.preparation.prepare import prepare
+
+    folder = write_pictures(
+        tmp_path / "images", {"train/cat": 2, "train/dog": 2, "val/cat": 1, "val/dog": 1, "test/cat": 1}
+    )
+    store = prepare("folder", tmp_path / "store", source=folder, size=64)
+    settings = Settings("alexnet", "authors", "smoke", epochs=1)
+    run = next(iter(list(train(settings, store.path, tmp_path / "runs")))).path
+    _, record = stage.retrieve(run, store.path)
+    assert (record.neighbours, record.searched, record.images) == (4, 4, 1)
+    with np.load(run / "retrieval-test.npz", allow_pickle=False) as arrays:
+        assert all(sorted(arrays[f"{space}_neighbours"][0]) == [0, 1, 2, 3] for space in ("fc7", "pixels", "codes"))
+        assert arrays["labelled_images"].shape == (1, 96, 96, 3)
+        assert arrays["query_fc7_images"].shape == (1, 4, 96, 96, 3)
+    assert record.precision["fc7"].value == 50
+    (found,) = read_records(tmp_path / "runs").retrievals
+    assert found.examples() is not None
+
+
+def test_no_space_for_temporary_files(
+    run: Path, synthetic_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error in one line before the work begins, wherever the run is."""
+    with small_disk(tmp_path / "disk", 64) as full:
+        monkeypatch.setattr(tempfile, "tempdir", str(full))
+        with pytest.raises(ReproError, match=r"no space for 0 MB of activations .* set TMPDIR") as error:
+            stage.retrieve(run, synthetic_store.path)
+        assert "\n" not in str(error.value)
+        assert not list(full.iterdir())
+
+
+@pytest.mark.parametrize("reserves", [True, False])
+def test_a_full_disk_is_an_error_where_space_cannot_be_reserved(
+    monkeypatch: pytest.MonkeyPatch, reserves: bool
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC if reserves else errno.EINVAL, "no space")
+
+    class FullFile:
+        def write(self, content: bytes) -> None:
+            raise OSError(errno.ENOSPC, "no space")
+
+        def fileno(self) -> int:
+            return 0
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
+    monkeypatch.setattr(tempfile, "TemporaryFile", FullFile)
+    with (
+        pytest.raises(ReproError, match=r"no space for 1 MB of activations .* \(no space\)"),
+        stage.StoredActivations(1000, 500) as stored,
+    ):
+        stored.append(torch.zeros(10, 500))
+
+
+def test_a_run_on_a_full_or_read_only_disk(run: Path, synthetic_store: Store, tmp_path: Path) -> None:
+    kilobytes = sum(file.stat().st_size for file in run.rglob("*")) // 1024 + 200
+    with small_disk(tmp_path / "disk", kilobytes) as disk:
+        copy = shutil.copytree(run, disk / "run", ignore=shutil.ignore_patterns("retrieval-*"))
+        before = sorted(copy.iterdir())
+        with pytest.raises(
+            ReproError, match=r"cannot write up to \d+ MB of neighbours and images to '.*run': No space"
+        ):
+            stage.retrieve(copy, synthetic_store.path)
+        assert sorted(copy.iterdir()) == before
+
+
+def test_codes_preserve_neighbourhoods() -> None:
     generator = torch.Generator().manual_seed(0)
     centres = torch.randn(8, 40, generator=generator)
     labels = torch.arange(400) % 8
     points = centres[labels] + 0.3 * torch.randn(400, 40, generator=generator)
-    coder = stage.fit_coder(points)
+    coder = auto_encoder.fit_coder(points)
     codes = coder.codes(points)
     assert codes.dtype == np.uint64
     distances = stage.hamming(codes, codes).float()
@@ -103,8 +179,8 @@ def test_codes_keep_what_is_near() -> None:
     nearest = distances.topk(6, largest=False).indices
     assert (labels[nearest] == labels[:, None]).float().mean() > 0.9
     ones = np.unpackbits(codes.view(np.uint8)).reshape(400, 64).mean(axis=0)
-    assert 0.4 < ones.min() <= ones.max() < 0.6  # each bit divides the images in halves
-    np.testing.assert_array_equal(stage.fit_coder(points).codes(points), codes)
+    assert 0.4 < ones.min() <= ones.max() < 0.6  # each bit is set for half of the images
+    np.testing.assert_array_equal(auto_encoder.fit_coder(points).codes(points), codes)
 
 
 def test_hamming_by_hand() -> None:
@@ -112,13 +188,13 @@ def test_hamming_by_hand() -> None:
     assert stage.hamming(first, second).tolist() == [[0, 1, 2], [64, 63, 62]]
 
 
-def test_examples_go_round_the_classes() -> None:
+def test_examples_cycle_through_the_classes() -> None:
     labels = np.array([0] * 50 + [1, 2])
     assert set(labels[stage._different_classes(labels, 3)]) == {0, 1, 2}
     assert len(stage._different_classes(labels, 99)) == 52
 
 
-def test_what_does_not_fit_is_refused(run: Path, synthetic_store: Store, tmp_path: Path) -> None:
+def test_unsuitable_stores_and_splits_are_errors(run: Path, synthetic_store: Store, tmp_path: Path) -> None:
     from repro.preparation.prepare import prepare
 
     with pytest.raises(ReproError, match="no split 'holdout'"):

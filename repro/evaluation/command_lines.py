@@ -1,0 +1,25 @@
+"""Command lines of `repro evaluate` and `repro retrieve`: those that records hold and that workflows run."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def evaluate_argv(
+    runs: Sequence[Path], data: Path, split: str, views: int, search_weights: bool = False
+) -> tuple[str, ...]:
+    """Return the words after `repro` that evaluate a run, or the average of several, on a split of the store `data`."""
+    words = ("evaluate", *map(str, runs), "--data", str(data), "--split", split, "--views", str(views))
+    return (*words, "--search-weights") if search_weights else words
+
+
+def retrieve_argv(run: Path, data: Path, split: str) -> tuple[str, ...]:
+    """Return the words after `repro` that retrieve the nearest training images of a split of the store `data`."""
+    return ("retrieve", str(run), "--data", str(data), "--split", split)
+
+
+def command_line(argv: Sequence[str]) -> str:
+    """Return the command line of the words after `repro`, as it is typed in a shell."""
+    return shlex.join(("repro", *argv))
