@@ -195,6 +195,78 @@ def retrieve(
 
 
 @app.command()
+def predict(
+    run: opt.RunArgument,
+    images: opt.ImagesArgument,
+    others: opt.PredictRunsOption = None,
+    views: opt.ViewsOption = "10",
+    top: opt.TopOption = 5,
+    label: opt.LabelOption = None,
+    as_json: opt.JsonOption = False,
+    as_csv: opt.CsvOption = False,
+    figure: opt.FigureOption = None,
+    batch_size: opt.BatchSizeOption = 32,
+    devices: opt.DevicesOption = None,
+) -> Next:
+    """Classify your own images. Each is preprocessed as by prepare and evaluate; the store is not needed."""
+    from repro.cli import predictions
+    from repro.evaluation.predict import predict_images
+
+    if as_json and as_csv:
+        raise typer.BadParameter("choose one of --json and --csv", param_hint="--csv")
+
+    def note(line: str) -> None:
+        typer.echo(line, err=True)
+
+    found = predict_images(
+        [run, *(others or [])], images, int(views), top, label, devices, on_note=note, batch_size=batch_size
+    )
+    form: predictions.Form = "json" if as_json else "csv" if as_csv else "table"
+    shown = predictions.show(console, found, form, keep=figure is not None)
+    if figure:
+        predictions.draw(shown, figure)
+    return None
+
+
+@app.command(name="import")
+def import_(
+    weights: opt.WeightsArgument,
+    out: opt.RunOutOption,
+    name: opt.PublishedNameOption = None,
+    classes: opt.ClassesOption = None,
+    data: opt.MeanStoreOption = None,
+) -> Next:
+    """Make a run of weights that others published. It can be evaluated, exported and fine-tuned as any other."""
+    from repro.evaluation.class_lists import read_classes
+    from repro.evaluation.import_weights import import_weights
+
+    run = import_weights(weights, out, name, read_classes(classes) if classes else (), data)
+    console.print(f"{out}: {run.variant}, {len(run.data.classes):,} classes")
+    return "predict", out, "IMAGE"
+
+
+@app.command()
+def audit(
+    weights: opt.WeightsFilesArgument,
+    data: opt.DataOption,
+    out: opt.AuditOutOption = Path("outputs/audit"),
+    classes: opt.ClassesOption = None,
+    devices: opt.DevicesOption = None,
+) -> Next:
+    """Evaluate published weights beside their published errors. It checks data, nets and evaluation in minutes."""
+    from repro.cli.progress import meter
+    from repro.cli.tables import audit_listing, print_listing
+    from repro.evaluation.audit import audit as stage
+    from repro.evaluation.class_lists import read_classes
+
+    with meter(console, "evaluating", "images") as show:
+        path, rows = stage(weights, data, out, read_classes(classes) if classes else (), devices, show)
+    print_listing(console, audit_listing(rows))
+    console.print(f"written to {path}")
+    return None
+
+
+@app.command()
 def report(
     runs: opt.RunsOption = Path("outputs/runs"),
     out: opt.ReportOutOption = Path("outputs/report"),

@@ -12,7 +12,7 @@ SearchSplit = Literal["val", "test"]
 Views = Literal["1", "10"]
 Encoding = Literal["raw", "jpeg"]
 Precision = Literal["fp32", "bf16"]
-Listed = Literal["variants", "ensembles", "datasets", "experiments", "targets"]
+Listed = Literal["variants", "ensembles", "datasets", "experiments", "targets", "published"]
 
 AUTO_DEVICE = "a GPU if there is one, else the CPU"
 
@@ -30,7 +30,11 @@ RunsArgument = Annotated[
 ]
 PathArgument = Annotated[Path, typer.Argument(metavar="PATH", help="A store, or the folder of a run.")]
 ListArgument = Annotated[
-    Listed, typer.Argument(metavar="WHAT", help="What to list: variants, ensembles, datasets, experiments or targets.")
+    Listed,
+    typer.Argument(
+        metavar="WHAT",
+        help="What to list: variants, ensembles, datasets, experiments, targets or published (nets of others).",
+    ),
 ]
 
 # Where files are
@@ -201,6 +205,67 @@ SearchWeightsOption = Annotated[
         "--search-weights", help="Average several runs with weights selected on val, instead of equal weights."
     ),
 ]
+
+# predict
+ImagesArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="IMAGE...", help="Image file, folder searched recursively, or - for standard input."),
+]
+PredictRunsOption = Annotated[
+    list[Path] | None,
+    typer.Option("--with", metavar="RUN", help="Further run to average with; may be given several times."),
+]
+TopOption = Annotated[int, typer.Option("--top", metavar="N", min=1, help="Number of classes to show per image.")]
+LabelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--label",
+        metavar="CLASS",
+        help="Class of the images, by id or name.",
+        show_default="the name of the image's folder, if it is a class",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+CsvOption = Annotated[bool, typer.Option("--csv", help="Print CSV, a line per class and image.")]
+FigureOption = Annotated[
+    Path | None,
+    typer.Option("--figure", metavar="FILE", help="Also draw images and bars as in Figure 4, to a PNG, SVG or PDF."),
+]
+BatchSizeOption = Annotated[
+    int, typer.Option("--batch-size", metavar="N", min=1, help="Number of images to compute at once.")
+]
+
+# import and audit
+WeightsArgument = Annotated[
+    Path, typer.Argument(metavar="FILE", help="Weights of torchvision, Caffe, the ONNX zoo or cuda-convnet2.")
+]
+WeightsFilesArgument = Annotated[
+    list[Path], typer.Argument(metavar="PATH...", help="Files of published weights, or folders that hold them.")
+]
+RunOutOption = Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder of the run to create.")]
+PublishedNameOption = Annotated[
+    str | None,
+    typer.Option(
+        "--as",
+        metavar="NAME",
+        help="Published net, as shown by: repro list published",
+        show_default="found from the file",
+    ),
+]
+ClassesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--classes",
+        metavar="FILE",
+        help="Classes in the order of the outputs: a development kit, or a text file with an id per line.",
+        show_default="those of ILSVRC-2012, sorted by WordNet id",
+    ),
+]
+MeanStoreOption = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="STORE", help="Store whose mean image is subtracted (cuda-convnet2 only)."),
+]
+AuditOutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write audit.json to.")]
 
 # report
 CompareOption = Annotated[bool, typer.Option("--compare", help="Compare every number with the paper's.")]

@@ -15,6 +15,7 @@ from repro.paper.experiments import EXPERIMENTS
 from repro.paper.variants import ENSEMBLES, VARIANTS
 
 if TYPE_CHECKING:
+    from repro.evaluation.audit import AuditRow
     from repro.workflow.plan import Plan
 
 WIDE = 10_000  # no row is wider
@@ -154,10 +155,44 @@ def plan_listing(plans: Sequence[Plan]) -> Listing:
     return Listing(heads, tuple(rows))
 
 
+def published() -> Listing:
+    """Each net whose weights others published: file, preprocessing and published errors."""
+    from repro.paper.published import MODELS
+
+    rows = []
+    for model in MODELS.values():
+        settings = model.preprocessing
+        errors = "; ".join(
+            f"{result.top1_error:.2f}/{result.top5_error:.2f} ({result.views} view{'s' * (result.views > 1)})"
+            for result in model.results
+        )
+        images = f"{settings.resize} to {settings.image_size}, crops of {settings.crop_size}"
+        rows.append((model.name, model.summary, ", ".join(model.files) or "90.417, ...", images, errors))
+    return Listing(("net", "description", "files", "images", "top-1/top-5 error"), tuple(rows))
+
+
+def audit_listing(audited: Sequence[AuditRow]) -> Listing:
+    """Each published error beside the measured one."""
+    rows = tuple(
+        (
+            row.model,
+            row.metric.removesuffix("_error").replace("top", "top-"),
+            str(row.views),
+            f"{row.published:.2f}%",
+            f"{row.measured:.2f}% [{row.interval[0]:.2f}, {row.interval[1]:.2f}]",
+            row.verdict,
+            row.reason,
+        )
+        for row in audited
+    )
+    return Listing(("net", "error", "views", "published", "measured", "verdict", "reason"), rows)
+
+
 TABLES: dict[str, Callable[[], Listing]] = {
     "variants": variants,
     "ensembles": ensembles,
     "datasets": datasets,
     "experiments": experiments,
     "targets": targets,
+    "published": published,
 }

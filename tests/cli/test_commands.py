@@ -28,6 +28,11 @@ OPTIONS = {
     },
     "evaluate": {"--data", "--split", "--views", "--devices", "--search-weights"},
     "retrieve": {"--data", "--split", "--devices"},
+    "predict": {
+        "--with", "--views", "--top", "--label", "--json", "--csv", "--figure", "--batch-size", "--devices",
+    },
+    "import": {"--out", "--as", "--classes", "--data"},
+    "audit": {"--data", "--out", "--classes", "--devices"},
     "report": {"--runs", "--out", "--compare", "--strict", "--tensorboard"},
     "run": {
         "--scale", "--recipe", "--stores", "--data", "--out", "--epochs", "--devices", "--precision", "--dry-run",
@@ -69,7 +74,7 @@ def test_version() -> None:
     assert (done.returncode, done.stdout) == (0, "repro 0.1.0\n")
 
 
-@pytest.mark.parametrize("what", ["variants", "ensembles", "datasets", "experiments", "targets"])
+@pytest.mark.parametrize("what", ["variants", "ensembles", "datasets", "experiments", "targets", "published"])
 def test_list(what: str) -> None:
     done = repro("list", what)
     assert done.returncode == 0, done.stderr
@@ -139,7 +144,7 @@ def test_pipeline_from_images_to_the_report(tmp_path: Path) -> None:
         (("train", "--variant", "alexnet", "--data", "{store}", "--out", "{tmp}/r"), "--size 128"),
         (
             ("train", "--variant", "alexnet", "--data", "{store}", "--out", "{tmp}/file", "--scale", "smoke"),
-            "cannot make the run's folder",
+            "cannot create the run's folder",
         ),
         (("evaluate", "{tmp}/none", "--data", "{store}"), "no run at"),
         (("verify", "{tmp}/none"), "{tmp}/none"),

@@ -1,0 +1,82 @@
+"""What `repro predict` prints and draws."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from repro.evaluation.predict import Classified
+
+Form = Literal["table", "json", "csv"]
+
+COLUMNS = ("image", "label", "rank", "id", "name", "probability")
+
+
+def show(console: Console, found: Iterable[Classified], form: Form, keep: bool = False) -> list[Classified]:
+    """Print the classes of each image, a table or CSV as they come, JSON once all are there.
+
+    Returns the images to `keep` them for a figure, else nothing: those of a large folder would not fit in memory.
+    """
+    kept: list[Classified] = []
+    documents: list[dict[str, object]] = []
+    if form == "csv":
+        _print_csv([COLUMNS])
+    for image in found:
+        if keep:
+            kept.append(image)
+        if form == "json":
+            documents.append(_document(image))
+        elif form == "csv":
+            _print_csv(_rows(image))
+        else:
+            _print_table(console, image)
+    if form == "json":
+        print(json.dumps(documents, indent=1, ensure_ascii=False))
+    return kept
+
+
+def _print_table(console: Console, image: Classified) -> None:
+    console.print(f"{image.name}{f'  ({image.label.name or image.label.id})' if image.label else ''}")
+    for guess in image.guesses:
+        mark = "  <-- its class" if image.label and image.label.id == guess.id else ""
+        console.print(f"  {guess.probability:7.2%}  {guess.name}{mark}")
+
+
+def draw(images: Iterable[Classified], path: Path) -> None:
+    """Draw the images with the bars of their classes."""
+    from repro.report.figures.classified import Bars, write_bars
+
+    bars = []
+    for image in images:
+        ids = [guess.id for guess in image.guesses]
+        correct = ids.index(image.label.id) if image.label and image.label.id in ids else None
+        title = (image.label.name or image.label.id) if image.label else Path(image.name).name
+        names, probabilities = [each.name for each in image.guesses], [each.probability for each in image.guesses]
+        bars.append(Bars(image.thumbnail, title, names, probabilities, correct))
+    write_bars(bars, path)
+
+
+def _document(image: Classified) -> dict[str, object]:
+    guesses = [{"id": each.id, "name": each.name, "probability": each.probability} for each in image.guesses]
+    return {"image": image.name, "label": image.label.id if image.label else None, "guesses": guesses}
+
+
+def _rows(image: Classified) -> list[tuple[object, ...]]:
+    label = image.label.id if image.label else ""
+    return [
+        (image.name, label, rank, guess.id, guess.name, guess.probability)
+        for rank, guess in enumerate(image.guesses, 1)
+    ]
+
+
+def _print_csv(rows: Iterable[tuple[object, ...]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    print(text.getvalue(), end="")

@@ -1,0 +1,110 @@
+"""`repro import`: a run made of weights that others published, which every command takes that takes a finished run."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+
+from repro import atomic
+from repro.data.store import ClassInfo, open_store
+from repro.errors import ReproError
+from repro.formatting import command_line
+from repro.models.published import PublishedWeights, read_published
+from repro.provenance import current_provenance
+from repro.records import (
+    RUN,
+    ClassRecord,
+    DataRecord,
+    Origin,
+    PreprocessingRecord,
+    Run,
+    RunRecord,
+    read_run,
+    write_mean,
+    write_record,
+)
+
+RECIPE = "published"
+
+
+def import_weights(
+    source: Path, out: Path, name: str | None = None, classes: tuple[ClassInfo, ...] = (), data: Path | None = None
+) -> Run:
+    """Write a finished run with the weights of the file `source` to the new folder `out`.
+
+    `name` is one of `repro.paper.published.MODELS`, where several share their layers. `classes` are those of weights
+    that do not have ILSVRC-2012's in the order of their WordNet ids. `data` is the store whose mean image is
+    subtracted, for nets that were published without one. Raises ReproError for files, classes or folders that do not
+    fit; nothing is then written.
+    """
+    weights = read_published(source, name, classes)
+    if not weights.classes:
+        raise ReproError(
+            f"the order of the classes of '{source}' is not known: add --classes ILSVRC2012_devkit_t12.tar.gz, or a "
+            "file with an id in each line"
+        )
+    mean = _mean(weights, data)
+    if out.exists() and any(out.iterdir()):
+        raise ReproError(f"'{out}' is not empty: choose another --out")
+    record = _record(weights, source, out, name, data)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ReproError(f"cannot create the folder '{out}': {error.strerror}") from error
+    write_record(out / RUN, record)
+    run = read_run(out)
+    write_mean(out, mean)
+    content = safetensors.torch.save(weights.weights)
+    checksum = f"{hashlib.sha256(content).hexdigest()}  {run.weights_path.name}\n"
+    atomic.write(run.checksum_path, checksum.encode())
+    atomic.write(run.weights_path, content)
+    return run
+
+
+def _mean(weights: PublishedWeights, data: Path | None) -> np.ndarray:
+    """Return the mean that is subtracted, as an image."""
+    size, mean = weights.model.preprocessing.image_size, weights.model.preprocessing.mean
+    if mean is not None:
+        return np.broadcast_to(np.array(mean, np.float32), (size, size, 3)).copy()
+    if data is None:
+        raise ReproError(
+            f"{weights.model.name} subtracts the mean image of its training images: add --data with a store of them"
+        )
+    store = open_store(data)
+    if store.size != size:
+        raise ReproError(f"the store '{data}' has images of {store.size} pixels, {weights.model.name} takes {size}")
+    return store.mean
+
+
+def _record(weights: PublishedWeights, source: Path, out: Path, name: str | None, data: Path | None) -> RunRecord:
+    model, network = weights.model, weights.network
+    words: list[object] = ["repro", "import", source, "--out", out]
+    words += ["--as", name] if name else []
+    words += ["--data", data] if data else []
+    return RunRecord(
+        variant=model.name,
+        recipe=RECIPE,
+        scale="paper",
+        seed=0,
+        epochs=0,
+        init_from=Origin(weights.file, weights.sha256),
+        network=tuple({"layer": type(layer).__name__} | asdict(layer) for layer in network.layers),
+        input_size=network.input_size,
+        preprocessing=PreprocessingRecord(
+            image_size=model.preprocessing.image_size,
+            crop_size=model.preprocessing.crop_size,
+            resize=model.preprocessing.resize,
+            mean_of_patch=False,
+        ),
+        data=DataRecord(
+            dataset="ilsvrc2012" if network.classes == 1000 else "published",
+            size=model.preprocessing.image_size,
+            classes=tuple(ClassRecord(each.id, each.name) for each in weights.classes),
+        ),
+        command=command_line(words),
+        **vars(current_provenance()),
+    )

@@ -1,0 +1,63 @@
+"""Weights that others published become a run, which is opened, evaluated and averaged as any other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import repro
+
+from repro.data.store import Store
+from repro.errors import ReproError
+from repro.evaluation.import_weights import import_weights
+from repro.evaluation.trained_model import open_run
+
+
+@pytest.fixture(scope="module")
+def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """torchvision's net for ten classes."""
+    import torchvision
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "alexnet.pth"
+    torch.save(torchvision.models.alexnet(num_classes=10).state_dict(), path)
+    return path
+
+
+def test_an_imported_run_classifies_as_torchvision_does(
+    weights_file: Path, synthetic_store: Store, tmp_path: Path
+) -> None:
+    import torchvision
+    from torchvision.transforms import v2
+
+    classes = tmp_path / "classes.txt"
+    classes.write_text("".join(f"{info.id} {info.name}\n" for info in synthetic_store.classes))
+    done = repro("import", weights_file, "--out", tmp_path / "run", "--classes", classes)
+    assert done.returncode == 0, done.stderr
+    assert "torchvision-alexnet, 10 classes" in done.stdout
+    model = torchvision.models.alexnet(num_classes=10).eval()
+    model.load_state_dict(torch.load(weights_file, weights_only=True))
+    pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    normalize = v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    with torch.inference_mode():
+        centre = torch.from_numpy(pixels[16:240, 16:240]).permute(2, 0, 1)[None] / 255
+        expected = model(normalize(centre)).softmax(1)[0]
+    opened = open_run(tmp_path / "run")
+    torch.testing.assert_close(opened.probabilities(pixels[None], 1)[0], expected, rtol=0, atol=1e-5)
+    best = opened.predict(pixels, views=1)[0]
+    assert best.id == synthetic_store.classes[int(expected.argmax())].id
+    assert opened.run.init_from is not None
+    assert opened.run.init_from.run == "alexnet.pth"
+    again = repro("import", weights_file, "--out", tmp_path / "run", "--classes", classes)
+    assert (again.returncode, again.stderr.count("\n")) == (3, 1)
+    assert "is not empty: choose another --out" in again.stderr
+
+
+def test_classes_that_are_not_known_are_an_error_and_nothing_is_written(weights_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ReproError, match=r"the order of the classes of .* is not known: add --classes"):
+        import_weights(weights_file, tmp_path / "run")
+    done = repro("import", tmp_path / "gone.pth", "--out", tmp_path / "run")
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+    assert not (tmp_path / "run").exists()

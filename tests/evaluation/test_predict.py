@@ -1,0 +1,139 @@
+"""Own images are classified by a run or by the average of several, and shown as a table, JSON, CSV or figure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import repro
+from PIL import Image
+
+from repro.data.store import Store
+from repro.errors import ReproError
+from repro.evaluation.evaluate import evaluate
+from repro.evaluation.predict import predict_images
+from repro.report.figures.classified import Bars, draw_bars, write_bars
+from repro.report.figures.figure4 import CORRECT
+from repro.training.loop import Settings
+from repro.training.train import train
+
+
+@pytest.fixture(scope="module")
+def runs(synthetic_store: Store, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two seeds, an epoch each, on the built-in data."""
+    out = tmp_path_factory.mktemp("runs")
+    settings = [Settings("alexnet", "authors", "smoke", seed, epochs=1) for seed in (0, 1)]
+    return [next(iter(list(train(each, synthetic_store.path, out)))).path for each in settings]
+
+
+@pytest.fixture(scope="module")
+def folder(synthetic_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five test images in a folder per class, a text file, and a damaged image."""
+    out = tmp_path_factory.mktemp("images")
+    split = synthetic_store.splits["test"]
+    for index in range(5):
+        info = synthetic_store.classes[split.labels[index]]
+        (out / info.id).mkdir(exist_ok=True)
+        Image.fromarray(split.images(np.array([index]))[0]).save(out / info.id / f"{index}.png")
+    (out / "notes.txt").write_text("not an image, and not taken for one")
+    (out / "damaged.jpg").write_bytes(b"\xff\xd8 cut")
+    return out
+
+
+def test_the_average_of_runs_is_that_of_evaluate(runs: list[Path], folder: Path, synthetic_store: Store) -> None:
+    path, record = evaluate(runs, synthetic_store.path, "test", 10)
+    expected = np.load(path.with_name(record.predictions))
+    notes: list[str] = []
+    found = list(predict_images(runs, [str(folder)], on_note=notes.append, batch_size=2))
+    assert len(found) == 5
+    for each in found:
+        index = int(Path(each.name).stem)
+        assert each.label is not None
+        assert each.label.id == synthetic_store.classes[expected["labels"][index]].id
+        assert [guess.id for guess in each.guesses] == [
+            synthetic_store.classes[top].id for top in expected["top5"][index]
+        ]
+        probabilities = [guess.probability for guess in each.guesses]
+        np.testing.assert_allclose(probabilities, expected["top5_probabilities"][index], rtol=0, atol=1e-6)
+    assert len(notes) == 1
+    assert "damaged.jpg' cannot be used" in notes[0]
+
+
+def test_classes_in_another_order_are_averaged_by_id(runs: list[Path], folder: Path, tmp_path: Path) -> None:
+    import safetensors.torch
+
+    turned = tmp_path / "turned"
+    shutil.copytree(runs[0], turned)
+    record = json.loads((turned / "run.json").read_text())
+    record["data"]["classes"].reverse()
+    (turned / "run.json").write_text(json.dumps(record))
+    weights = safetensors.torch.load_file(turned / "weights.safetensors")
+    weights |= {name: weights[name].flip(0).contiguous() for name in ("fc8.weight", "fc8.bias")}
+    safetensors.torch.save_file(weights, turned / "weights.safetensors")
+    (turned / "weights.safetensors.sha256").unlink()
+    alone, averaged = (
+        list(predict_images(members, [str(folder)], views=1, on_note=lambda _: None))
+        for members in (runs[:1], [runs[0], turned])
+    )
+    for one, other in zip(alone, averaged, strict=True):
+        assert [guess.id for guess in one.guesses] == [guess.id for guess in other.guesses]
+    record["data"]["classes"][0]["id"] = "another"
+    (turned / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ReproError, match="have other classes"):
+        list(predict_images([runs[0], turned], [str(folder)]))
+
+
+def test_what_cannot_be_classified_is_one_error(runs: list[Path], folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ReproError, match=r"damaged\.jpg' cannot be used"):
+        list(predict_images(runs[:1], [str(folder / "damaged.jpg")]))
+    with pytest.raises(ReproError, match=r"cannot read '.*gone\.png'"):
+        list(predict_images(runs[:1], [str(tmp_path / "gone.png")]))
+    with pytest.raises(ReproError, match="no images in"):
+        list(predict_images(runs[:1], [str(tmp_path)]))
+    with pytest.raises(ReproError, match="unknown class 'zebrra'"):
+        list(predict_images(runs[:1], [str(folder)], label="zebrra"))
+
+
+def test_the_command_prints_json_csv_and_a_table_and_draws(runs: list[Path], folder: Path, tmp_path: Path) -> None:
+    image = min(folder.rglob("*.png"))
+    done = repro("predict", runs[0], image, "--with", runs[1], "--json", "--figure", tmp_path / "figure.png")
+    assert done.returncode == 0, done.stderr
+    (document,) = json.loads(done.stdout)
+    (expected,) = predict_images(runs, [str(image)])
+    assert document["image"] == str(image)
+    assert document["label"] == image.parent.name
+    assert [guess["id"] for guess in document["guesses"]] == [guess.id for guess in expected.guesses]
+    probabilities = [guess["probability"] for guess in document["guesses"]]
+    np.testing.assert_allclose(probabilities, [guess.probability for guess in expected.guesses], rtol=0, atol=1e-6)
+    with Image.open(tmp_path / "figure.png") as figure:
+        assert figure.width > 300
+    words = [sys.executable, "-m", "repro", "predict", runs[0], "-", "--csv", "--top", "2", "--views", "1"]
+    piped = subprocess.run(list(map(str, words)), input=image.read_bytes(), capture_output=True)
+    rows = list(csv.DictReader(io.StringIO(piped.stdout.decode())))
+    assert [(row["image"], row["rank"]) for row in rows] == [("-", "1"), ("-", "2")]
+    assert float(rows[0]["probability"]) >= float(rows[1]["probability"])
+    table = repro("predict", runs[0], folder, "--label", image.parent.name)
+    assert table.returncode == 0
+    assert table.stdout.count("%") == 25
+    assert "damaged.jpg" in table.stderr
+
+
+def test_the_bar_of_the_correct_class_is_red(tmp_path: Path) -> None:
+    from matplotlib.colors import to_hex
+
+    bars = Bars(np.zeros((8, 8, 3), np.uint8), "cat", ["dog", "cat"], [0.7, 0.3], correct=1)
+    figure = draw_bars([bars, replace(bars, correct=None)])
+    colours = [[to_hex(bar.get_facecolor()) for bar in axes.patches] for axes in figure.axes if axes.patches]
+    assert [[colour == CORRECT for colour in each] for each in colours] == [[False, True], [False, False]]
+    with pytest.raises(ReproError, match=r"must end in \.png, \.svg or \.pdf"):
+        write_bars([bars], tmp_path / "figure.gif")
+    with pytest.raises(ReproError, match="a figure holds 48 images, not 49"):
+        write_bars([bars] * 49, tmp_path / "figure.png")
