@@ -97,7 +97,7 @@ def prepare(
         return open_store(out)
     check_target(out)  # again in the staging area, but listing images can take minutes
     images = _list_images(settings, note)
-    with staging_area(out, plan) as staging:
+    with staging_area(out, plan, note) as staging:
         _check_md5(images.md5, staging, allow_partial, note)
         shards = _Shards(staging, _select(images, settings), size, encoding)
         _process(shards, settings, on_progress or (lambda done, total: None), note)

@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import re
+import sys
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
@@ -201,8 +202,8 @@ def commit_shard(task: ShardTask) -> ShardNotes:
 
 def _free_page_cache(file: BinaryIO) -> None:
     """Advise the system that a file is not read again soon; without effect where it takes no such advice."""
-    if hasattr(os, "posix_fadvise") and hasattr(os, "POSIX_FADV_DONTNEED"):  # not on macOS and Windows
-        with suppress(OSError):
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # not every file system and C library has it
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 

@@ -9,17 +9,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repro import atomic
+from repro import atomic, locks
 from repro.errors import ReproError, Stopped
 
 REPLACEABLE = {"source"}  # settings that may change between two calls: shards of other images are made again
@@ -51,16 +50,23 @@ class StagingArea:
         """Folder of the notes on shards."""
         return self.path / "notes"
 
+    @property
+    def lock(self) -> Path:
+        """File of the lock."""
+        return self.path / "lock"
+
     def count_finished(self) -> int:
         """Return the number of finished shards."""
         return sum(1 for _ in self.notes.rglob("*.json"))
 
 
 @contextmanager
-def staging_area(out: Path, plan: dict[str, Any]) -> Iterator[StagingArea]:
+def staging_area(out: Path, plan: dict[str, Any], on_note: Callable[[str], None]) -> Iterator[StagingArea]:
     """Open the staging area of the store at `out`; on success the store is moved to `out`.
 
     After an error, finished shards are kept, and the same plan resumes with them; without any, nothing is left.
+    `on_note` receives a line if the file system has no locks.
+
     Raises ReproError if `out` is not empty or cannot be written, if another process is preparing it, or if the staging
     area has shards of another plan.
     """
@@ -68,7 +74,7 @@ def staging_area(out: Path, plan: dict[str, Any]) -> Iterator[StagingArea]:
     new_parents = [parent for parent in staging.path.parents if not parent.exists()]
     try:
         staging.path.mkdir(parents=True, exist_ok=True)
-        with _lock(staging.path / "lock", out):
+        with _lock(staging, out, on_note):
             try:
                 check_target(out)
                 staging.store.mkdir(exist_ok=True)
@@ -99,7 +105,7 @@ def already_published(out: Path, plan: dict[str, Any]) -> bool:
     staging = StagingArea.of(out)
     if _read_plan(staging) != plan or staging.store.exists() or not (out / "manifest.json").exists():
         return False
-    with _lock(staging.path / "lock", out):
+    with _lock(staging, out, lambda line: None):
         _remove(staging)
     return True
 
@@ -108,9 +114,13 @@ def check_target(out: Path) -> None:
     """Raise ReproError if a store cannot be made at `out`, because something is there or it cannot be replaced."""
     if os.path.ismount(out):
         raise ReproError(f"'{out}' is the root of a file system: choose a folder inside it with --out")
-    with suppress(FileNotFoundError):
+    try:
         if any(out.iterdir()):
             raise ReproError(f"'{out}' is not empty: remove it, or choose another folder with --out")
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise ReproError(f"cannot write the store '{out}': {error.strerror}") from error
 
 
 def _publish(staging: StagingArea, out: Path) -> None:
@@ -122,13 +132,14 @@ def _publish(staging: StagingArea, out: Path) -> None:
 
 
 def _remove(staging: StagingArea) -> None:
-    """Remove the staging area of a store that was moved; the plan last, which `already_published` reads."""
-    for path in sorted(staging.path.iterdir(), key=lambda path: path == staging.plan):
+    """Remove the content of the staging area of a store that was moved; the plan last: `already_published` reads it."""
+    for path in sorted(set(staging.path.iterdir()) - {staging.lock}, key=lambda path: path == staging.plan):
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink()
-    staging.path.rmdir()
+    with suppress(PermissionError):  # Windows removes no open file; there the lock is removed when it is released
+        staging.lock.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -147,19 +158,17 @@ def _report_kept_shards(staging: StagingArea) -> Iterator[None]:
 
 
 @contextmanager
-def _lock(path: Path, out: Path) -> Iterator[None]:
-    busy = ReproError(
+def _lock(staging: StagingArea, out: Path, on_note: Callable[[str], None]) -> Iterator[None]:
+    """Lock the staging area; on exit remove its folder if it is empty."""
+    busy = (
         f"another `repro prepare` is writing '{out}': wait until it has finished, or choose another folder with --out"
     )
-    with path.open("a", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise busy from None
-        # The previous owner of the lock may have finished and removed the file in the meantime.
-        if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            raise busy
-        yield
+    try:
+        with locks.exclusive(staging.lock, busy, on_note):
+            yield
+    finally:
+        with suppress(OSError):
+            staging.path.rmdir()
 
 
 def _check_plan(staging: StagingArea, plan: dict[str, Any], out: Path) -> None:

@@ -1,7 +1,6 @@
 """Stopped at any moment, `prepare` resumes, and the store is the same as without an interruption."""
 
 import errno
-import fcntl
 import filecmp
 import multiprocessing
 import os
@@ -427,13 +426,29 @@ def test_two_processes_for_the_same_store(images: Path, tmp_path: Path) -> None:
 
 def test_a_lock_on_a_removed_file_does_not_count(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other process finished between opening and locking the file."""
+    fcntl = pytest.importorskip("fcntl")
+    lock = fcntl.flock
 
     def remove(file: Any, operation: int) -> None:
-        (tmp_path / ".store.partial" / "lock").unlink()
+        (tmp_path / ".store.partial" / "lock").unlink(missing_ok=True)
+        lock(file, operation)
 
     monkeypatch.setattr(fcntl, "flock", remove)
     with pytest.raises(ReproError, match="another `repro prepare`"):
         prepare("folder", tmp_path / "store", source=images, size=16)
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])
+def test_a_file_system_without_locks_is_used_with_a_note(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(file: Any, operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", refuse)
+    _, notes = prepare_with_notes(images, tmp_path / "store")
+    assert "has no locks" in notes
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "store"]
 
 
 def test_a_full_disk(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
