@@ -43,7 +43,7 @@ def _run(arguments: list[str]) -> int:
         from repro.cli import streams
 
         streams.prepare_streams()
-        _ignore_warning_settings()
+        _prepare_warnings()
         from repro.cli.commands import app
 
         try:
@@ -72,17 +72,29 @@ def _with_debug_first(arguments: list[str]) -> list[str]:
     return [DEBUG, *(each for each in arguments if each != DEBUG)] if DEBUG in arguments else arguments
 
 
-def _ignore_warning_settings() -> None:
-    """Drop what PYTHONWARNINGS says, here and in processes that are started: it is meant for other programs."""
+def _prepare_warnings() -> None:
+    """Print warnings of this package in one line, and drop what PYTHONWARNINGS says: it is meant for other programs.
+
+    Both also hold for the processes that are started, which inherit the environment and the filters.
+    """
+    import warnings
+
+    package, usual_format = os.path.dirname(os.path.dirname(__file__)), warnings.formatwarning
+
+    def one_line(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        ours = os.path.abspath(filename).startswith(package + os.sep)
+        return f"repro: {message}\n" if ours else usual_format(message, category, filename, lineno, line)
+
+    warnings.formatwarning = one_line
     setting = os.environ.pop("PYTHONWARNINGS", "")
     if setting:
-        import warnings
-
         theirs = setting.split(",")
         sys.warnoptions[:] = [option for option in sys.warnoptions if option not in theirs]
         warnings.resetwarnings()
-        for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
-            warnings.simplefilter("ignore", category)  # as Python does by default
+        for unseen in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", unseen)  # as Python does by default
 
 
 def _fail(message: str, code: int, debug: bool) -> int:
