@@ -6,6 +6,8 @@ to type next, or None.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +17,7 @@ import typer
 import repro
 from repro.cli import options as opt
 from repro.cli.console import console
-from repro.errors import ReproError
+from repro.errors import ReproError, Stopped
 from repro.formatting import command_line
 
 if TYPE_CHECKING:
@@ -25,6 +27,13 @@ if TYPE_CHECKING:
 Next = tuple[object, ...] | None
 
 MANY = 100_000  # training images: with fewer, the scale of the paper is not worth its hours
+AFTER_LIST: dict[str, Next] = {
+    "variants": ("train", "--variant", "no-lrn", "--data", "stores/imagenette"),
+    "ensembles": ("plan", "table2"),
+    "datasets": ("prepare", "imagenette", "--out", "stores/imagenette", "--size", "128"),
+    "experiments": ("plan", "table1"),
+    "targets": ("report", "--compare"),
+}
 SHOWN = 20  # lines about single images; the manifest lists all of them
 
 
@@ -140,6 +149,9 @@ def train(
         for event in stage.train(settings, data, out, resume, stop_signal, save_minutes, checkpoint):
             show(event)
             folder = event.path if isinstance(event, stage.Started) else folder
+    if folder is None and resume and int(os.environ.get("RANK", "0")) == 0:
+        folder = out / settings.run_name
+        console.print(f"{folder} is finished: nothing is left to train")
     return ("evaluate", folder, "--data", data) if folder else None
 
 
@@ -275,22 +287,24 @@ def report(
     tensorboard: opt.TensorboardOption = None,
 ) -> Next:
     """Write the report of all runs. It has tables, figures and, with --compare, a verdict on each claim."""
+    from repro.records import read_records
     from repro.report import build_report
 
     if strict and not compare:
         raise typer.BadParameter("it applies to the comparison: add --compare", param_hint="--strict")
+    if strict and not read_records(runs).runs:
+        raise ReproError(f"no runs in '{runs}': --strict has nothing to check; name the folder of the runs with --runs")
     made = build_report(runs, out, compare=compare)
     for problem in made.problems:
         console.print(problem, style="yellow")
     console.print(str(made))
     if tensorboard:
-        from repro.records import read_records
         from repro.report.tensorboard import export
 
         console.print(f"{tensorboard}: curves of {export(read_records(runs).runs, tensorboard)} runs")
     if strict and made.strict_mismatches:
         raise _NotReproduced(f"not reproduced: {', '.join(each.target.id for each in made.strict_mismatches)}")
-    return None if compare else ("report", "--runs", runs, "--out", out, "--compare")
+    return ("list", "experiments") if compare else _report_on(runs, out)
 
 
 class _NotReproduced(ReproError):
@@ -310,7 +324,11 @@ def verify(path: opt.PathArgument) -> Next:
     if problems:
         raise ReproError(f"'{path}' is damaged: {'; '.join(problems)}")
     console.print(f"{path}: nothing is damaged")
-    return None
+    if (path / "manifest.json").exists():
+        from repro.data.store import open_store
+
+        return _train_on(path, open_store(path))
+    return _report_on(path.parent)
 
 
 @app.command()
@@ -336,7 +354,8 @@ def run(
     if dry_run:
         for stage in stages:
             console.print(str(stage))
-        return None
+        words = [word for word in sys.argv[1:] if word not in ("--dry-run", "--debug")]
+        return tuple(words) if console.is_terminal else None  # in a file, the commands alone are a script
     _run_stages(stages)
     return _report_on(out)
 
@@ -362,7 +381,7 @@ def list_(what: opt.ListArgument) -> Next:
     from repro.cli.tables import TABLES, print_listing
 
     print_listing(console, TABLES[what]())
-    return None
+    return AFTER_LIST[what] if console.is_terminal else None  # other programs read the rows
 
 
 @app.command()
@@ -389,8 +408,11 @@ def _train_on(path: Path, store: Store) -> Next:
     return "train", "--variant", "alexnet", "--scale", largest.name, "--data", path
 
 
-def _report_on(runs: Path) -> Next:
-    return "report", *(() if runs == Path("outputs/runs") else ("--runs", runs)), "--compare"
+def _report_on(runs: Path, out: Path = Path("outputs/report")) -> Next:
+    """Return the command that compares the runs below a folder with the paper."""
+    where = () if runs == Path("outputs/runs") else ("--runs", runs)
+    target = () if out == Path("outputs/report") else ("--out", out)
+    return "report", *where, *target, "--compare"
 
 
 def _run_stages(stages: Iterable[Stage]) -> None:
@@ -402,4 +424,9 @@ def _run_stages(stages: Iterable[Stage]) -> None:
             stage.check()
         else:
             name, *words = stage.words
-            commands[name](words, prog_name=f"repro {name}", standalone_mode=False)
+            try:
+                commands[name](words, prog_name=f"repro {name}", standalone_mode=False)
+            except Stopped as stopped:  # a training names its own --resume
+                message = str(stopped).partition(";")[0]
+                hint = "; run the same command again to continue"
+                raise Stopped(stopped.signal, message and message + hint) from stopped
