@@ -347,9 +347,7 @@ def run(
     """Run the commands that an experiment still needs. Repeat the same command to continue."""
     from repro.workflow import stages as workflow
 
-    options = ["--precision", precision]
-    options += ["--devices", devices] if devices else []
-    workspace = workflow.Workspace(out, stores, scale, recipe, data, epochs, tuple(options))
+    workspace = workflow.Workspace(out, stores, scale, recipe, data, epochs, devices, precision)
     stages = workflow.experiment(experiment, workspace)
     if dry_run:
         for stage in stages:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import torch
-from numba import prange
 from numpy.typing import NDArray
 from torch import Tensor
 
+from repro.compiled_loops import LoopsUnavailable, compiled_loop, prange
 from repro.data.sampling import Draws
 
 
@@ -29,13 +28,15 @@ def cut(
     per image. With `mean_of_patch` the mean is cropped at the position of the patch, otherwise at the centre.
     """
     out = torch.empty(len(images), crop, crop, 3)
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
     positions = (draws.top, draws.left, draws.mirror)
     # Flattened to [N, S, 3·S], the innermost loop runs over consecutive values and can be vectorised.
     size = len(mean)
     rows, means = images.reshape(len(images), size, 3 * size), mean.numpy().reshape(size, 3 * size)
     out_rows = out.numpy().reshape(len(images), crop, 3 * crop)
-    _cut(rows, *positions, means, mean_of_patch, shift, np.float32(divide_by), out_rows)
+    try:
+        _cut(rows, *positions, means, mean_of_patch, shift, np.float32(divide_by), out_rows)
+    except LoopsUnavailable:
+        return cut_by_operators(images, draws, crop, mean, mean_of_patch, shift, divide_by)
     return out
 
 
@@ -65,7 +66,7 @@ def cut_by_operators(
     return (patches + shifts[:, None, None]) / divide_by
 
 
-@numba.njit(parallel=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@compiled_loop(parallel=True)
 def _cut(
     rows: Any, top: Any, left: Any, mirror: Any, mean: Any, mean_of_patch: Any, shift: Any, divide_by: Any, out: Any
 ) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from repro.compiled_loops import LoopsUnavailable, compiled_loop
 
 BLOCK = 768  # values processed together: a multiple of 3 whose sums fit into the first-level cache
 MAX_BLOCKS = 2**16  # × 255² < 2**32: the number of products that a 32-bit sum can hold
@@ -21,10 +22,22 @@ def add_sums(images: NDArray[np.uint8], sums: NDArray[np.int64], products: NDArr
     """
     step = MAX_BLOCKS // -(-images.shape[1] // BLOCK)
     for start in range(0, len(images), step):
-        _add_sums(images[start : start + step], sums, products)
+        try:
+            _add_sums(images[start : start + step], sums, products)
+        except LoopsUnavailable:
+            add_sums_by_operators(images[start : start + step], sums, products)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+def add_sums_by_operators(images: NDArray[np.uint8], sums: NDArray[np.int64], products: NDArray[np.int64]) -> None:
+    """Do what `add_sums` does with NumPy's operators."""
+    sums += images.sum(axis=0, dtype=np.int64)
+    for image in images.astype(np.int64):
+        for distance in range(3):
+            pairs = image[: len(image) - distance] * image[distance:]
+            products[distance] += [pairs[colour::3].sum() for colour in range(3)]
+
+
+@compiled_loop()
 def _add_sums(images: NDArray[np.uint8], sums: NDArray[np.int64], products: NDArray[np.int64]) -> None:
     block_products: Any = np.zeros((3, BLOCK), np.uint32)
     for start in range(0, images.shape[1], BLOCK):

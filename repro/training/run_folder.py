@@ -64,9 +64,9 @@ def differences(before: RunRecord, now: RunRecord) -> list[str]:
     old, new = (_comparable(record) for record in (before, now))
     pairs = [(name, old[name], new[name]) for name in names]
     pairs += [
-        (name, old["settings"].get(name), value)
+        (name, old["settings"][name], value)
         for name, value in new["settings"].items()
-        if name not in ("name", "source")
+        if name not in ("name", "source") and name in old["settings"]  # older versions lack some
     ]
     pairs.append(("data fingerprint", old["data"]["fingerprint"], new["data"]["fingerprint"]))
     return [

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from repro.paper.variants import find_variant
+from repro.paper.variants import Configuration, configure, find_variant
 from repro.records import run_name
 
 
@@ -49,6 +49,16 @@ class Settings:
     def run_name(self) -> str:
         """Name of the run's folder. Raises ReproError for an unknown variant."""
         return run_name(self.variant, self.recipe, self.scale, [self.seed], self.lr, self.fine_tuned)
+
+    def configure(self, classes: int) -> Configuration:
+        """Return the configuration for a number of classes, with the learning rate chosen here.
+
+        Raises ReproError for unknown names.
+        """
+        configuration = configure(self.variant, self.recipe, self.scale, classes)
+        if self.lr:
+            configuration = replace(configuration, recipe=replace(configuration.recipe, lr=self.lr))
+        return configuration
 
     def to_argv(self, data: Path, out: Path, launcher: Sequence[str] = ("repro",)) -> list[str]:
         """Return the words of the command line that trains this run on the store `data`, in a folder below `out`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -14,11 +14,11 @@ from repro.data.sampling import WEIGHTS
 from repro.data.store import Store
 from repro.data.views import Views
 from repro.errors import ReproError
-from repro.models.devices import find_devices
+from repro.models.devices import check_precision, find_devices
 from repro.models.network import AlexNet
 from repro.models.towers import Towers, gather, named_shards, scatter, to_devices
 from repro.paper.recipes import Plateau
-from repro.paper.variants import Configuration, configure
+from repro.paper.variants import Configuration
 from repro.records import read_run
 from repro.training.checkpoint import Checkpoint
 from repro.training.distributed import SINGLE_PROCESS, ProcessGroup
@@ -147,11 +147,10 @@ def prepare_training(settings: Settings, store: Store, group: ProcessGroup = SIN
 
     Raises ReproError for unknown names, and for a store or an initial run that does not fit the settings.
     """
-    configuration = configure(settings.variant, settings.recipe, settings.scale, len(store.classes))
-    if settings.lr:
-        configuration = replace(configuration, recipe=replace(configuration.recipe, lr=settings.lr))
+    configuration = settings.configure(len(store.classes))
     _check_store(store, settings, configuration)
     devices = find_devices(settings.devices, group.local_rank, group.local_world_size)
+    check_precision(settings.precision, devices[0])
     recipe = configuration.recipe
     generator = torch.Generator().manual_seed(sampling.torch_seed(settings.seed, WEIGHTS))
     model = AlexNet(configuration.network).initialise(recipe.initialisation, generator)

@@ -8,14 +8,14 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import msgspec
 import safetensors.torch
 
 from repro import atomic
-from repro.data.store import open_store
+from repro.data.store import Store, open_store
 from repro.errors import ReproError, Stopped
 from repro.models.allocator import keep_freed_memory
 from repro.provenance import current_provenance, data_record
@@ -171,30 +171,40 @@ def _train_and_save(
             raise Stopped(signal, f"saved after update {training.step}; continue with --resume")
 
 
-def _record(settings: Settings, training: Training, data: Path, out: Path) -> RunRecord:
-    """Return the contents of the run's `run.json`."""
-    configuration = training.configuration
+def describe(settings: Settings, store: Store) -> RunRecord:
+    """Return the part of a run's `run.json` that decides the result: all but where and with what it is computed.
+
+    Raises ReproError for unknown names, or an initial run that does not exist.
+    """
+    configuration = settings.configure(len(store.classes))
     return RunRecord(
         variant=settings.variant,
         recipe=settings.recipe,
         scale=settings.scale,
         seed=settings.seed,
-        epochs=training.epochs,
+        epochs=settings.epochs or configuration.epochs,
         until_train_error=settings.until_train_error,
         precision=settings.precision,
-        devices=tuple(map(str, training.devices)),
-        ranks=training.group.world_size,
         init_from=origin(settings.init_from) if settings.init_from else None,
         network=tuple({"layer": type(layer).__name__} | asdict(layer) for layer in configuration.network.layers),
         input_size=configuration.network.input_size,
         preprocessing=PreprocessingRecord(
-            image_size=training.store.size,
+            image_size=store.size,
             crop_size=configuration.scale.crop_size,
             mean_of_patch=configuration.recipe.augmentation.mean_of_patch,
             inputs_divided_by=configuration.recipe.augmentation.inputs_divided_by,
         ),
         settings=asdict(configuration.recipe),
-        data=data_record(training.store),
+        data=data_record(store),
+    )
+
+
+def _record(settings: Settings, training: Training, data: Path, out: Path) -> RunRecord:
+    """Return the contents of the run's `run.json`."""
+    return replace(
+        describe(settings, training.store),
+        devices=tuple(map(str, training.devices)),
+        ranks=training.group.world_size,
         command=shlex.join(settings.to_argv(data, out, _launcher(training.group))),
         **vars(current_provenance()),
     )

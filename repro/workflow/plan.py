@@ -1,32 +1,42 @@
-"""`repro plan`: disk, operations and hours that an experiment takes, from a short measurement on this machine."""
+"""`repro plan`: disk space, operations and hours of an experiment, from a short measurement on this machine."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 from repro.errors import unknown
-from repro.models.devices import find_devices
+from repro.models.devices import check_precision, find_devices
 from repro.models.network import AlexNet
 from repro.models.towers import to_devices
 from repro.paper.arithmetic import count, parameters
 from repro.paper.datasets import DATASET_SIZES, dataset_size
-from repro.paper.experiments import EXPERIMENTS, Requirement
+from repro.paper.experiments import EXPERIMENTS
 from repro.paper.networks import Network
 from repro.paper.scales import SCALES
-from repro.paper.variants import ENSEMBLES, Configuration, configure, find_variant
+from repro.paper.variants import Configuration, configure
 from repro.training.optim import build_optimiser
+from repro.workflow.trainings import PlannedTraining, trainings_of
 
 MEASURE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What an experiment takes at one scale; `speed` is the images/s of `alexnet`'s training step."""
+    """The cost of an experiment at one scale.
+
+    Attributes:
+        scale: name of the scale.
+        runs: number of trainings.
+        store_bytes: size of the stores.
+        run_bytes: size of the runs' weights.
+        operations: multiplications and additions of all trainings.
+        speed: training speed of `alexnet` in images/s.
+        hours: duration of all trainings.
+    """
 
     scale: str
     runs: int
@@ -37,83 +47,63 @@ class Plan:
     hours: float
 
 
-@dataclass(frozen=True)
-class _Run:
-    variant: str
-    dataset: str
-    seed: int
-    rate: float | None
-
-
 def plan(
     experiment: str, device: str | None = None, precision: str = "fp32", paper_speed: float | None = None
 ) -> list[Plan]:
-    """The cost of `experiment` at each scale, largest first.
+    """Return the cost of `experiment` at each scale, largest first.
 
-    Operations are those of multiplying and adding in forward and backward pass. Hours are operations over the rate
-    that a measured training step of `alexnet` reaches, or at the paper's scale that which `paper_speed`, in
-    images/s, implies. Loading, validation and evaluation are left out. Raises ReproError for an unknown name.
+    Operations are the multiplications and additions of the forward and backward passes. Hours are operations over the
+    rate that a measured training step of `alexnet` reaches, or at the paper's scale over the rate that `paper_speed`,
+    in images/s, implies. Loading, validation and evaluation are left out. Raises ReproError for an unknown name, and
+    for a precision that the device only emulates.
     """
     if experiment not in EXPERIMENTS:
         raise unknown("experiment", experiment, EXPERIMENTS)
-    runs = {run for need in EXPERIMENTS[experiment].requirements for run in _runs(need)}
-    return [_plan(runs, scale, device, precision, paper_speed if scale == "paper" else None) for scale in SCALES]
+    trainings = {each for requirement in EXPERIMENTS[experiment].requirements for each in trainings_of(requirement)}
+    return [_plan(trainings, scale, device, precision, paper_speed if scale == "paper" else None) for scale in SCALES]
 
 
-def _plan(runs: set[_Run], scale: str, device: str | None, precision: str, speed: float | None) -> Plan:
+def _plan(trainings: set[PlannedTraining], scale: str, device: str | None, precision: str, speed: float | None) -> Plan:
+    """Return the cost of `trainings` at a scale; `speed` None is measured."""
     alexnet = configure("alexnet", "authors", scale, dataset_size("ilsvrc2012", scale).classes)
     speed = speed or measured_speed(alexnet, device, precision)
     stores: dict[tuple[str, int], int] = {}
     operations, run_bytes = 0.0, 0
-    for run in runs:
-        size = dataset_size(run.dataset, scale)
-        configuration = configure(run.variant, "authors", scale, size.classes)
+    for training in trainings:
+        size = dataset_size(training.dataset, scale)
+        configuration = configure(training.variant, "authors", scale, size.classes)
         pixels = configuration.scale.image_size
-        stand_in = run.dataset if dataset_size(run.dataset, scale) == DATASET_SIZES[run.dataset] else scale
-        stores[stand_in, pixels] = size.total * pixels * pixels * 3
+        replaced = size != DATASET_SIZES[training.dataset]  # by one dataset for all at this scale
+        stores[scale if replaced else training.dataset, pixels] = size.total * pixels * pixels * 3
         operations += operations_per_image(configuration.network) * size.train * configuration.epochs
         run_bytes += 4 * parameters(configuration.network)
     hours = operations / (speed * operations_per_image(alexnet.network)) / 3600
-    return Plan(scale, len(runs), sum(stores.values()), run_bytes, operations, speed, hours)
-
-
-def _runs(need: Requirement) -> Iterator[_Run]:
-    """Every training that a need implies, those that others begin from included."""
-    for variant, seeds in ENSEMBLES.get(need.net, ((need.net, need.seeds),)):
-        rates = need.lrs or (None,)
-        trainings = [(0, rate) for rate in rates] + [(seed, rates[0]) for seed in range(1, seeds)]
-        for seed, rate in trainings:
-            yield _Run(variant, need.dataset, seed, rate)
-            if need.pretrained_on:
-                yield _Run(variant, need.pretrained_on, seed, None)
-            before = find_variant(variant).begins_from
-            while before:
-                yield _Run(before, find_variant(before).dataset, seed, None)
-                before = find_variant(before).begins_from
+    return Plan(scale, len(trainings), sum(stores.values()), run_bytes, operations, speed, hours)
 
 
 def operations_per_image(network: Network) -> float:
-    """Multiplications and additions of one training step per image: twice a forward pass's products, three times."""
+    """Return the multiplications and additions of a training step per image, three times those of a forward pass."""
     return 6.0 * sum(row.multiplications for row in count(network))
 
 
 def measured_speed(configuration: Configuration, device: str | None, precision: str) -> float:
-    """Images/s of the training step on random images: net, loss, gradient and update."""
+    """Return the images/s of a training step on random images: forward pass, loss, backward pass and update."""
     devices = find_devices(device)
-    where = devices[0]
+    check_precision(precision, devices[0])
+    first = devices[0]
     model = to_devices(AlexNet(configuration.network).initialise(configuration.recipe.initialisation), devices)
-    update = build_optimiser(model, configuration.recipe)
+    optimiser = build_optimiser(model, configuration.recipe)
     size = configuration.recipe.batch_size
-    images = torch.randn(size, 3, configuration.network.input_size, configuration.network.input_size, device=where)
+    images = torch.randn(size, 3, configuration.network.input_size, configuration.network.input_size, device=first)
     images = images.to(memory_format=torch.channels_last)
-    labels = torch.zeros(size, dtype=torch.long, device=where)
+    labels = torch.zeros(size, dtype=torch.long, device=first)
     started, steps = 0.0, -1  # the first step warms up
     while steps < 1 or time.perf_counter() - started < MEASURE_SECONDS:
-        with torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast(first.type, torch.bfloat16, enabled=precision == "bf16"):
             loss = F.cross_entropy(model(images).float(), labels)
-        update.zero_grad()
+        optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        update.step()
+        optimiser.step()
         loss.item()  # waits for the device
         steps += 1
         if steps == 0:

@@ -1,67 +1,85 @@
-"""Which commands lead to a result, in order; each can be typed by hand, and one that is done is skipped."""
+"""The commands that lead to a result, in order. Each can be typed by hand, and those that are done are skipped."""
 
 from __future__ import annotations
 
 import json
 import math
-import shlex
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 
 from repro.errors import ReproError, unknown
+from repro.evaluation.command_lines import command_line, evaluate_argv, retrieve_argv
 from repro.paper.datasets import IMAGENET
 from repro.paper.experiments import EXPERIMENTS, Requirement, epochs_to_error, fastest_lr
-from repro.paper.variants import ENSEMBLES, Variant, configure, find_variant
-from repro.records import LOG, RUN, WEIGHTS, evaluation_name, read_log, read_run, retrieval_name, run_name
+from repro.paper.variants import ENSEMBLES, VARIANTS, Configuration, configure, find_variant
+from repro.preparation.settings import PrepareSettings
+from repro.records import LOG, WEIGHTS, evaluation_name, read_log, retrieval_name, run_name
+from repro.training.settings import Settings
+from repro.workflow.trainings import PlannedTraining, grid_of, members_from_seeds
+
+MANIFEST = "manifest.json"
+SMOKE_IMAGES = 30  # generated images per class and split at scale smoke
+
+
+class Kind(Enum):
+    """What a stage does: the command of the same name."""
+
+    PREPARE = "prepare"
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+    RETRIEVE = "retrieve"
+    REPORT = "report"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One command, as words after `repro`."""
+    """One command of a workflow.
 
+    Attributes:
+        kind: what it does.
+        words: the words of its command line after `repro`.
+        result: the file that exists once it is done; None if it is always run.
+        settings: settings of a training.
+        store: the store of a training, an evaluation or a retrieval.
+    """
+
+    kind: Kind
     words: tuple[str, ...]
-    result: Path | None = None  # the file that exists once it is done
-    epochs: int | None = None  # of a training
+    result: Path | None = None
+    settings: Settings | None = None
+    store: Path | None = None
 
     @property
     def done(self) -> bool:
-        """Whether there is nothing left to do."""
+        """Whether nothing is left to do."""
         return self.result is not None and self.result.exists()
 
     def check(self) -> None:
-        """Raise ReproError if a training or an evaluation that is done is damaged, or was shorter than asked for."""
-        from repro.verification.run import (  # and torch: a list of commands need not wait for it
-            check_evaluations,
-            verify_run,
-        )
+        """Raise ReproError if the result is damaged or is not what the command would make now."""
+        from repro.workflow.checks import check_done  # imports torch, which a list of commands does not need
 
-        if self.result is None or self.words[0] == "prepare":
-            return
-        folder = self.result.parent
-        problems = verify_run(folder) if (folder / RUN).exists() else check_evaluations(folder)
-        if problems:
-            raise ReproError(
-                f"'{folder}' is done, but damaged: {'; '.join(problems)}; remove that evaluation, or the folder if it "
-                "is the log or the weights, and the same command makes it again"
-            )
-        if self.epochs and (fewer := _epochs_of(folder)) < self.epochs:
-            raise ReproError(
-                f"'{folder}' is done, but of {fewer} epochs, not {self.epochs}: ask for --epochs {fewer}, choose "
-                "another --out, or remove the folder, and the same command makes it again"
-            )
+        check_done(self)
 
     def __str__(self) -> str:
-        return shlex.join(("repro", *self.words))
+        return command_line(self.words)
 
 
 @dataclass(frozen=True)
 class Workspace:
     """Where an experiment's stores and runs are, and how its nets are trained.
 
-    Stores are at `stores`/<data set>, or `data` stands in for all the ImageNet ones. At scale smoke generated
-    images stand in for everything. Runs go to `out`/<store's name>, so that nets of one name on two data sets
-    keep apart. No training is longer than `epochs`.
+    Attributes:
+        out: folder of the runs, which are in a folder below it per store, so that runs of one name on two datasets
+            are apart.
+        stores: folder of the stores, each named as its dataset.
+        scale: name of the scale. At scale smoke generated images replace all datasets.
+        recipe: name of the recipe, of nets that have it; the others have only one.
+        data: a store that replaces those of all ImageNet datasets.
+        epochs: maximum number of epochs of each training; None for the scale's.
+        devices: devices of each training; None for a GPU if there is one.
+        precision: precision of each training.
     """
 
     out: Path
@@ -70,171 +88,196 @@ class Workspace:
     recipe: str = "authors"
     data: Path | None = None
     epochs: int | None = None
-    options: tuple[str, ...] = ()
+    devices: str | None = None
+    precision: str = "fp32"
 
-    def store(self, dataset: str, size: int) -> Path:
-        """The store that serves for `dataset` with images of `size` pixels."""
+    def check(self) -> None:
+        """Raise ReproError for an unknown recipe, a store that would be ignored, or a precision that is emulated."""
+        recipes = {name for variant in VARIANTS.values() for name in variant.family.recipes}
+        if self.recipe not in recipes:
+            raise unknown("recipe", self.recipe, sorted(recipes))
+        if self.data and self.scale == "smoke":
+            raise ReproError(
+                "--data is not used at scale smoke, which prepares generated images: leave one of them out"
+            )
+        if self.precision != "fp32":
+            from repro.models.devices import check_precision, find_devices  # imports torch
+
+            check_precision(self.precision, find_devices(self.devices)[0])
+
+    def configure(self, variant: str) -> Configuration:
+        """Return the configuration of a variant by the recipe asked for, or by the only one that it has."""
+        recipes = find_variant(variant).family.recipes
+        return configure(variant, self.recipe if self.recipe in recipes else next(iter(recipes)), self.scale)
+
+    def store(self, dataset: str, image_size: int) -> Path:
+        """Return the store that serves for `dataset` with images of `image_size` pixels."""
         if self.scale == "smoke":
-            return self.stores / f"synthetic-{size}"
+            return self.stores / f"synthetic-{image_size}"
         return self.data if self.data and dataset in IMAGENET else self.stores / dataset
 
-    def recipe_of(self, variant: Variant) -> str:
-        """The recipe asked for, or the only one that the variant has."""
-        return self.recipe if self.recipe in variant.family.recipes else next(iter(variant.family.recipes))
+    def resolve(
+        self, training: PlannedTraining, until_train_error: float | None = None, epochs: int | None = None
+    ) -> ResolvedTraining:
+        """Return a planned training with its paths and settings.
 
-    def run(
-        self, store: Path, variant: str, seeds: Sequence[int], lr: float | None = None, tuned: bool = False
-    ) -> Path:
-        """The folder of a run, or of an average."""
-        recipe = self.recipe_of(find_variant(variant.split("+")[0]))
-        return self.out / store.name / run_name(variant, recipe, self.scale, seeds, lr, tuned)
+        It ends at a training error of `until_train_error` percent, or after `epochs` if they are fewer than the
+        workspace's.
+        """
+        configuration = self.configure(training.variant)
+        store = self.store(training.dataset, configuration.scale.image_size)
+        origin = self.resolve(training.origin) if training.origin else None
+        settings = Settings(
+            variant=training.variant,
+            recipe=configuration.recipe.name,
+            scale=self.scale,
+            seed=training.seed,
+            epochs=min(filter(None, (epochs, self.epochs)), default=None),
+            lr=training.lr,
+            devices=self.devices,
+            precision=self.precision,
+            init_from=origin.folder if origin else None,
+            until_train_error=until_train_error,
+        )
+        image_size = configuration.scale.image_size
+        return ResolvedTraining(settings, training.dataset, image_size, store, self.out / store.name, origin)
+
+
+@dataclass(frozen=True)
+class ResolvedTraining:
+    """A training with its paths and settings.
+
+    Attributes:
+        settings: the run's settings.
+        dataset: name of the dataset.
+        image_size: side of the store's images in pixels.
+        store: path of the store.
+        out: folder that the run's folder is in.
+        origin: the training whose weights it starts with; None for random weights.
+    """
+
+    settings: Settings
+    dataset: str
+    image_size: int
+    store: Path
+    out: Path
+    origin: ResolvedTraining | None
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.out / self.settings.run_name
+
+    def stages(self) -> Iterator[Stage]:
+        """Yield the stages up to the trained run. Raises ReproError if a store does not exist."""
+        if self.settings.scale == "smoke":
+            prepared = PrepareSettings("synthetic", size=self.image_size, limit_per_class=SMOKE_IMAGES)
+            yield Stage(Kind.PREPARE, tuple(prepared.to_argv(self.store)), self.store / MANIFEST)
+        elif not (self.store / MANIFEST).exists():
+            raise self._no_store()
+        if self.origin:
+            yield from self.origin.stages()
+        words = (*self.settings.to_argv(self.store, self.out, launcher=()), "--resume")
+        yield Stage(Kind.TRAIN, words, self.folder / WEIGHTS, self.settings, self.store)
+
+    def errors(self) -> list[float]:
+        """Return the training errors of the run so far, in percent, one per epoch."""
+        return [epoch.train_top1_error for epoch in read_log(self.folder / LOG)]
+
+    def _no_store(self) -> ReproError:
+        from repro.preparation.sources.datasets import DATASETS  # imports NumPy, which is needed only for this error
+
+        official = self.dataset if self.dataset in DATASETS else "folder"
+        prepare = f"repro prepare {official} --out {self.store} --size {self.image_size} --source …"
+        return ReproError(f"no store at '{self.store}': {prepare}")
 
 
 def experiment(name: str, workspace: Workspace) -> Iterator[Stage]:
-    """The stages of an experiment of the paper in order, done ones included, each once.
+    """Yield the stages of an experiment of the paper in order, done ones included, each once.
 
-    Lazy: which rate a grid's winner is, is read from the logs once its stages are done; until then the first rate
-    stands for it. Raises ReproError for an unknown name or a store that is not there.
+    The fastest learning rate of a grid is read from the logs when its stages are done; until then the first takes its
+    place. Raises ReproError for an unknown name, an unsuitable workspace or a store that does not exist.
     """
     if name not in EXPERIMENTS:
         raise unknown("experiment", name, EXPERIMENTS)
+    workspace.check()
     seen: set[Path | None] = set()
-    for need in EXPERIMENTS[name].requirements:
-        for stage in _need(need, workspace if need.recipe is None else replace(workspace, recipe=need.recipe)):
+    for requirement in EXPERIMENTS[name].requirements:
+        place = replace(workspace, recipe=requirement.recipe) if requirement.recipe else workspace
+        for stage in _stages_of(requirement, place):
             if stage.result not in seen:
                 seen.add(stage.result)
                 yield stage
 
 
-def _need(need: Requirement, workspace: Workspace) -> Iterator[Stage]:
-    """The stages of one need: its data, the runs of its members, their evaluations."""
-    members = ENSEMBLES.get(need.net, ((need.net, need.seeds),))
-    runs: list[Path] = []
-    for variant, seeds in members:
-        if need.lrs:
-            yield from _grid(need, workspace)
-        lr = fastest_lr(_courses(need, workspace), need.until_train_error) if need.lrs else None
-        until = need.until_train_error if len(need.lrs) > 1 else None
-        for seed in range(seeds):
-            runs.append((yield from _training(variant, seed, need.dataset, workspace, lr, need.pretrained_on, until)))
-    store = _store(members[0][0], need.dataset, workspace)
-    groups = [runs] if need.net in ENSEMBLES else [[run] for run in runs]
-    split = _split(store, need.split)
-    for run in runs if need.retrieve else ():
-        search = ("retrieve", str(run), "--data", str(store), "--split", split)
-        yield Stage(search, run / retrieval_name(split))
-    for group in groups:
-        for views in need.views:
-            words = ("evaluate", *map(str, group), "--data", str(store), "--split", split, "--views", str(views))
-            folder = group[0]
-            if len(group) > 1:
-                nets = "+".join(variant for variant, _ in members)
-                folder = workspace.run(store, nets, [seed for _, seeds in members for seed in range(seeds)])
-            yield Stage(words, folder / evaluation_name(split, views))
+def _stages_of(requirement: Requirement, workspace: Workspace) -> Iterator[Stage]:
+    """Yield the stages of one requirement: its stores, the runs of its members, and their evaluations."""
+    yield from _grid(requirement, workspace)
+    lr, until = None, None
+    if requirement.lrs:
+        lr = _fastest(requirement, workspace)
+        until = requirement.until_train_error if len(requirement.lrs) > 1 else None
+    runs = [workspace.resolve(training, until) for training in members_from_seeds(requirement, lr)]
+    for run in runs:
+        yield from run.stages()
+    split = _split(runs[0].store, requirement.split)
+    for run in runs if requirement.retrieve else ():
+        words = retrieve_argv(run.folder, run.store, split)
+        yield Stage(Kind.RETRIEVE, words, run.folder / retrieval_name(split), store=run.store)
+    for members in [runs] if requirement.net in ENSEMBLES else [[run] for run in runs]:
+        for views in requirement.views:
+            yield _evaluation(members, split, views)
 
 
-def _store(variant: str, dataset: str, workspace: Workspace) -> Path:
-    configuration = configure(variant, workspace.recipe_of(find_variant(variant)), workspace.scale)
-    return workspace.store(dataset, configuration.scale.image_size)
+def _evaluation(members: Sequence[ResolvedTraining], split: str, views: int) -> Stage:
+    """Return the stage that evaluates a run, or the average of several."""
+    first = members[0]
+    folder = first.folder
+    if len(members) > 1:
+        nets = "+".join(dict.fromkeys(run.settings.variant for run in members))
+        seeds = [run.settings.seed for run in members]
+        folder = first.out / run_name(nets, first.settings.recipe, first.settings.scale, seeds)
+    words = evaluate_argv([run.folder for run in members], first.store, split, views)
+    return Stage(Kind.EVALUATE, words, folder / evaluation_name(split, views), store=first.store)
 
 
-def _training(
-    variant: str,
-    seed: int,
-    dataset: str,
-    workspace: Workspace,
-    lr: float | None = None,
-    tuned_from: str | None = None,
-    until: float | None = None,
-    epochs: int | None = None,
-) -> Generator[Stage, None, Path]:
-    """The stages up to one trained run, the runs that it begins from first; returns its folder.
-
-    It ends at a training error of `until` percent, or after `epochs`; None for neither.
-    """
-    chosen = find_variant(variant)
-    store = _store(variant, dataset, workspace)
-    if workspace.scale == "smoke":
-        size = configure(variant, workspace.recipe_of(chosen), "smoke").scale.image_size
-        few = ("--size", str(size), "--limit-per-class", "30")
-        yield Stage(("prepare", "synthetic", "--out", str(store), *few), store / "manifest.json")
-    elif not (store / "manifest.json").exists():
-        size = configure(variant, workspace.recipe_of(chosen), workspace.scale).scale.image_size
-        from repro.preparation.sources.datasets import DATASETS  # and NumPy: only to say what helps
-
-        official = dataset if dataset in DATASETS else "folder"
-        raise ReproError(f"no store at '{store}': repro prepare {official} --out {store} --size {size} --source …")
-    words = ["train", "--variant", variant, "--recipe", workspace.recipe_of(chosen), "--scale", workspace.scale]
-    words += ["--seed", str(seed), "--data", str(store), "--out", str(workspace.out / store.name)]
-    words += ["--lr", str(lr)] if lr else []
-    words += ["--until-train-error", f"{until:g}"] if until else []
-    shorter = min(filter(None, (epochs, workspace.epochs)), default=None)
-    words += ["--epochs", str(shorter)] if shorter else []
-    if tuned_from:
-        before = yield from _training(variant, seed, tuned_from, workspace)
-        words += ["--init-from", str(before)]
-    elif chosen.begins_from:
-        before = yield from _training(chosen.begins_from, seed, find_variant(chosen.begins_from).dataset, workspace)
-        words += ["--init-from", str(before)]
-    folder = workspace.run(store, variant, [seed], lr, tuned_from is not None)
-    length = shorter or configure(variant, workspace.recipe_of(chosen), workspace.scale).epochs
-    yield Stage((*words, *workspace.options, "--resume"), folder / WEIGHTS, length)
-    return folder
+def _grid(requirement: Requirement, workspace: Workspace) -> Iterator[Stage]:
+    """Yield the trainings of a grid. Each ends after at most as many epochs as the fastest before it took."""
+    if len(requirement.lrs) < 2:
+        return  # the only learning rate is trained with the other seeds
+    grid, until = grid_of(requirement), requirement.until_train_error
+    for index, training in enumerate(grid):
+        before = (epochs_to_error(workspace.resolve(each).errors(), until) for each in grid[:index])
+        fastest = min(filter(None, before), default=None)
+        yield from workspace.resolve(training, until, math.ceil(fastest) if fastest else None).stages()
 
 
-def _grid(need: Requirement, workspace: Workspace) -> Iterator[Stage]:
-    """A run at each rate; of several, none goes on for longer than the fastest before it took."""
-    if len(need.lrs) == 1:
-        yield from _training(need.net, 0, need.dataset, workspace, need.lrs[0], need.pretrained_on)
-        return
-    for number, rate in enumerate(need.lrs):
-        courses = _courses(need, workspace)
-        before = [
-            reached for each in need.lrs[:number] if (reached := epochs_to_error(courses[each], need.until_train_error))
-        ]
-        limit = math.ceil(min(before)) if before else None
-        yield from _training(
-            need.net, 0, need.dataset, workspace, rate, need.pretrained_on, need.until_train_error, limit
-        )
-
-
-def _courses(need: Requirement, workspace: Workspace) -> dict[float, list[float]]:
-    """The training errors so far, in percent by epoch, of seed 0 at each rate of the grid."""
-    store = _store(need.net, need.dataset, workspace)
-
-    def errors(rate: float) -> list[float]:
-        folder = workspace.run(store, need.net, [0], rate, need.pretrained_on is not None)
-        return [epoch.train_top1_error for epoch in read_log(folder / LOG)]
-
-    return {rate: errors(rate) for rate in need.lrs}
-
-
-def _epochs_of(folder: Path) -> float:
-    """How long a run was to be; infinite if it came to the training error that was to end it."""
-    run = read_run(folder)
-    reached = run.log and run.log[-1].train_top1_error <= (run.until_train_error or -1)
-    return math.inf if reached else run.epochs
+def _fastest(requirement: Requirement, workspace: Workspace) -> float:
+    """Return the learning rate of a grid that reaches the training error first, by the logs so far."""
+    grid = grid_of(requirement)
+    errors = [workspace.resolve(training).errors() for training in grid]
+    return fastest_lr(dict(zip(requirement.lrs, errors, strict=True)), requirement.until_train_error)
 
 
 def _split(store: Path, wanted: str) -> str:
-    """The split to evaluate on: a stand-in's val where it has no test."""
+    """Return the split to evaluate on: val of a store without the wanted one."""
     try:
-        splits = json.loads((store / "manifest.json").read_bytes())["splits"]
+        splits = json.loads((store / MANIFEST).read_bytes())["splits"]
     except (OSError, ValueError, KeyError):
         return wanted
     return wanted if wanted in splits else "val"
 
 
 def demo(out: Path) -> Iterator[Stage]:
-    """Everything on the built-in data: both recipes, one view and ten, and the report."""
+    """Yield the stages of the demo: both recipes on generated images, with one view and ten, and the report."""
     store, runs = out / "store", out / "runs"
-    yield Stage(("prepare", "synthetic", "--out", str(store)), store / "manifest.json")
+    yield Stage(Kind.PREPARE, tuple(PrepareSettings("synthetic").to_argv(store)), store / MANIFEST)
     for recipe in ("authors", "paper"):
-        run = runs / f"alexnet-{recipe}-smoke-seed0"
-        choice = ("--variant", "alexnet", "--recipe", recipe, "--scale", "smoke", "--epochs", "20")
-        place = ("--data", str(store), "--out", str(runs), "--resume")
-        yield Stage(("train", *choice, *place), run / WEIGHTS)
+        settings = Settings("alexnet", recipe, "smoke", epochs=20)
+        run = runs / settings.run_name
+        words = (*settings.to_argv(store, runs, launcher=()), "--resume")
+        yield Stage(Kind.TRAIN, words, run / WEIGHTS, settings, store)
         for views in (1, 10):
-            words = ("evaluate", str(run), "--data", str(store), "--split", "test", "--views", str(views))
-            yield Stage(words, run / evaluation_name("test", views))
-    yield Stage(("report", "--runs", str(runs), "--out", str(out / "report"), "--compare"))
+            words = evaluate_argv([run], store, "test", views)
+            yield Stage(Kind.EVALUATE, words, run / evaluation_name("test", views), store=store)
+    yield Stage(Kind.REPORT, ("report", "--runs", str(runs), "--out", str(out / "report"), "--compare"))

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repro.data.statistics import PixelStatistics
-from repro.data.sums import MAX_BLOCKS
+from repro.data.sums import MAX_BLOCKS, add_sums, add_sums_by_operators
 
 
 @settings(deadline=None)  # the first call loads the compiled loop
@@ -44,6 +44,18 @@ def test_sums_do_not_overflow_for_many_bright_images() -> None:
     pixels = images.reshape(-1, 3).astype(np.int64)
     np.testing.assert_array_equal(statistics.products, pixels.T @ pixels)
     np.testing.assert_array_equal(statistics.sums, images.sum(axis=0, dtype=np.int64))
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 5), st.integers(1, 9))
+def test_sums_without_compiled_loops_are_equal(seed: int, count: int, size: int) -> None:
+    images = np.random.default_rng(seed).integers(0, 256, (count, 3 * size * size), dtype=np.uint8)
+    sums = np.ones((2, 3 * size * size), np.int64)  # added to, not replaced
+    products = np.ones((2, 3, 3), np.int64)
+    for add, each, product in zip((add_sums, add_sums_by_operators), sums, products, strict=True):
+        add(images, each, product)
+    np.testing.assert_array_equal(*sums)
+    np.testing.assert_array_equal(*products)
 
 
 def test_images_of_any_size_and_memory_layout() -> None:

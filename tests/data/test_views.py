@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from repro.compiled_loops import LoopsUnavailable
+from repro.data import patches
 from repro.data.sampling import draw_epoch
 from repro.data.views import Views, colour_basis
 from repro.paper.recipes import AUTHORS, PAPER, Augmentation, Colour, Recipe
@@ -88,6 +90,19 @@ def test_training_views_on_another_device_are_bit_identical(recipe: Recipe) -> N
     expected = cutter.augment(IMAGES, draws)
     cutter.device = torch.device("meta")  # not a CPU: selects the torch operators
     assert torch.equal(cutter.augment(IMAGES, draws), expected)
+
+
+@pytest.mark.parametrize("recipe", [AUTHORS, PAPER], ids=["authors", "paper"])
+def test_training_views_without_compiled_loops_are_bit_identical(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unavailable(*_: object) -> None:
+        raise LoopsUnavailable
+
+    draws = draw_epoch(1, 2, 10, SIZE - CROP, recipe.augmentation)
+    expected = views(recipe.augmentation).augment(IMAGES, draws)
+    monkeypatch.setattr(patches, "_cut", unavailable)
+    assert torch.equal(views(recipe.augmentation).augment(IMAGES, draws), expected)
 
 
 def test_a_batch_without_images_is_empty() -> None:

@@ -205,9 +205,21 @@ def test_a_folder_that_holds_a_run_is_refused(store: Store, finished: Path) -> N
         next(train(SETTINGS, store.path, finished.parent))
 
 
-def test_resuming_another_run_is_refused_with_the_differences(
-    store: Store, synthetic_store: Store, finished: Path, tmp_path: Path
+def test_a_precision_that_the_processor_emulates_is_refused_before_any_work(
+    store: Store, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("repro.models.devices.has_fast_bf16", lambda device: False)
+    for out, resume in ((tmp_path, False), (finished.parent, True)):
+        with pytest.raises(ReproError, match=r"--precision bf16: .* about 29 times as long as in fp32: use") as error:
+            next(train(replace(SETTINGS, precision="bf16"), store.path, out, resume=resume))
+        assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_resuming_another_run_is_refused_with_the_differences(
+    store: Store, synthetic_store: Store, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("repro.models.devices.has_fast_bf16", lambda device: True)  # whatever the processor
     changed = replace(SETTINGS, epochs=4, precision="bf16")
     message = "its epochs is 3, not 4; its precision is fp32, not bf16"
     with pytest.raises(ReproError, match=message):

@@ -1,4 +1,4 @@
-"""The estimate against counts made by hand."""
+"""The estimated cost against counts by hand."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def no_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "measured_speed", lambda *_: 100.0)
 
 
-def test_operations_of_the_paper_s_net() -> None:
+def test_operations_of_the_net_in_the_text() -> None:
     products = (
         55 * 55 * 96 * 363 + 27 * 27 * 256 * 1200 + 169 * 384 * 2304 + 169 * 384 * 1728 + 169 * 256 * 1728
         + 9216 * 4096 + 4096 * 4096 + 4096 * 1000
@@ -22,16 +22,16 @@ def test_operations_of_the_paper_s_net() -> None:
     assert 4.2e9 < 6 * products < 4.4e9
 
 
-def test_table1_at_the_paper_s_scale_and_speed() -> None:
+def test_table1_at_the_scale_and_speed_of_the_paper() -> None:
     paper = plan("table1", paper_speed=229.0)[0]
     assert paper.scale == "paper"
     assert paper.runs == 1
     assert paper.store_bytes == (1_261_406 + 200_000) * 256 * 256 * 3
     assert paper.hours == pytest.approx(93 * 1_261_406 / 229 / 3600)
-    assert 5 < paper.hours / 24 < 6.1  # "five to six days" (Sec. 5), at the speed that implies
+    assert 5 < paper.hours / 24 < 6.1  # "five to six days" (Sec. 5) implies this speed
 
 
-def test_runs_are_counted_once_with_what_they_begin_from() -> None:
+def test_runs_are_counted_once_with_their_pretraining() -> None:
     # Five seeds of alexnet, and two chains of three stages on two of them.
     assert plan("table2")[0].runs == 5 + 2 * 3
     # Two nets by two recipes, each at five rates and from two more seeds at one.
@@ -41,6 +41,6 @@ def test_runs_are_counted_once_with_what_they_begin_from() -> None:
     assert plan("catsdogs")[0].store_bytes == (1_281_167 + 50_000 + 20_000 + 5_000) * 256 * 256 * 3
 
 
-def test_an_unknown_experiment() -> None:
+def test_unknown_experiment() -> None:
     with pytest.raises(ReproError, match="unknown experiment 'table3'"):
         plan("table3")

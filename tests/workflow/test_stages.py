@@ -1,8 +1,9 @@
-"""Which commands an experiment lists, in which order, and that done work is skipped."""
+"""The commands of an experiment and their order, and which finished work is skipped or refused."""
 
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,27 +15,28 @@ from repro.errors import ReproError
 from repro.paper.experiments import EXPERIMENTS, GRIDS, PARTS
 from repro.paper.variants import VARIANTS
 from repro.preparation.prepare import prepare
+from repro.training.settings import Settings
 from repro.verification.verify import verify
-from repro.workflow.stages import Stage, Workspace, experiment
+from repro.workflow.stages import Kind, Stage, Workspace, experiment
 
 
 def smoke(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path / "runs", tmp_path / "stores", "smoke")
 
 
-def words_of(stages: list[Stage], command: str) -> list[tuple[str, ...]]:
-    return [stage.words for stage in stages if stage.words[0] == command]
+def words_of(stages: list[Stage], kind: Kind) -> list[tuple[str, ...]]:
+    return [stage.words for stage in stages if stage.kind == kind]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_stage_once_and_nothing_before_what_it_needs(name: str, tmp_path: Path) -> None:
+def test_every_stage_comes_once_and_after_what_it_needs(name: str, tmp_path: Path) -> None:
     stages = list(experiment(name, smoke(tmp_path)))
     assert len(set(stages)) == len(stages)
     made: set[str] = set()
     for stage in stages:
         needed = [word for word in stage.words if word.startswith(str(tmp_path))]
         target = str(stage.result.parent) if stage.result else ""
-        if stage.words[0] == "train":  # its store, and the run that it begins from
+        if stage.kind == Kind.TRAIN:  # its store, and the run that initialises it
             needed = [stage.words[stage.words.index("--data") + 1]]
             needed += [stage.words[stage.words.index("--init-from") + 1]] if "--init-from" in stage.words else []
         assert set(needed) <= made | {target}
@@ -43,19 +45,19 @@ def test_every_stage_once_and_nothing_before_what_it_needs(name: str, tmp_path: 
 
 def test_all_trains_every_variant(tmp_path: Path) -> None:
     trained = {
-        words[words.index("--variant") + 1] for words in words_of(list(experiment("all", smoke(tmp_path))), "train")
+        words[words.index("--variant") + 1] for words in words_of(list(experiment("all", smoke(tmp_path))), Kind.TRAIN)
     }
     assert trained == set(VARIANTS) - {"conv6"}  # the net of conv6-pretrained, from random weights
 
 
-def test_the_pretraining_chain_comes_in_order(tmp_path: Path) -> None:
-    trained = words_of(list(experiment("table2", smoke(tmp_path))), "train")
+def test_pretraining_comes_in_order(tmp_path: Path) -> None:
+    trained = words_of(list(experiment("table2", smoke(tmp_path))), Kind.TRAIN)
     order = [words[words.index("--variant") + 1] for words in trained if words[words.index("--seed") + 1] == "1"]
     assert order == ["alexnet", "conv6-fall2009", "conv6-fall2011", "conv6-pretrained"]
 
 
-def write_errors(workspace: Workspace, rate: float, errors: list[float]) -> None:
-    log = workspace.out / "synthetic-32" / f"cifar-relu-authors-smoke-lr{rate:g}-seed0" / "log.jsonl"
+def write_errors(workspace: Workspace, lr: float, errors: list[float]) -> None:
+    log = workspace.out / "synthetic-32" / f"cifar-relu-authors-smoke-lr{lr:g}-seed0" / "log.jsonl"
     log.parent.mkdir(parents=True)
     lines = [{"epoch": epoch, "train_top1_error": error} for epoch, error in enumerate(errors, 1)]
     log.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -63,24 +65,24 @@ def write_errors(workspace: Workspace, rate: float, errors: list[float]) -> None
 
 def grid_trainings(workspace: Workspace) -> list[dict[str, str]]:
     """The options of the trainings of Figure 1's ReLU net by the authors' recipe."""
-    trained = words_of(list(experiment("figure1", workspace)), "train")
+    trained = words_of(list(experiment("figure1", workspace)), Kind.TRAIN)
     options = [dict(zip(words[1::2], words[2::2], strict=False)) for words in trained]
     return [each for each in options if each["--variant"] == "cifar-relu" and each["--recipe"] == "authors"]
 
 
-def test_the_grid_s_winner_is_trained_from_all_seeds(tmp_path: Path) -> None:
+def test_the_fastest_learning_rate_is_trained_from_all_seeds(tmp_path: Path) -> None:
     workspace = smoke(tmp_path)
-    for rate, errors in ((0.001, [60, 40]), (0.002, [24, 26]), (0.004, [50, 24]), (0.008, [90, 90]), (0.016, [90, 90])):
-        write_errors(workspace, rate, errors)
+    for lr, errors in ((0.001, [60, 40]), (0.002, [24, 26]), (0.004, [50, 24]), (0.008, [90, 90]), (0.016, [90, 90])):
+        write_errors(workspace, lr, errors)
     assert [(each["--seed"], each["--lr"]) for each in grid_trainings(workspace)] == [
         ("0", "0.004"), ("0", "0.008"), ("0", "0.002"), ("0", "0.001"), ("0", "0.016"), ("1", "0.002"),
         ("2", "0.002"),
     ]  # fmt: skip
 
 
-def test_a_rate_of_the_grid_goes_on_only_as_long_as_it_could_be_the_fastest(tmp_path: Path) -> None:
+def test_a_grid_ends_runs_that_can_no_longer_be_the_fastest(tmp_path: Path) -> None:
     workspace = smoke(tmp_path)
-    write_errors(workspace, 0.004, [60, 50, 40, 30, 20])  # comes to 25% after 4.5 epochs
+    write_errors(workspace, 0.004, [60, 50, 40, 30, 20])  # reaches 25% after 4.5 epochs
     write_errors(workspace, 0.002, [60, 40, 10])  # after 2.5
     trained = [(each["--lr"], each["--until-train-error"], each.get("--epochs")) for each in grid_trainings(workspace)]
     assert trained == [
@@ -89,13 +91,13 @@ def test_a_rate_of_the_grid_goes_on_only_as_long_as_it_could_be_the_fastest(tmp_
     ]  # fmt: skip
 
 
-def test_an_unknown_experiment_and_a_missing_store(tmp_path: Path) -> None:
+def test_unknown_experiment_and_missing_store(tmp_path: Path) -> None:
     with pytest.raises(ReproError, match="unknown experiment 'tabel1': did you mean table1 or table2"):
         next(experiment("tabel1", smoke(tmp_path)))
     with pytest.raises(ReproError, match=r"no store at '.*ilsvrc2010': repro prepare ilsvrc2010 --out .* --size 128"):
         next(experiment("table1", Workspace(tmp_path, tmp_path, "small")))
     with pytest.raises(ReproError, match=r"no store at '.*catsdogs': repro prepare folder --out .*catsdogs --size 128"):
-        next(experiment("catsdogs", Workspace(tmp_path, tmp_path, "small")))  # anybody's pictures
+        next(experiment("catsdogs", Workspace(tmp_path, tmp_path, "small")))  # no official dataset
 
 
 def test_table1_at_smoke_scale_from_start_to_end_and_again(tmp_path: Path) -> None:
@@ -114,7 +116,9 @@ def test_table1_at_smoke_scale_from_start_to_end_and_again(tmp_path: Path) -> No
     assert longer.stderr.startswith(f"repro: '{weights.parent}' is done, but of 1 epochs, not 2: ask for --epochs 1, ")
     record = json.loads((weights.parent / "run.json").read_text())
     (weights.parent / "run.json").write_text(json.dumps({**record, "until_train_error": 100.0}))
-    Stage(("train",), weights, 2).check()  # it came to what was to end it
+    settings = Settings("alexnet", "authors", "smoke", epochs=2, until_train_error=100.0)
+    store = tmp_path / "stores" / "synthetic-64"
+    Stage(Kind.TRAIN, ("train",), weights, settings, store).check()  # it reached the error that was to end it
     with weights.open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"?")
@@ -124,8 +128,75 @@ def test_table1_at_smoke_scale_from_start_to_end_and_again(tmp_path: Path) -> No
     assert len(third.stderr.splitlines()) == 1
 
 
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace in which table 1 is done, of two images per class and one epoch."""
+    folder = tmp_path_factory.mktemp("done")
+    prepare("synthetic", folder / "stores" / "synthetic-64", size=64, limit_per_class=2, workers=1)
+    workspace = Workspace(folder / "runs", folder / "stores", "smoke", epochs=1)
+    command = typer.main.get_command(cli.app)
+    places = ["--out", str(workspace.out), "--stores", str(workspace.stores)]
+    command(["run", "table1", "--scale", "smoke", "--epochs", "1", *places], standalone_mode=False)
+    return workspace
+
+
+def check_all(workspace: Workspace) -> None:
+    for stage in experiment("table1", workspace):
+        assert stage.done
+        stage.check()
+
+
+def test_finished_work_is_accepted(done: Workspace) -> None:
+    check_all(done)
+    check_all(replace(done, devices="cpu"))  # where it was computed does not matter
+
+
+def test_finished_runs_with_other_settings_are_refused(done: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ReproError, match=r"is done, but of 1 epochs, not 2: ask for --epochs 1"):
+        check_all(replace(done, epochs=2))
+    monkeypatch.setattr("repro.models.devices.has_fast_bf16", lambda device: True)
+    with pytest.raises(ReproError, match=r"differs from what is asked for: its precision is fp32, not bf16; choose"):
+        check_all(replace(done, precision="bf16"))
+
+
+def test_finished_runs_of_a_replaced_store_are_refused(done: Workspace, tmp_path: Path) -> None:
+    other = tmp_path / "stores" / "synthetic-64"
+    prepare("synthetic", other, size=64, limit_per_class=2, workers=1, seed=7)
+    with pytest.raises(
+        ReproError, match=r"differs from what is asked for: its data fingerprint is \w+, not \w+; choose"
+    ):
+        check_all(replace(done, stores=tmp_path / "stores"))
+
+
+def test_evaluations_of_other_data_or_weights_are_refused(done: Workspace, tmp_path: Path) -> None:
+    runs = shutil.copytree(done.out, tmp_path / "runs")
+    stage = list(experiment("table1", replace(done, out=runs)))[-1]
+    stage.check()
+    assert stage.result is not None
+    record = json.loads(stage.result.read_text(encoding="utf-8"))
+    stage.result.write_text(json.dumps({**record, "checksums": ["0" * 64]}), encoding="utf-8")
+    with pytest.raises(ReproError, match="is of other weights than"):
+        stage.check()
+    data = {**record["data"], "fingerprint": "0" * 64}
+    stage.result.write_text(json.dumps({**record, "data": data}), encoding="utf-8")
+    with pytest.raises(ReproError, match="is of other data than"):
+        stage.check()
+
+
+def test_unsuitable_settings_are_errors_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = smoke(tmp_path)
+    with pytest.raises(ReproError, match="unknown recipe 'nonsense': choose from authors, fan-in, paper"):
+        next(experiment("table1", replace(workspace, recipe="nonsense")))
+    with pytest.raises(ReproError, match="--data is not used at scale smoke"):
+        next(experiment("table1", replace(workspace, data=tmp_path / "store")))
+    monkeypatch.setattr("repro.models.devices.has_fast_bf16", lambda device: False)
+    with pytest.raises(ReproError, match=r"--precision bf16: .* use --precision fp32"):
+        next(experiment("table1", replace(workspace, precision="bf16")))
+    assert not list(tmp_path.iterdir())
+
+
 def test_everything_at_smoke_scale_from_start_to_end(tmp_path: Path) -> None:
-    """`run all` and the report on it, as typed but in this process, on stores of few images prepared before."""
+    """`run all` and its report, through the command line in this process, on small stores prepared before."""
     for size in (32, 64):
         prepare("synthetic", tmp_path / "stores" / f"synthetic-{size}", size=size, limit_per_class=2, workers=1)
     command = typer.main.get_command(cli.app)

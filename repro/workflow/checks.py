@@ -1,0 +1,69 @@
+"""Checks of work that is done already: whether it is whole, and what the same command would make now."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from repro.data.store import open_store
+from repro.errors import ReproError
+from repro.records import RUN, WEIGHTS_CHECKSUM, Run, read_evaluation, read_run
+from repro.training.run_folder import differences
+from repro.training.settings import Settings
+from repro.training.train import describe
+from repro.verification.run import check_evaluations, verify_run
+from repro.workflow.stages import Kind, Stage
+
+AGAIN = "and the same command makes it again"
+
+
+def check_done(stage: Stage) -> None:
+    """Raise ReproError if the result of a stage is damaged or differs from what its command would make now.
+
+    A training must have the settings, the data and the initial weights that `repro train --resume` demands of it; an
+    evaluation must be of the same data and weights.
+    """
+    if stage.result is None or stage.kind in (Kind.PREPARE, Kind.REPORT):
+        return
+    folder = stage.result.parent
+    problems = verify_run(folder) if (folder / RUN).exists() else check_evaluations(folder)
+    if problems:
+        raise ReproError(
+            f"'{folder}' is done, but damaged: {'; '.join(problems)}; remove that evaluation, or the folder if it is "
+            f"the log or the weights, {AGAIN}"
+        )
+    if stage.settings and stage.store:
+        _check_training(read_run(folder), stage.settings, stage.store)
+    elif stage.kind == Kind.EVALUATE and stage.store:
+        _check_evaluation(stage.result, stage.store)
+
+
+def _check_training(run: Run, settings: Settings, store: Path) -> None:
+    expected = describe(settings, open_store(store))
+    if run.epochs != expected.epochs and not _ended_early(run):
+        raise ReproError(
+            f"'{run.folder}' is done, but of {run.epochs} epochs, not {expected.epochs}: ask for "
+            f"--epochs {run.epochs}, choose another --out, or remove the folder, {AGAIN}"
+        )
+    if differing := differences(run, replace(expected, epochs=run.epochs)):
+        raise ReproError(
+            f"'{run.folder}' is done, but differs from what is asked for: {'; '.join(differing)}; choose another "
+            f"--out, or remove the folder, {AGAIN}"
+        )
+
+
+def _ended_early(run: Run) -> bool:
+    """Whether the run reached the training error that was to end it, so that the number of epochs did not matter."""
+    return bool(run.log) and run.log[-1].train_top1_error <= (run.until_train_error or -1)
+
+
+def _check_evaluation(path: Path, store: Path) -> None:
+    evaluation = read_evaluation(path)
+    if evaluation.data.fingerprint != open_store(store).fingerprint:
+        raise ReproError(f"'{path}' is of other data than '{store}': remove it, {AGAIN}")
+    alone = len(evaluation.runs) == 1
+    folders = [path.parent if alone else path.parent.parent / name for name in evaluation.runs]
+    for folder, checksum in zip(folders, evaluation.checksums, strict=False):  # older evaluations have no checksums
+        written = folder / WEIGHTS_CHECKSUM
+        if written.exists() and written.read_text(encoding="utf-8").partition(" ")[0] != checksum:
+            raise ReproError(f"'{path}' is of other weights than '{folder}' has now: remove it, {AGAIN}")
