@@ -1,7 +1,7 @@
-"""Numbers of the paper that follow from the network and the recipe, without a run.
+"""Numbers of the paper that follow from the network, the recipe and the datasets, without a run.
 
-All are computed from the text's net and recipe at the paper's scale. Each function takes the target's `argument`
-(a layer, a variant, a number of days; often empty) and returns one number.
+All are computed from the text's net and recipe at the paper's scale, unless the argument names another recipe. Each
+function takes the target's `argument` (a layer, a variant, a number of days; often empty) and returns one number.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 from repro.paper.arithmetic import LayerCount, count
 from repro.paper.arithmetic import parameters as parameters_of
+from repro.paper.datasets import DATASET_SIZES
 from repro.paper.networks import Conv, Linear, Network
-from repro.paper.recipes import PAPER
+from repro.paper.recipes import PAPER, Steps
 from repro.paper.scales import SCALES
 from repro.paper.variants import configure
 
@@ -96,6 +97,29 @@ def implied_speed(days: str) -> float:
     return PAPER.schedule.epochs * TRAINING_IMAGES / (float(days) * 86_400)
 
 
+def dataset_images(name: str) -> float:
+    """Return the number of images in a dataset as released, "ilsvrc2010 train"; of all splits for "all"."""
+    dataset, split = name.split()
+    size = DATASET_SIZES[dataset]
+    return size.total if split == "all" else size.images[split]
+
+
+def dataset_classes(name: str) -> float:
+    """Return the number of classes of a dataset as released."""
+    return DATASET_SIZES[name].classes
+
+
+def recipe_epochs(recipe: str) -> float:
+    """Return the number of epochs that a recipe prescribes."""
+    return configure("alexnet", recipe).epochs
+
+
+def recipe_lr_drops(recipe: str) -> float:
+    """Return how many times a recipe divides the learning rate by 10."""
+    schedule = configure("alexnet", recipe).recipe.schedule
+    return len(schedule.after) if isinstance(schedule, Steps) else schedule.drops
+
+
 INVARIANTS: dict[str, Callable[[str], float]] = {
     function.__name__: function
     for function in (
@@ -111,5 +135,9 @@ INVARIANTS: dict[str, Callable[[str], float]] = {
         parameter_ratio,
         pooled_ratio,
         implied_speed,
+        dataset_images,
+        dataset_classes,
+        recipe_epochs,
+        recipe_lr_drops,
     )
 }

@@ -67,7 +67,7 @@ class Claim:
     @property
     def direction(self) -> str:
         """The direction of an effect; empty for levels, which have none."""
-        return self.verdict.direction or "" if self.verdict.target.line is not None else ""
+        return self.verdict.direction or "" if self.verdict.target.no_effect is not None else ""
 
     @property
     def tolerance(self) -> str:

@@ -9,6 +9,7 @@ from repro.paper.recipes import RECIPES
 from repro.paper.targets import (
     KINDS,
     Measurement,
+    Needed,
     Scope,
     Target,
     compare,
@@ -78,8 +79,11 @@ def test_differences_of_the_authors_numbers_agree_with_their_levels() -> None:
 def test_no_tolerance_admits_the_absence_of_the_effect() -> None:
     for target in OURS:
         if target.kind in ("delta", "ratio"):
-            assert target.line is not None
-            assert compare(target, perfect(target, value=target.line)).verdict == "mismatch", target.id
+            assert target.no_effect is not None
+            no_effect = target.no_effect
+            measured = perfect(target, value=no_effect, interval=(no_effect - 0.1, no_effect + 0.1))
+
+            assert compare(target, measured).verdict != "match", target.id
 
 
 def test_the_authors_own_runs_match_what_they_published() -> None:
@@ -105,7 +109,7 @@ def test_a_measurement_out_of_scope_never_matches(target: Target, wrong: str) ->
 )
 def test_direction_of_a_delta_elsewhere(interval: tuple[float, float] | None, direction: str) -> None:
     target = find_target("lrn-top1")
-    small = Measurement(1.4, interval, scope=Scope("folder", "val", 10, "small"))
+    small = Measurement(1.4, interval, 3, "seeds", Scope("folder", "val", 10, "small"))
     assert compare(target, small).direction == direction
 
 
@@ -115,19 +119,78 @@ def test_direction_of_a_claim_that_something_is_lower() -> None:
     assert verdict.verdict == "mismatch"
 
 
-def test_an_undecided_direction_at_full_scale_is_missing_not_a_mismatch() -> None:
+def test_an_undecided_effect_at_full_scale_is_missing_and_says_what_would_decide() -> None:
     target = find_target("dropout-overfit")
-    assert compare(target, perfect(target, interval=(-1.0, 3.0))).verdict == "missing"
+    undecided = compare(target, perfect(target, interval=(-1.0, 3.0), deviation=1.0))
+    assert (undecided.verdict, undecided.direction) == ("missing", "undecided")
+    # With 9 seeds of each net t(16) = 2.12 and the half-width is 2.12 · 1.0/3 = 0.71 points, less than the measured 1.
+    assert undecided.needed == Needed(6, "seeds")
+    assert "undecided with fewer than 6 seeds of each net" in undecided.reason
     assert compare(target, perfect(target, interval=(-3.0, -1.0))).verdict == "mismatch"
 
 
 def test_a_value_matches_up_to_its_tolerance_and_no_further() -> None:
     target = find_target("table1-cnn-top1")
-    assert compare(target, perfect(target, value=38.2)).verdict == "match"
-    assert compare(target, perfect(target, value=36.8)).verdict == "match"
-    failed = compare(target, perfect(target, value=38.21))
+    assert target.tolerance == 0.65
+    assert compare(target, perfect(target, value=38.15)).verdict == "match"
+    assert compare(target, perfect(target, value=36.85)).verdict == "match"
+    failed = compare(target, perfect(target, value=38.16))
     assert failed.verdict == "mismatch"
     assert failed.fails_strict
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "verdict", "direction"),
+    [
+        (1.4, (0.2, 2.6), "match", None),
+        (1.4, (-0.2, 3.0), "missing", "undecided"),
+        (0.7, (-0.5, 1.9), "missing", "undecided"),
+        (3.0, (-1.0, 7.0), "mismatch", None),
+        (-1.0, (-2.0, -0.1), "mismatch", None),
+    ],
+)
+def test_a_delta_matches_only_with_evidence_of_an_effect(
+    value: float, interval: tuple[float, float], verdict: str, direction: str | None
+) -> None:
+    target = find_target("lrn-top1")
+    found = compare(target, perfect(target, value=value, interval=interval))
+    assert (found.verdict, found.direction) == (verdict, direction)
+
+
+@pytest.mark.parametrize(("n", "over"), [(2, "seeds"), (50_000, "images")])
+def test_an_effect_of_an_ingredient_needs_three_seeds(n: int, over: str) -> None:
+    target = find_target("lrn-top1")
+    found = compare(target, perfect(target, n=n, over=over))
+    assert (found.verdict, found.direction) == ("missing", "undecided")
+    assert found.needed == Needed(3, "seeds")
+    elsewhere = compare(target, perfect(target, n=n, over=over, scope=Scope("folder", "val", 10, "small")))
+    assert (elsewhere.verdict, elsewhere.direction) == ("not comparable", "undecided")
+
+
+def test_effects_within_one_net_are_decided_by_images() -> None:
+    for name in ("ten-views-gain-top1", "averaging-gain-top1"):
+        target = find_target(name)
+        assert compare(target, perfect(target, n=50_000, over="images")).verdict == "match"
+    undecided = compare(target, perfect(target, n=50_000, over="images", value=2.0, interval=(-1.0, 5.0)))
+    assert undecided.needed == Needed(112_500, "images")  # (3/2)² times as many
+
+
+def test_tolerances_of_errors_are_derived_from_their_variation() -> None:
+    """By hand: 0.2 points over seeds; 0.2 of the images differ between two nets; the paper's one run and ours."""
+    one = 0.2**2 + 1e4 * 0.2 / (2 * 150_000)
+    assert find_target("table1-cnn-top1").tolerance == round(1.959964 * (2 * one) ** 0.5 + 0.05, 2)
+    pair = 2 * (0.2**2 + 1e4 * 0.2 / (2 * 50_000))
+    assert find_target("lrn-top1").tolerance == round(1.959964 * (pair + pair / 3) ** 0.5 + 0.05, 2)
+    assert find_target("overlap-top1").tolerance == find_target("lrn-top1").tolerance
+    for target in OURS:
+        if target.measure in ("top1_error", "top5_error") and not target.id.startswith(("beats", "without-conv")):
+            assert target.rounding is not None, target.id
+
+
+def test_claims_that_a_run_cannot_fail_need_no_run() -> None:
+    """Numbers of images, epochs and drops follow from the release and the recipe."""
+    for name in ("data-train-images", "data-val-images", "data-test-images", "epochs", "rate-drops"):
+        assert find_target(name).kind == "invariant"
 
 
 def test_a_bound_may_be_passed_by_any_distance() -> None:
@@ -199,7 +262,7 @@ source = "s"
         (GOOD.replace('source = "s"', ""), "source must be given"),
         (GOOD.replace("value = 1.0", 'value = "1"'), "value = '1' has the wrong type"),
         (GOOD.replace("value = 1.0", "value = true"), "wrong type"),
-        (GOOD + GOOD, "'a' is there twice"),
+        (GOOD + GOOD, "'a' is used twice"),
         (GOOD.replace('kind = "value"', 'kind = "level"'), "kind 'level'"),
         (GOOD.replace('kind = "value"', 'kind = "delta"'), "needs a baseline"),
         (GOOD.replace('kind = "value"', 'kind = "direction"'), "'at least' or 'at most'"),

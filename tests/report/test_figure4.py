@@ -1,6 +1,7 @@
 """Figure 4 and its claim, from records."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ from repro.report.build import judge
 from repro.report.figures.figure4 import retrieval_pictures
 
 ILSVRC2010 = data_record("ilsvrc2010", "", ["one, two"] * 1000, train=1_261_406, val=50_000, test=150_000)
+ALL: dict[str, Any] = {"images": 150_000, "searched": 1_261_406}
 
 
 def test_both_halves_are_drawn_and_measured(tmp_path: Path) -> None:
@@ -33,7 +35,7 @@ def test_the_claim_matches_at_the_papers_scale_and_agrees_elsewhere(tmp_path: Pa
     write_retrieval(tmp_path / "small")
     assert judge(read_records(tmp_path))["retrieval-not-pixels"][0].direction == "agrees"
     write_run(tmp_path / "full", scale="paper", epochs=93, done=1, data=ILSVRC2010)
-    write_retrieval(tmp_path / "full", scale="paper", data=ILSVRC2010)
+    write_retrieval(tmp_path / "full", scale="paper", data=ILSVRC2010, **ALL)
     verdict, other = judge(read_records(tmp_path))["retrieval-not-pixels"]
     assert (verdict.verdict, other.verdict) == ("match", "not comparable")
     assert verdict.measurement
@@ -42,8 +44,24 @@ def test_the_claim_matches_at_the_papers_scale_and_agrees_elsewhere(tmp_path: Pa
 
 def test_where_pixels_would_do_the_claim_is_a_mismatch(tmp_path: Path) -> None:
     write_run(tmp_path, scale="paper", epochs=93, done=1, data=ILSVRC2010)
-    write_retrieval(tmp_path, scale="paper", data=ILSVRC2010, overlap=80)
+    write_retrieval(tmp_path, scale="paper", data=ILSVRC2010, overlap=80, **ALL)
     assert judge(read_records(tmp_path))["retrieval-not-pixels"][0].verdict == "mismatch"
+
+
+def test_neighbours_no_better_than_those_in_pixels_are_no_evidence(tmp_path: Path) -> None:
+    """A net with random weights: its neighbours are not those in pixels either, but of no use."""
+    write_run(tmp_path, scale="paper", epochs=93, done=1, data=ILSVRC2010)
+    random = {space: {"value": 0.2, "interval": [0.1, 0.3]} for space in ("fc7", "pixels", "codes")}
+    write_retrieval(tmp_path, scale="paper", data=ILSVRC2010, precision=random, **ALL)
+    verdict = judge(read_records(tmp_path))["retrieval-not-pixels"][0]
+    assert verdict.verdict == "not comparable"
+    assert "neighbours in fc7 no better than in pixels" in verdict.reason
+
+
+def test_a_sample_of_the_images_is_not_comparable(tmp_path: Path) -> None:
+    write_run(tmp_path, scale="paper", epochs=93, done=1, data=ILSVRC2010)
+    write_retrieval(tmp_path, scale="paper", data=ILSVRC2010, images=1000, searched=1_261_406)
+    assert judge(read_records(tmp_path))["retrieval-not-pixels"][0].verdict == "not comparable"
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 half of an archive"])

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_records import data_record, made_kernels, write_evaluation, write_run
+from made_records import data_record, made_kernels, write_evaluation, write_log, write_run
+from scipy.ndimage import gaussian_filter
+from scipy.stats import ttest_ind
 
 from repro.paper.intervals import error_interval, paired_interval
-from repro.paper.targets import Verdict, find_target
-from repro.records import read_records
+from repro.paper.targets import Needed, Verdict, find_target
+from repro.records import EpochRecord, read_records
 from repro.report.build import judge
 from repro.report.measurements import measure
 from repro.report.measurements.filters import colourfulness, oriented, orientedness
@@ -25,10 +27,11 @@ def verdict(folder: Path, target: str) -> Verdict:
 
 
 def write_full(folder: Path, variant: str = "alexnet", seed: int = 0, error: float = 37.6, **changes: object) -> None:
-    """A run at the paper's scale with its evaluation on the test images (fewer of them, for speed)."""
-    data = changes.pop("data", ILSVRC2010)
+    """A run at the paper's scale with its evaluation on the test images."""
+    data, images = changes.pop("data", ILSVRC2010), changes.pop("images", 150_000)
     write_run(folder, variant, scale="paper", seed=seed, epochs=93, done=3, data=data, **changes)  # type: ignore[arg-type]
-    write_evaluation(folder, variant, scale="paper", seeds=(seed,), data=data, split="test", error=error, images=5000)  # type: ignore[arg-type]
+    evaluated = {"data": data, "split": "test", "images": images, "predictions": False}
+    write_evaluation(folder, variant, scale="paper", seeds=(seed,), error=error, **evaluated)  # type: ignore[arg-type]
 
 
 def test_a_full_scale_run_matches(tmp_path: Path) -> None:
@@ -37,7 +40,7 @@ def test_a_full_scale_run_matches(tmp_path: Path) -> None:
     assert result.verdict == "match"
     assert result.measurement
     assert result.measurement.value == pytest.approx(37.6)
-    assert result.measurement.interval == pytest.approx(error_interval(1880, 5000))
+    assert result.measurement.interval == pytest.approx(error_interval(56_400, 150_000))
     assert result.measurement.over == "images"
 
 
@@ -62,10 +65,11 @@ def test_strict_as_typed(tmp_path: Path) -> None:
 
 def test_fewer_epochs_are_not_the_papers_scale(tmp_path: Path) -> None:
     write_run(tmp_path, scale="paper", epochs=5, data=ILSVRC2010)
-    write_evaluation(tmp_path, scale="paper", data=ILSVRC2010, split="test", error=37.5)
+    full = {"images": 150_000, "predictions": False}
+    write_evaluation(tmp_path, scale="paper", data=ILSVRC2010, split="test", error=37.5, **full)
     result = verdict(tmp_path, "table1-cnn-top1")
     assert result.verdict == "not comparable"
-    assert "paper scale, 5 epochs" in result.reason
+    assert "paper scale, 5 epochs;" in result.reason
 
 
 def test_a_run_from_other_weights_is_not_the_papers_where_the_papers_began_afresh(tmp_path: Path) -> None:
@@ -79,16 +83,61 @@ def test_one_shortened_member_takes_an_average_out_of_the_papers_scale(tmp_path:
     data = data_record("ilsvrc2012", "", THOUSAND, train=1_281_167, val=50_000)
     for seed in range(5):
         write_run(tmp_path, scale="paper", seed=seed, epochs=93, done=1, data=data, weights=False)
-    write_evaluation(tmp_path, scale="paper", seeds=(0, 1, 2, 3, 4), data=data, error=38.1)
+    full = {"images": 50_000, "predictions": False}
+    write_evaluation(tmp_path, scale="paper", seeds=(0, 1, 2, 3, 4), data=data, error=38.1, **full)
     assert verdict(tmp_path, "table2-5cnns-top1").verdict == "match"
     run = tmp_path / "alexnet-authors-paper-seed3" / "run.json"
     run.write_text(run.read_text().replace('"epochs": 93', '"epochs": 9'))
     assert verdict(tmp_path, "table2-5cnns-top1").verdict == "not comparable"
 
 
-def test_a_part_of_the_data_set_is_not_the_data_set(tmp_path: Path) -> None:
-    write_full(tmp_path, data=data_record("ilsvrc2010", "", THOUSAND, train=10_000, test=150_000), error=37.5)
-    assert verdict(tmp_path, "table1-cnn-top1").verdict == "not comparable"
+@pytest.mark.parametrize(
+    ("sizes", "reason"),
+    [
+        ({"train": 1_261_405, "val": 50_000, "test": 150_000}, "1,261,405 of 1,261,406 train images"),
+        ({"train": 1_261_406, "val": 49_000, "test": 150_000}, "49,000 of 50,000 val images"),
+        ({"train": 1_261_406, "val": 50_000, "test": 149_999}, "149,999 of 150,000 test images"),
+        ({"train": 1_261_406, "test": 150_000}, "0 of 50,000 val images"),
+    ],
+)
+def test_a_dataset_that_misses_images_of_any_split_is_not_comparable(
+    tmp_path: Path, sizes: dict[str, int], reason: str
+) -> None:
+    data = data_record("ilsvrc2010", "", THOUSAND, **sizes)
+    write_full(tmp_path, data=data, error=37.5, images=sizes["test"])
+    result = verdict(tmp_path, "table1-cnn-top1")
+    assert result.verdict == "not comparable"
+    assert reason in result.reason
+
+
+def test_fewer_classes_than_the_datasets_are_not_comparable(tmp_path: Path) -> None:
+    write_full(tmp_path, data=data_record("ilsvrc2010", "", THOUSAND[:999], **ILSVRC2010.images), error=37.5)
+    assert "999 of 1,000 classes" in verdict(tmp_path, "table1-cnn-top1").reason
+
+
+def test_a_subset_of_a_split_is_not_comparable(tmp_path: Path) -> None:
+    write_full(tmp_path, error=37.5, images=149_000)
+    result = verdict(tmp_path, "table1-cnn-top1")
+    assert result.verdict == "not comparable"
+    assert "evaluated on 149,000 of 150,000 test images" in result.reason
+
+
+def test_a_net_trained_on_fewer_images_than_it_is_evaluated_with_is_not_comparable(tmp_path: Path) -> None:
+    write_full(tmp_path, error=37.5)
+    part = data_record("ilsvrc2010", "part", THOUSAND, train=10_000, val=50_000, test=150_000)
+    (tmp_path / "alexnet-authors-paper-seed0" / "run.json").unlink()
+    write_run(tmp_path / "other", scale="paper", epochs=93, done=3, data=part)
+    (tmp_path / "other" / "alexnet-authors-paper-seed0" / "run.json").rename(
+        tmp_path / "alexnet-authors-paper-seed0" / "run.json"
+    )
+    assert "10,000 of 1,261,406 train images" in verdict(tmp_path, "table1-cnn-top1").reason
+    (tmp_path / "alexnet-authors-paper-seed0" / "run.json").unlink()
+    assert "training not recorded" in verdict(tmp_path, "table1-cnn-top1").reason
+
+
+def test_a_run_that_ended_at_a_training_error_is_not_comparable(tmp_path: Path) -> None:
+    write_full(tmp_path, error=37.5, until_train_error=99.5)
+    assert "ended at 99.5% training error" in verdict(tmp_path, "table1-cnn-top1").reason
 
 
 def test_no_small_run_ever_matches(tmp_path: Path) -> None:
@@ -107,6 +156,7 @@ def test_no_small_run_ever_matches(tmp_path: Path) -> None:
 
 
 def test_a_delta_of_one_seed_is_paired_by_image(tmp_path: Path) -> None:
+    """It says how these two nets differ, but nothing of what distinguishes them."""
     write_evaluation(tmp_path, error=25)
     path = write_evaluation(tmp_path, "one-gpu", error=28)
     result = verdict(tmp_path, "two-gpus-top1")
@@ -118,25 +168,83 @@ def test_a_delta_of_one_seed_is_paired_by_image(tmp_path: Path) -> None:
     assert result.measurement
     assert result.measurement.value == pytest.approx(3) == pytest.approx(100 * (b - c) / 2000)
     assert result.measurement.interval == pytest.approx(paired_interval(b, c, 2000))
+    assert result.direction == "undecided"
+    assert "one net of each kind measured" in result.reason
+    assert result.needed == Needed(3, "seeds")
+
+
+def wrong_answers(folder: Path, variant: str, seeds: range) -> np.ndarray:
+    wrong = []
+    for seed in seeds:
+        with np.load(folder / f"{variant}-authors-small-seed{seed}" / "predictions-val-10.npz") as arrays:
+            wrong.append(arrays["top5"][:, 0] != arrays["labels"])
+    return np.stack(wrong)
+
+
+def test_a_delta_over_seeds_is_welchs_with_the_sampling_of_the_images(tmp_path: Path) -> None:
+    for seed, error, other in [(0, 20, 24), (1, 21, 25), (2, 22, 26.5)]:
+        write_evaluation(tmp_path, seeds=(seed,), error=error)
+        write_evaluation(tmp_path, "one-gpu", seeds=(seed,), error=other)
+    result = verdict(tmp_path, "two-gpus-top1")
+    measurement = result.measurement
+    assert measurement
+    seeds = ttest_ind([24, 25, 26.5], [20, 21, 22], equal_var=False).confidence_interval(0.95)
+    first, second = (wrong_answers(tmp_path, variant, range(3)) for variant in ("one-gpu", "alexnet"))
+    per_image = first.mean(axis=0) - second.mean(axis=0)
+    images = 1.959964 * 100 * per_image.std(ddof=1) / 2000**0.5
+    value = 25.5 - 21 - 1 / 3
+    assert measurement.value == pytest.approx(value)
+    half = ((seeds.high - value) ** 2 + images**2) ** 0.5
+    assert measurement.interval == pytest.approx((value - half, value + half))
+    assert (measurement.n, measurement.over) == (3, "seeds")
     assert result.direction == "agrees"
 
 
-def test_a_delta_over_seeds_uses_the_differences_seed_by_seed(tmp_path: Path) -> None:
-    for seed, error, other in [(0, 20, 21), (1, 30, 32), (2, 25, 28)]:
-        write_evaluation(tmp_path, seeds=(seed,), error=error)
-        write_evaluation(tmp_path, "one-gpu", seeds=(seed,), error=other)
-    write_evaluation(tmp_path, "one-gpu", seeds=(7,), error=90)  # has no partner
+def test_an_interval_over_seeds_does_not_collapse_when_they_agree(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_evaluation(tmp_path, seeds=(seed,), error=25)
+        write_evaluation(tmp_path, "one-gpu", seeds=(seed,), error=26)
+    delta, level = (verdict(tmp_path, target).measurement for target in ("two-gpus-top1", "table2-1cnn-top1"))
+    assert delta
+    assert level
+    assert delta.interval
+    assert delta.interval[1] - delta.interval[0] > 0.5
+    half = 1.959964 * (25 * 75 / 2000) ** 0.5
+    assert level.interval == pytest.approx((25 - half, 25 + half))
+
+
+def test_without_predictions_the_images_count_as_independent(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_evaluation(tmp_path, seeds=(seed,), error=25, predictions=False)
+        write_evaluation(tmp_path, "one-gpu", seeds=(seed,), error=26, predictions=False)
     measurement = verdict(tmp_path, "two-gpus-top1").measurement
     assert measurement
-    assert measurement.value == pytest.approx(2)
-    assert measurement.interval == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5))
-    assert (measurement.n, measurement.over) == (3, "seeds")
+    half = 1.959964 * ((25 * 75 + 26 * 74) / 2000) ** 0.5
+    assert measurement.interval == pytest.approx((1 - half, 1 + half))
 
 
-def test_without_predictions_a_delta_is_undecided(tmp_path: Path) -> None:
-    write_evaluation(tmp_path, error=25, predictions=False)
-    write_evaluation(tmp_path, "one-gpu", error=60, predictions=False)
-    assert verdict(tmp_path, "two-gpus-top1").direction == "undecided"
+def test_views_of_one_net_are_decided_by_its_images(tmp_path: Path) -> None:
+    write_evaluation(tmp_path, error=20)
+    write_evaluation(tmp_path, error=25, views=1)
+    result = verdict(tmp_path, "ten-views-gain-top1")
+    assert result.direction == "agrees"
+    assert result.measurement
+    assert result.measurement.over == "images"
+
+
+def test_the_nets_of_one_average_are_one_observation(tmp_path: Path) -> None:
+    for seed, error in enumerate((25, 26, 27, 28, 29)):
+        write_evaluation(tmp_path, seeds=(seed,), error=error)
+    write_evaluation(tmp_path, seeds=(0, 1, 2, 3, 4), error=24)
+    result = verdict(tmp_path, "averaging-gain-top1")
+    assert result.measurement
+    assert result.measurement.value == pytest.approx(3)
+    assert (result.measurement.n, result.measurement.over) == (2000, "images")
+    with np.load(tmp_path / "alexnet-authors-small-seeds0+1+2+3+4" / "predictions-val-10.npz") as arrays:
+        average = arrays["top5"][:, 0] != arrays["labels"]
+    per_image = wrong_answers(tmp_path, "alexnet", range(5)).mean(0) - average
+    half = 1.959964 * 100 * per_image.std(ddof=1) / 2000**0.5
+    assert result.measurement.interval == pytest.approx((3 - half, 3 + half))
 
 
 def test_five_seeds_averaged_are_the_five_cnns_and_two_are_not(tmp_path: Path) -> None:
@@ -184,10 +292,58 @@ def test_recipes_are_never_mixed_and_the_first_is_chosen_by_scope_alone(tmp_path
     assert [(each.recipe, round(each.value)) for each in found] == [("authors", 30), ("paper", 10), ("authors", 5)]
 
 
-def test_the_gap_between_validation_and_training_error(tmp_path: Path) -> None:
-    write_run(tmp_path)
-    write_run(tmp_path, "no-dropout", overfit=15)
-    assert verdict(tmp_path, "dropout-overfit").direction == "agrees"
+def test_overfitting_is_measured_in_test_mode_on_both_splits(tmp_path: Path) -> None:
+    """The running training error of the logs, under dropout and augmentation, shows the opposite here."""
+    for seed in range(3):
+        for variant, overfit, val, train in (("alexnet", 15, 25, 20), ("no-dropout", -15, 30, 10)):
+            write_run(tmp_path, variant, seed=seed, overfit=overfit)
+            write_evaluation(tmp_path, variant, seeds=(seed,), error=val, views=1)
+            write_evaluation(tmp_path, variant, seeds=(seed,), error=train, views=1, split="train", images=9000)
+    result = verdict(tmp_path, "dropout-overfit")
+    assert result.measurement
+    assert result.measurement.value == pytest.approx((30 - 10) - (25 - 20))
+    assert result.direction == "agrees"
+    assert str(result.measurement.scope) == "folder, val, 1 view, small scale"
+
+
+def test_a_gap_needs_the_same_views_on_both_splits(tmp_path: Path) -> None:
+    for variant in ("alexnet", "no-dropout"):
+        write_run(tmp_path, variant)
+        write_evaluation(tmp_path, variant, views=1)
+        write_evaluation(tmp_path, variant, views=10, split="train", images=9000)
+    assert verdict(tmp_path, "dropout-overfit").measurement is None
+
+
+def test_nets_that_have_not_learned_are_no_evidence(tmp_path: Path) -> None:
+    """Measured claims on a net at chance: none of them is a match."""
+    for variant in ("alexnet", "no-weight-decay", "no-dropout", "tanh"):
+        for seed in range(3):
+            write_run(tmp_path, variant, scale="paper", seed=seed, epochs=93, data=ILSVRC2010, level=99.9)
+    for rows in judge(read_records(tmp_path)).values():
+        for each in rows:
+            assert each.target.kind == "invariant" or each.verdict != "match", each.target.id
+    assert "3 of 3 runs at chance" in verdict(tmp_path, "training-speed").reason
+
+
+def write_errors(folder: Path, variant: str, seed: int, errors: list[float], lrs: list[float]) -> None:
+    path = write_run(folder, variant, seed=seed, epochs=len(errors), done=0)
+    lines = [
+        EpochRecord(epoch=epoch, lr=lr, train_loss=1.0, train_top1_error=error, val_top1_error=error,
+                    val_top5_error=5.0, seconds=1.0, images_per_second=1.0)
+        for epoch, (error, lr) in enumerate(zip(errors, lrs, strict=True), 1)
+    ]  # fmt: skip
+    write_log(path / "log.jsonl", lines)
+
+
+def test_convergence_is_measured_before_the_learning_rate_drops(tmp_path: Path) -> None:
+    """Both nets improve most when the learning rate drops: that epoch says nothing on how fast they converge."""
+    for seed in range(3):
+        write_errors(tmp_path, "alexnet", seed, [80, 70, 60, 50, 40, 20], [0.01] * 5 + [0.001])
+        write_errors(tmp_path, "no-dropout", seed, [70, 50, 50, 50, 50, 30], [0.01] * 5 + [0.001])
+    result = verdict(tmp_path, "dropout-iterations")
+    assert result.measurement
+    assert result.measurement.value == pytest.approx(2)  # to 50% in epoch 4 and in epoch 2
+    assert (result.measurement.n, result.measurement.over) == (3, "seeds")
 
 
 def test_epochs_to_the_common_training_error(tmp_path: Path) -> None:
@@ -207,9 +363,9 @@ def test_runs_of_unequal_length_are_not_held_against_each_other(tmp_path: Path) 
 def test_one_run_twice_is_not_two_seeds(tmp_path: Path) -> None:
     write_run(tmp_path)
     write_run(tmp_path / "again", done=2, weights=False)
-    measurement = verdict(tmp_path, "epochs").measurement
+    measurement = verdict(tmp_path, "training-speed").measurement
     assert measurement
-    assert (measurement.value, measurement.n) == (30, 1)
+    assert measurement.n == 1
 
 
 def test_colour_tells_the_towers_apart_only_where_they_differ(tmp_path: Path) -> None:
@@ -226,7 +382,19 @@ def test_orientation_of_waves_and_of_noise() -> None:
     noise = np.random.default_rng(1).standard_normal((2000, 3, 11, 11))
     assert orientedness(waves).min() > orientedness(noise).mean()
     assert orientedness(waves + 5) == pytest.approx(orientedness(waves))  # brightness has no direction
-    assert oriented(noise).mean() == pytest.approx(0.05, abs=0.02)
+    assert oriented(waves).mean() > 0.5
+
+
+@pytest.mark.parametrize("smoothness", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("grey", [False, True])
+def test_noise_without_direction_is_oriented_in_at_most_one_of_twenty_kernels(smoothness: float, grey: bool) -> None:
+    """White or smooth, with independent or equal channels."""
+    fields = np.random.default_rng(5).standard_normal((600, 3, 27, 27))
+    if grey:
+        fields = np.repeat(fields[:, :1], 3, axis=1)
+    if smoothness:
+        fields = gaussian_filter(fields, (0, 0, smoothness, smoothness))
+    assert oriented(fields[:, :, 8:19, 8:19]).mean() <= 0.05
 
 
 def test_an_average_of_different_nets_is_known_by_its_members(tmp_path: Path) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
 from repro.errors import ReproError
+from repro.paper.datasets import DATASET_SIZES, IMAGENET
 from repro.paper.experiments import LR_GRIDS
 from repro.paper.scales import SCALES
 from repro.paper.targets import Scope
 from repro.paper.variants import VARIANTS, Configuration, configure
 from repro.records import DataRecord, Evaluation, Records, Retrieval, Run
+
+PAPER_DATASETS = (*IMAGENET, "cifar10")
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class RunScale:
         lr: initial learning rate if it is not the recipe's, else None.
         fine_tuned: the run started from another run's weights although its variant does not require that.
         incomplete_grid: not every learning rate of the declared grid has been tried to its end.
+        until: training error in percent at which training ended early; None if it did not.
     """
 
     name: str
@@ -31,6 +36,7 @@ class RunScale:
     lr: float | None = None
     fine_tuned: bool = False
     incomplete_grid: bool = False
+    until: float | None = None
 
     @property
     def changes(self) -> tuple[str, ...]:
@@ -42,6 +48,8 @@ class RunScale:
             words.append(f"lr {self.lr:g}")
         if self.epochs is not None:
             words.append(f"{self.epochs} epochs")
+        if self.until is not None:
+            words.append(f"ended at {self.until:g}% training error")
         if self.incomplete_grid:
             words.append("learning rates of the grid missing")
         return tuple(words)
@@ -70,7 +78,8 @@ class Context:
 
     def scope(self, split: str | None = None, views: int | None = None) -> Scope:
         """Return the scope of a measurement in this context."""
-        return Scope(self.data.scope, split, views, self.scale.name, self.scale.changes)
+        changes = (*self.scale.changes, *data_changes(self.data))
+        return Scope(self.data.dataset, split, views, self.scale.name, changes)
 
 
 def precedence(context: Context) -> tuple[object, ...]:
@@ -110,7 +119,7 @@ def run_scale(run: Run) -> RunScale:
     """Return the scale of a run, with what its user changed.
 
     At the paper's scale 95% of the epochs suffice ("roughly 90"), and any larger number. Where the learning rate is
-    to be chosen for speed, neither the rate nor the number of epochs is a change.
+    to be chosen for speed, the rate, the number of epochs and the training error that ends a run are no changes.
     """
     try:
         expected = specified(run.variant, run.recipe, run.scale)
@@ -121,7 +130,58 @@ def run_scale(run: Run) -> RunScale:
         return RunScale(run.scale, fine_tuned=tuned)
     same_lr = not math.isfinite(run.lr) or math.isclose(run.lr, expected.recipe.lr)
     complete = run.epochs >= 0.95 * expected.epochs if run.scale == "paper" else run.epochs == expected.epochs
-    return RunScale(run.scale, None if complete else run.epochs, None if same_lr else run.lr, tuned)
+    return RunScale(
+        run.scale, None if complete else run.epochs, None if same_lr else run.lr, tuned, until=_ended_early(run)
+    )  # fmt: skip
+
+
+def has_ended(run: Run) -> bool:
+    """Return whether a run has trained to its end, also if its records were published without the weights."""
+    return run.finished or len(run.log) >= run.epochs or _ended_early(run) is not None
+
+
+def _ended_early(run: Run) -> float | None:
+    """Return the training error at which a run was set to end, if it has reached it before its last epoch."""
+    until = run.until_train_error
+    if until is None or not run.log or not run.log[-1].train_top1_error <= until:
+        return None
+    return until if len(run.log) < run.epochs else None
+
+
+def data_changes(data: DataRecord) -> tuple[str, ...]:
+    """Return, in words, where the numbers of images and classes differ from those of the published dataset.
+
+    Datasets whose size the paper only rounds may differ by 1%. Of datasets that the paper does not use, nothing does.
+    """
+    if data.dataset not in PAPER_DATASETS:
+        return ()
+    official = DATASET_SIZES[data.dataset]
+    words = []
+    for split, count in official.images.items():
+        present = data.images.get(split, 0)
+        if abs(present - count) > (0 if official.exact else 0.01 * count):
+            words.append(f"{present:,} of {count:,} {split} images")
+    if data.classes and len(data.classes) != official.classes:
+        words.append(f"{len(data.classes):,} of {official.classes:,} classes")
+    return tuple(words)
+
+
+LEARNED = 0.9  # of the error of guessing: a net above has learned too little for claims on what nets learn
+
+
+def has_learned(run: Run) -> bool:
+    """Return whether a run's last error is well below that of guessing, on the validation images if there are any."""
+    if not run.log or len(run.data.classes) < 2:
+        return False
+    last = run.log[-1]
+    error = last.val_top1_error if math.isfinite(last.val_top1_error) else last.train_top1_error
+    return error < LEARNED * 100 * (1 - 1 / len(run.data.classes))
+
+
+def learning_changes(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Return, in words, how many of the runs have not learned; empty if all have."""
+    failed = sum(not has_learned(run) for run in runs)
+    return (f"{failed} of {len(runs)} runs at chance",) if failed else ()
 
 
 def evaluation_scale(records: Records, evaluation: Evaluation) -> RunScale:

@@ -4,46 +4,89 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from itertools import product
-from statistics import fmean
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, stdev
 
 import numpy as np
 
-from repro.paper.intervals import Interval, error_interval, paired_interval, seed_interval
-from repro.paper.targets import Measurement, Target
+from repro.paper.intervals import Z, error_interval, image_error, paired_interval, seed_interval, welch_interval
+from repro.paper.targets import Measurement, Scope, Target
 from repro.paper.variants import ENSEMBLES
 from repro.records import Evaluation, Records
-from repro.report.measurements.context import Context, evaluation_scale
+from repro.report.measurements.context import Context, data_changes, evaluation_scale
 
 ERROR_MEASURES = ("top1_error", "top5_error", "split_difference")
 
 SPLIT_NAMES = {"val": "validation", "test": "test", "train": "training"}
 
 
-def from_evaluations(target: Target, records: Records) -> Iterator[tuple[Context, Measurement]]:
-    """Yield the measurement of an error, or of a difference of two, in every context, split and number of views."""
-    groups: dict[tuple[Context, str, int], dict[str, list[Evaluation]]] = defaultdict(lambda: defaultdict(list))
+@dataclass(frozen=True)
+class EvaluationKey:
+    """What evaluations must share to be compared."""
+
+    context: Context
+    split: str
+    views: int
+
+
+Groups = Mapping[EvaluationKey, Mapping[str, Sequence[Evaluation]]]
+
+
+def group_evaluations(records: Records) -> Groups:
+    """Return the evaluations by what they share, then by net; of each net one per set of seeds."""
+    groups: dict[EvaluationKey, dict[str, list[Evaluation]]] = defaultdict(lambda: defaultdict(list))
     for evaluation in records.evaluations:
         context = Context(evaluation.recipe, evaluation.data, evaluation_scale(records, evaluation))
-        groups[context, evaluation.split, evaluation.views][net_name(records, evaluation)].append(evaluation)
-    for (context, split, views), nets in groups.items():
-        firsts = one_per_seeds(nets.get(target.variant, ()))
+        key = EvaluationKey(context, evaluation.split, evaluation.views)
+        groups[key][net_name(records, evaluation)].append(evaluation)
+    return {key: {net: one_per_seeds(each) for net, each in nets.items()} for key, nets in groups.items()}
+
+
+def from_evaluations(target: Target, records: Records) -> Iterator[tuple[Context, Measurement]]:
+    """Yield the measurement of an error, or of a difference of two, in every context, split and number of views."""
+    groups = group_evaluations(records)
+    for key, nets in groups.items():
+        firsts, seconds = nets.get(target.variant, ()), baseline_evaluations(target, groups, key)
         if target.measure == "split_difference":
-            others = one_per_seeds(groups.get((context, "val", views), {}).get(target.variant, ()))
-            measurement = split_difference(firsts, others) if split == target.split else None
+            measurement = split_difference(firsts, seconds)
         elif target.baseline:
-            # Views are compared in one direction only: one against ten.
-            if target.baseline_views and views != target.views:
-                continue
-            baseline_views = target.baseline_views or views
-            seconds = one_per_seeds(groups.get((context, split, baseline_views), {}).get(target.baseline, ()))
-            measurement = error_difference(firsts, seconds, target.measure)
+            measurement = error_difference(target, firsts, seconds)
         else:
             measurement = error_level(firsts, target.measure)
         if measurement:
-            yield context, replace(measurement, scope=context.scope(split, views))
+            used = [each for each in (*firsts, *seconds) if _run_names([each])[0] in measurement.runs]
+            yield key.context, replace(measurement, scope=evaluation_scope(key, records, used))
+
+
+def baseline_evaluations(target: Target, groups: Groups, key: EvaluationKey) -> Sequence[Evaluation]:
+    """Return the evaluations that those of the target's variant under `key` are compared with, if any."""
+    if target.measure == "split_difference":
+        val = replace(key, split="val")
+        return groups.get(val, {}).get(target.variant, ()) if key.split == target.split else ()
+    # Views are compared in one direction only: one against ten.
+    if target.baseline is None or (target.baseline_views and key.views != target.views):
+        return ()
+    baseline_key = replace(key, views=target.baseline_views or key.views)
+    return groups.get(baseline_key, {}).get(target.baseline, ())
+
+
+def evaluation_scope(key: EvaluationKey, records: Records, evaluations: Iterable[Evaluation]) -> Scope:
+    """Return the scope of a measurement from `evaluations`, with what differs from the paper's images and training."""
+    scope = key.context.scope(key.split, key.views)
+    changes = list(scope.changes)
+    for each in evaluations:
+        images = each.data.images.get(each.split, 0)
+        if each.images != images:
+            changes.append(f"evaluated on {each.images:,} of {images:,} {each.split} images")
+        members = records.members(each)
+        if len(members) < len(each.runs):
+            changes.append("training not recorded")
+        for data in {run.data for run in members}:
+            if data.dataset != each.data.dataset:
+                changes.append(f"trained on {data.label}")
+            changes += data_changes(data)
+    return replace(scope, changes=tuple(dict.fromkeys(changes)))
 
 
 def net_name(records: Records, evaluation: Evaluation) -> str:
@@ -83,38 +126,137 @@ def error_level(evaluations: Sequence[Evaluation], metric: str) -> Measurement |
     if not evaluations:
         return None
     errors = [each.error(metric) for each in evaluations]
-    runs = tuple("+".join(each.runs) for each in evaluations)
-    if interval := seed_interval(errors):
-        return Measurement(fmean(errors), interval, len(errors), "seeds", runs=runs)
-    images = evaluations[0].images
-    wrong = min(max(round(errors[0] * images / 100), 0), images)
-    return Measurement(errors[0], error_interval(wrong, images), images, "images", runs=runs)
+    mean, images = fmean(errors), min(each.images for each in evaluations)
+    runs = _run_names(evaluations)
+    if len(errors) == 1:
+        wrong = min(max(round(mean * images / 100), 0), images)
+        return Measurement(mean, error_interval(wrong, images), images, "images", runs=runs)
+    sampling = binomial_error(mean, images)
+    return Measurement(
+        mean, seed_interval(errors, sampling), len(errors), "seeds", runs=runs, deviation=stdev(errors),
+        image_error=sampling,
+    )  # fmt: skip
 
 
-def error_difference(firsts: Sequence[Evaluation], seconds: Sequence[Evaluation], metric: str) -> Measurement | None:
-    """Return error(first) − error(second) in points: over common seeds, else of one pair, paired by image.
+def error_difference(target: Target, firsts: Sequence[Evaluation], seconds: Sequence[Evaluation]) -> Measurement | None:
+    """Return error(first) − error(second) in points; None if either is missing."""
+    firsts, seconds = (
+        [each for each in evaluations if math.isfinite(each.error(target.measure)) and each.images > 0]
+        for evaluations in (firsts, seconds)
+    )
+    if not firsts or not seconds:
+        return None
+    if target.baseline == target.variant:
+        return _views_difference(firsts, seconds, target.measure)
+    if target.within_net:
+        return _ensemble_difference(firsts, seconds, target.measure)
+    return nets_difference(firsts, seconds, target.measure)
 
-    A net is paired with an average of several if its seed is among the average's.
+
+def nets_difference(firsts: Sequence[Evaluation], seconds: Sequence[Evaluation], metric: str) -> Measurement:
+    """Return the difference of two nets: over the seeds of both, or of one pair of nets, paired by image.
+
+    With at least two seeds of each the nets are independent samples (Welch). One pair, of the same seed if there is
+    one, says only how these two nets differ.
     """
-    finite = [pair for pair in product(firsts, seconds) if all(math.isfinite(each.error(metric)) for each in pair)]
-    partners = [(a, b) for a, b in finite if set(a.seeds) <= set(b.seeds) or set(b.seeds) <= set(a.seeds)]
-    if not finite:
-        return None
-    pairs = partners or finite[:1]
+    if min(len(firsts), len(seconds)) > 1:
+        first, second = ([each.error(metric) for each in evaluations] for evaluations in (firsts, seconds))
+        sampling = sampling_error(firsts, seconds, metric)
+        return Measurement(
+            fmean(first) - fmean(second), welch_interval(first, second, sampling),
+            min(len(first), len(second)), "seeds", runs=_run_names([*firsts, *seconds]),
+            deviation=math.hypot(stdev(first), stdev(second)), image_error=sampling,
+        )  # fmt: skip
+    pairs = [(first, second) for first in firsts for second in seconds]
+    return _one_pair(*next((pair for pair in pairs if pair[0].seeds == pair[1].seeds), pairs[0]), metric)
+
+
+def _views_difference(firsts: Sequence[Evaluation], seconds: Sequence[Evaluation], metric: str) -> Measurement | None:
+    """Return the difference of two numbers of views: over nets, or of one net, paired by image."""
+    pairs = [(first, second) for first in firsts for second in seconds if first.runs == second.runs]
+    if len(pairs) < 2:
+        return _one_pair(*pairs[0], metric) if pairs else None
     differences = [first.error(metric) - second.error(metric) for first, second in pairs]
-    runs = tuple(dict.fromkeys("+".join(each.runs) for pair in pairs for each in pair))
-    if interval := seed_interval(differences):
-        return Measurement(fmean(differences), interval, len(differences), "seeds", runs=runs)
-    interval = _paired_images(*pairs[0], metric)
-    return Measurement(differences[0], interval, pairs[0][0].images, "images", runs=runs)
+    sampling = sampling_error([first for first, _ in pairs], [second for _, second in pairs], metric)
+    return Measurement(
+        fmean(differences), seed_interval(differences, sampling), len(pairs), "seeds",
+        runs=_run_names([first for first, _ in pairs]), deviation=stdev(differences), image_error=sampling,
+    )  # fmt: skip
 
 
-def _paired_images(first: Evaluation, second: Evaluation, metric: str) -> Interval | None:
-    one, other = first.wrong(metric), second.wrong(metric)
-    if one is None or other is None or not np.array_equal(one[0], other[0]) or not len(one[0]):
+def _ensemble_difference(nets: Sequence[Evaluation], averages: Sequence[Evaluation], metric: str) -> Measurement | None:
+    """Return the mean error of an average's nets minus that of the average, paired by image.
+
+    The nets of one average are not independent of it, nor of each other through it: one average is one observation,
+    whose interval covers the sampling of the images only.
+    """
+    found = []
+    for average in averages:
+        members = [net for net in nets if set(net.runs) <= set(average.runs)]
+        if len(members) == 1:
+            found.append(_one_pair(members[0], average, metric))
+        elif members:
+            value = fmean(net.error(metric) for net in members) - average.error(metric)
+            sampling = sampling_error(members, [average], metric)
+            interval = (value - Z * sampling, value + Z * sampling)
+            runs = _run_names([*members, average])
+            found.append(Measurement(value, interval, average.images, "images", runs=runs, image_error=sampling))
+    if len(found) < 2:
+        return found[0] if found else None
+    values = [each.value for each in found]
+    sampling = max(each.image_error for each in found)
+    runs = tuple(dict.fromkeys(name for each in found for name in each.runs))
+    return Measurement(
+        fmean(values), seed_interval(values, sampling), len(values), "seeds", runs=runs, deviation=stdev(values),
+        image_error=sampling,
+    )  # fmt: skip
+
+
+def _one_pair(first: Evaluation, second: Evaluation, metric: str) -> Measurement:
+    """Return the difference of two evaluations, paired by image; without an interval if they cannot be paired."""
+    difference = first.error(metric) - second.error(metric)
+    wrong = wrong_answers([first, second], metric)
+    interval, sampling = None, 0.0
+    if wrong is not None:
+        only_first, only_second = (wrong[0] & ~wrong[1]).sum(), (wrong[1] & ~wrong[0]).sum()
+        interval = paired_interval(int(only_first), int(only_second), wrong.shape[1])
+        sampling = image_error(wrong[:1], wrong[1:])
+    runs = _run_names([first, second])
+    return Measurement(difference, interval, first.images, "images", runs=runs, image_error=sampling)
+
+
+def sampling_error(firsts: Sequence[Evaluation], seconds: Sequence[Evaluation], metric: str) -> float:
+    """Return the standard error of mean(first) − mean(second) from the sampling of the images, in points.
+
+    Paired by image where all were evaluated on the same images; otherwise that of independent images, which is larger.
+    """
+    wrong = wrong_answers([*firsts, *seconds], metric)
+    if wrong is not None:
+        return image_error(wrong[: len(firsts)], wrong[len(firsts) :])
+    return math.hypot(
+        *(
+            binomial_error(fmean(each.error(metric) for each in group), min(each.images for each in group))
+            for group in (firsts, seconds)
+        )
+    )
+
+
+def binomial_error(error: float, images: int) -> float:
+    """Return the standard error of an `error` in percent on independent images."""
+    return math.sqrt(max(error * (100 - error), 0.0) / images)
+
+
+def wrong_answers(evaluations: Sequence[Evaluation], metric: str) -> np.ndarray | None:
+    """Return which answers are wrong, [evaluations, images] bool; None if they are not known or of other images."""
+    answers = [each.wrong(metric) for each in evaluations]
+    known = [answer for answer in answers if answer is not None and len(answer[0])]
+    if len(known) < len(evaluations) or any(not np.array_equal(known[0][0], labels) for labels, _ in known):
         return None
-    wrong_one, wrong_other = one[1], other[1]
-    return paired_interval(int((wrong_one & ~wrong_other).sum()), int((wrong_other & ~wrong_one).sum()), len(wrong_one))
+    return np.stack([wrong for _, wrong in known])
+
+
+def _run_names(evaluations: Iterable[Evaluation]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys("+".join(each.runs) for each in evaluations))
 
 
 def split_difference(tests: Sequence[Evaluation], vals: Sequence[Evaluation]) -> Measurement | None:

@@ -6,12 +6,13 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, stdev
 
 from repro.paper.experiments import LR_GRIDS, Requirement, epochs_to_error, fastest_lr
 from repro.paper.intervals import welch_interval
 from repro.paper.targets import Measurement
 from repro.records import Run
+from repro.report.measurements.context import has_ended
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Grid:
         requirement: the declared grid, and the training error that decides.
         runs_by_lr: one run per seed by learning rate, both ascending.
         fastest_lr: the learning rate that counts, chosen on the lowest seed of each rate, as `repro run` does.
+
+    The seed that chooses the learning rate does not count towards the result: it was selected for being fast.
     """
 
     requirement: Requirement
@@ -29,16 +32,21 @@ class Grid:
     fastest_lr: float
 
     @property
-    def runs(self) -> tuple[Run, ...]:
-        """The runs at the fastest learning rate."""
+    def fastest(self) -> tuple[Run, ...]:
+        """All runs at the fastest learning rate; the first one chose it."""
         return self.runs_by_lr[self.fastest_lr]
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """The runs at the fastest learning rate that count; the one that chose it only if no other has ended."""
+        others = (run for run in self.fastest[1:] if has_ended(run) or self.epochs_taken(run) is not None)
+        return tuple(others) or self.fastest[:1]
 
     @property
     def complete(self) -> bool:
         """Whether a run at every declared learning rate has reached the error, or its last epoch."""
         return all(
-            # By the log's length, because records may be published without weights.
-            any(len(run.log) >= run.epochs or self.epochs_taken(run) is not None for run in self.runs_by_lr.get(lr, ()))
+            any(has_ended(run) or self.epochs_taken(run) is not None for run in self.runs_by_lr.get(lr, ()))
             for lr in self.requirement.lrs
         )
 
@@ -53,8 +61,8 @@ def train_errors(run: Run) -> list[float]:
 
 
 def one_per_seed(runs: Iterable[Run]) -> list[Run]:
-    """Return one run per seed, by seed: a finished one before others, then the one with the most epochs."""
-    ordered = sorted(runs, key=lambda run: (run.seed, run.finished, len(run.log), run.started))
+    """Return one run per seed, by seed: one that has ended before others, then the one with the most epochs."""
+    ordered = sorted(runs, key=lambda run: (run.seed, has_ended(run), len(run.log), run.started))
     return list({run.seed: run for run in ordered}.values())
 
 
@@ -87,16 +95,16 @@ def select_runs(runs: Iterable[Run]) -> list[Run]:
 def speed_ratio(first: Grid | None, second: Grid | None) -> Measurement | None:
     """Return the ratio of the epochs that two nets take, each at its fastest learning rate.
 
-    The ratio of the geometric means, with Welch's interval on logarithms: the runs of the two nets are independent,
-    and numbers of epochs vary evenly on a logarithmic scale. A run that ended without reaching the error makes the
-    ratio a bound; one that is unfinished and has not reached it is left out.
+    The ratio of the geometric means over the runs that count, with Welch's interval on logarithms: the runs of the two
+    nets are independent, and numbers of epochs vary evenly on a logarithmic scale. A run that ended without reaching
+    the error makes the ratio a bound; one that is unfinished and has not reached it is left out.
     """
     if first is None or second is None:
         return None
     logs, short, names = [], [], []
     for each in (first, second):
         reached = {run: each.epochs_taken(run) for run in each.runs}
-        counted = [run for run, epoch in reached.items() if epoch is not None or run.finished]
+        counted = [run for run, epoch in reached.items() if epoch is not None or has_ended(run)]
         if not counted:
             return None
         short.append(any(reached[run] is None for run in counted))
@@ -105,9 +113,12 @@ def speed_ratio(first: Grid | None, second: Grid | None) -> Measurement | None:
     if all(short):
         return None
     value = math.exp(fmean(logs[0]) - fmean(logs[1]))
-    if any(short):
-        return Measurement(value, runs=tuple(names), bound=1 if short[0] else -1)
-    interval = welch_interval(*logs)
     seeds = min(map(len, logs))
-    ends = (math.exp(interval[0]), math.exp(interval[1])) if interval else None
-    return Measurement(value, ends, seeds, "seeds" if ends else "runs", runs=tuple(names))
+    over = "seeds" if seeds > 1 else "runs"
+    if any(short):
+        return Measurement(value, n=seeds, over=over, runs=tuple(names), bound=1 if short[0] else -1)
+    interval = welch_interval(logs[0], logs[1])
+    if interval is None:
+        return Measurement(value, n=seeds, over=over, runs=tuple(names))
+    ends = (math.exp(interval[0]), math.exp(interval[1]))
+    return Measurement(value, ends, seeds, over, runs=tuple(names), deviation=math.hypot(*map(stdev, logs)))

@@ -6,16 +6,16 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import product
-from statistics import fmean
+from itertools import product, takewhile
+from statistics import fmean, stdev
 
-from repro.paper.experiments import LR_GRIDS
+from repro.paper.experiments import LR_GRIDS, epochs_to_error
 from repro.paper.intervals import seed_interval, welch_interval
 from repro.paper.targets import Measurement, Target
 from repro.records import Records, Run
-from repro.report.measurements.context import Context, context_of
+from repro.report.measurements.context import Context, context_of, has_ended, learning_changes
 from repro.report.measurements.grid import build_grid, select_runs, speed_ratio
-from repro.report.measurements.runs import DATASET_MEASURES, RUN_MEASURES, epochs_to_train_error, finite, run_level
+from repro.report.measurements.runs import RUN_MEASURES, epochs_to_train_error, finite, mean_of, run_level
 
 
 def from_runs(target: Target, records: Records) -> Iterator[tuple[Context, Measurement]]:
@@ -24,9 +24,7 @@ def from_runs(target: Target, records: Records) -> Iterator[tuple[Context, Measu
     for run in records.runs:
         groups[context_of(run)][run.variant].append(run)
     for context, variants in groups.items():
-        if target.measure in DATASET_MEASURES and context.data.dataset != target.dataset:
-            continue
-        firsts = select_runs(variants.get(target.variant, ()))
+        firsts, seconds = (select_runs(variants.get(net or "", ())) for net in (target.variant, target.baseline))
         scale = context.scale
         nets = (target.variant, target.baseline)
         if all((net, context.recipe) in LR_GRIDS for net in nets):
@@ -34,36 +32,41 @@ def from_runs(target: Target, records: Records) -> Iterator[tuple[Context, Measu
             measurement = speed_ratio(*grids)
             scale = replace(scale, incomplete_grid=not all(each and each.complete for each in grids))
         elif target.baseline:
-            measurement = run_difference(target, firsts, select_runs(variants.get(target.baseline, ())))
+            measurement = run_difference(target, firsts, seconds)
         else:
             measurement = run_level(target, firsts)
         if measurement and math.isfinite(measurement.value):
-            yield context, replace(measurement, scope=replace(context, scale=scale).scope())
+            used = [run for run in (*firsts, *seconds) if run.name in measurement.runs]
+            scope = replace(context, scale=scale).scope()
+            yield context, replace(measurement, scope=replace(scope, changes=(*scope.changes, *learning_changes(used))))
 
 
 def run_difference(target: Target, firsts: Sequence[Run], seconds: Sequence[Run]) -> Measurement | None:
-    """Return variant against baseline: over the seeds that both have, else one run against one."""
-    alike = [(a, b) for a, b in product(firsts, seconds) if a.log and b.log]
-    pairs = [(a, b) for a, b in alike if a.seed == b.seed] or alike[:1]
+    """Return variant against baseline: over the seeds of both, or of one pair of runs."""
     if target.measure in PAIR_MEASURES:
+        alike = [(a, b) for a, b in product(firsts, seconds) if a.log and b.log]
+        pairs = [(a, b) for a, b in alike if a.seed == b.seed] or alike[:1]
         compared = [PAIR_MEASURES[target.measure](first, second) for first, second in pairs]
-        known = [each for each in compared if each]
-    else:
-        single = RUN_MEASURES[target.measure]
-        both = [(single(first, target.argument), single(second, target.argument)) for first, second in pairs]
-        combine = _ratio if target.kind == "ratio" else _minus
-        known = [combine(first, second) for first, second in both if first and second]
-    known = [each for each in known if math.isfinite(each.value)]
-    if len(known) < 2:
-        return known[0] if known else None
-    runs = tuple(dict.fromkeys(name for each in known for name in each.runs))
-    values = [each.value for each in known]
-    if target.kind == "ratio":  # ratios vary evenly on a logarithmic scale
-        logs = seed_interval([math.log(value) for value in values])
-        assert logs
-        centre = math.exp(fmean(math.log(value) for value in values))
-        return Measurement(centre, (math.exp(logs[0]), math.exp(logs[1])), len(values), "seeds", runs=runs)
-    return Measurement(fmean(values), seed_interval(values), len(values), "seeds", runs=runs)
+        known = [each for each in compared if each and math.isfinite(each.value)]
+        if len(known) < 2:
+            return known[0] if known else None
+        return _mean_ratio(known) if target.kind == "ratio" else mean_of(known)
+    single = RUN_MEASURES[target.measure]
+    measured = [
+        [each for run in runs if (each := single(run, target.argument)) and math.isfinite(each.value)]
+        for runs in (firsts, seconds)
+    ]
+    if not all(measured):
+        return None
+    if min(map(len, measured)) < 2:
+        return _minus(measured[0][0], measured[1][0])
+    first, second = ([each.value for each in group] for group in measured)
+    sampling = math.hypot(*(max(each.image_error for each in group) for group in measured))
+    return Measurement(
+        fmean(first) - fmean(second), welch_interval(first, second, sampling), min(len(first), len(second)), "seeds",
+        runs=tuple(name for group in measured for each in group for name in each.runs),
+        deviation=math.hypot(stdev(first), stdev(second)), image_error=sampling,
+    )  # fmt: skip
 
 
 def _minus(first: Measurement, second: Measurement) -> Measurement:
@@ -75,8 +78,15 @@ def _minus(first: Measurement, second: Measurement) -> Measurement:
     return Measurement(value, (value - half, value + half), first.n, first.over, runs=runs)
 
 
-def _ratio(first: Measurement, second: Measurement) -> Measurement:
-    return Measurement(first.value / second.value if second.value > 0 else math.nan, runs=first.runs + second.runs)
+def _mean_ratio(ratios: Sequence[Measurement]) -> Measurement:
+    """Return the geometric mean of independent ratios, which vary evenly on a logarithmic scale."""
+    logs = [math.log(each.value) for each in ratios]
+    interval = seed_interval(logs)
+    assert interval
+    return Measurement(
+        math.exp(fmean(logs)), (math.exp(interval[0]), math.exp(interval[1])), len(logs), "seeds",
+        runs=tuple(name for each in ratios for name in each.runs), deviation=stdev(logs),
+    )  # fmt: skip
 
 
 def _seconds_difference(first: Run, second: Run) -> Measurement | None:
@@ -98,7 +108,28 @@ def _common_error_difference(first: Run, second: Run) -> Measurement | None:
     return _minus(one, other) if one and other else None
 
 
+def _convergence_ratio(first: Run, second: Run) -> Measurement | None:
+    """Return the ratio of the epochs to the validation error that both reach before the learning rate first drops.
+
+    At one learning rate the number of epochs measures the nets; after a drop it would measure the schedule.
+    """
+    if not has_ended(first) or not has_ended(second):
+        return None
+    errors = [_val_errors_before_drop(run) for run in (first, second)]
+    if not all(errors):
+        return None
+    level = max(map(min, errors))
+    one, other = (epochs_to_error(each, level) for each in errors)
+    return Measurement(one / other, runs=(first.name, second.name)) if one and other else None
+
+
+def _val_errors_before_drop(run: Run) -> list[float]:
+    constant = takewhile(lambda epoch: epoch.lr == run.log[0].lr, run.log)
+    return [error if math.isfinite(error := epoch.val_top1_error) else 100.0 for epoch in constant]
+
+
 PAIR_MEASURES: dict[str, Callable[[Run, Run], Measurement | None]] = {
     "seconds_per_epoch": _seconds_difference,
     "epochs_to_common_train_error": _common_error_difference,
+    "epochs_to_common_val_error": _convergence_ratio,
 }
