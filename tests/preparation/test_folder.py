@@ -183,6 +183,16 @@ def test_single_folders_above_the_classes_are_entered(tmp_path: Path) -> None:
     assert counts(folder(nested, 0)) == {"train": 4, "val": 4}
 
 
+def test_a_source_one_level_too_low_or_a_store(tmp_path: Path) -> None:
+    images = write_pictures(tmp_path / "images", {"train/cat": 3, "train/dog": 3, "val/cat": 1, "val/dog": 1})
+    source = folder(images / "train", 0)
+    assert counts(source) == {"train": 4, "val": 2}
+    assert any("give the folder above it to read 'val' as well" in note for note in source.notes)
+    refused("'.*cat' holds 3 images in no class folders.*give the folder above", images / "train/cat")
+    prepare("folder", tmp_path / "store", source=images, size=8)
+    refused("is a store that repro prepare made", tmp_path / "store")
+
+
 def test_classes_that_are_numbers_are_in_numeric_order(tmp_path: Path) -> None:
     write_pictures(tmp_path, {str(number): 2 for number in (0, 1, 2, 10, 11, 100)})
     source = folder(tmp_path, 0)
@@ -242,6 +252,9 @@ def test_a_table_labels_images_that_lie_together(tmp_path: Path) -> None:
         "stems": "id;breed\n" + "".join(f"{n};{'cat' if n % 2 else 'dog'}\n" for n in range(1, 7)),
         "paths": "\ufefflabel\tpath\n" + "".join(f"{'cat' if n % 2 else 'dog'}\timages/{n}.jpg\n" for n in range(1, 7)),
         "caffe": "".join(f"images/{n}.jpg {'cat' if n % 2 else 'dog'}\n" for n in range(1, 7)),
+        "endings": "file,label,\n" + "".join(f"{n}.png,{'cat' if n % 2 else 'dog'},\n" for n in range(1, 7)),
+        "absolute": "file,label\n"
+        + "".join(f"C:\\data\\images\\{n}.jpg,{'cat' if n % 2 else 'dog'}\n" for n in range(1, 7)),
         "more": "id,width,label\n" + "".join(f"{n},40,{'cat' if n % 2 else 'dog'}\n" for n in range(1, 7)),
     }.items():
         root = write_files(tmp_path / name, files)
@@ -262,6 +275,8 @@ def test_a_table_that_does_not_fit_its_images(tmp_path: Path) -> None:
     table.write_text("image,label\n1.jpg,cat\n2.jpg,dog\n1.jpg,dog\n")
     refused("gives '1.jpg' two labels, 'cat' and 'dog'", root)
     table.write_text("image,label\n1.jpg,cat\n2.jpg,\n")
+    refused("gives '2.jpg' no label", root)
+    table.write_text("image,label\n1.jpg,cat\n2.jpg\n3.jpg,dog\n", encoding="utf-8")
     refused("gives '2.jpg' no label", root)
     table.write_text("image,colour,size\n1.jpg,red,s\n2.jpg,red,l\n3.jpg,blue,l\n")
     refused("may hold labels in 2 columns, 'colour', 'size': name the column 'label'", root)

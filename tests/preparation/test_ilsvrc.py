@@ -1,7 +1,10 @@
+import bz2
+import gzip
 import io
 import os
 import shutil
 import tarfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torchvision.datasets.imagenet as official_parser
+from helpers import picture
 from official_archives import (
     CLASSES,
     TEST,
@@ -29,6 +33,7 @@ from repro.preparation.prepare import prepare
 from repro.preparation.preprocess import to_square
 from repro.preparation.sources.ilsvrc import YEARS, ilsvrc2010, ilsvrc2012
 from repro.preparation.sources.source import Source
+from repro.preparation.sources.tar import Archive
 
 FILES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz")
 
@@ -352,3 +357,168 @@ def test_folders_without_any_of_it(tmp_path: Path) -> None:
     refused("no such file or folder", tmp_path / "nowhere")
     with pytest.raises(ReproError, match="--source"):
         ilsvrc2012(None, 0)
+
+
+def spread(source: Source, root: Path, place: Callable[[str], str]) -> Path:
+    """Write the images of a source below root, at `place` of their names."""
+    for split in source.splits.values():
+        for reference in split:
+            content = reference.read()
+            assert isinstance(content, bytes)
+            (root / place(reference.name)).parent.mkdir(parents=True, exist_ok=True)
+            (root / place(reference.name)).write_bytes(content)
+    return root
+
+
+def same_images(source: Source, expected: Source) -> bool:
+    """Do two sources have the same classes, and the same names, labels and bytes in the same order?"""
+    return [info.id for info in source.classes] == [info.id for info in expected.classes] and all(
+        [(r.name, r.label, r.read()) for r in source.splits[split]]
+        == [(r.name, r.label, r.read()) for r in expected.splits[split]]
+        for split in expected.splits
+    )
+
+
+def flat_val(name: str) -> str:
+    return f"val/{Path(name).name}" if name.startswith("val/") else name
+
+
+@pytest.mark.parametrize("form", ["tar", "tgz", "unpacked", "unpacked here", "above"])
+def test_forms_of_the_development_kit(archives: Path, form: str) -> None:
+    expected = ilsvrc2012(archives, 0)
+    kit_file = archives / FILES[2]
+    stem = "ILSVRC2012_devkit_t12"
+    with tarfile.open(kit_file) as packed:
+        members = {m.name: packed.extractfile(m).read() for m in packed if m.isreg()}  # type: ignore[union-attr]
+    if form == "tar":
+        (archives / f"{stem}.tar").write_bytes(tar(members))
+    elif form == "tgz":
+        shutil.copy(kit_file, archives / f"{stem}.tgz")
+    elif form == "above":
+        shutil.copy(kit_file, archives.parent)
+    else:
+        for name, content in members.items():
+            path = archives / (name if form == "unpacked" else name.removeprefix(f"{stem}/"))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    kit_file.unlink()
+    assert same_images(ilsvrc2012(archives, 0), expected)
+
+
+def test_a_flat_val_gets_its_labels_from_the_kit_or_the_solution(archives: Path, tmp_path: Path) -> None:
+    expected = ilsvrc2012(archives, 0)
+    with_kit = spread(expected, tmp_path / "kit", flat_val)
+    shutil.copy(archives / FILES[2], with_kit)
+    assert same_images(ilsvrc2012(with_kit, 0), expected)
+    with_solution = spread(expected, tmp_path / "solution", flat_val)
+    lines = [f"{Path(r.name).stem},{expected.classes[r.label].id} 1 2 3 4" for r in expected.splits["val"]]
+    solution = "\n".join(["ImageId,PredictionString", *lines, "", ""])
+    (with_solution / "LOC_val_solution.csv").write_text(solution, encoding="utf-8")
+    assert same_images(ilsvrc2012(with_solution, 0), expected)
+    neither = spread(expected, tmp_path / "deep/er/neither/here", flat_val)
+    assert list(ilsvrc2012(neither, 0).splits) == ["train"]
+    assert any("there are no labels for val" in problem for problem in ilsvrc2012(neither, 0).problems)
+
+
+def test_archives_and_folders_may_be_mixed(archives: Path, tmp_path: Path) -> None:
+    expected = ilsvrc2012(archives, 0)
+    mixed = spread(expected, tmp_path / "mixed", flat_val)
+    shutil.rmtree(mixed / "val")
+    shutil.copy(archives / FILES[1], mixed)
+    shutil.copy(archives / FILES[2], mixed)
+    assert same_images(ilsvrc2012(mixed, 0), expected)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "train").mkdir()
+    for name, content in class_tars().items():
+        (other / "train" / name).write_bytes(content)
+    spread(replace(expected, splits={"val": expected.splits["val"]}), other, lambda name: name)
+    shutil.copy(archives / FILES[2], other)
+    assert same_images(ilsvrc2012(other, 0), expected)
+
+
+def test_any_folder_of_kaggle_s_tree_is_understood(archives: Path, tmp_path: Path) -> None:
+    expected = ilsvrc2012(archives, 0)
+    root = tmp_path / "download/kaggle"
+    images = spread(expected, root / "ILSVRC/Data/CLS-LOC", flat_val)
+    lines = [f"{Path(r.name).stem},{expected.classes[r.label].id} 1 2 3 4" for r in expected.splits["val"]]
+    (root / "LOC_val_solution.csv").write_text(
+        "ImageId,PredictionString\n" + "\n".join(lines) + "\n\n", encoding="utf-8"
+    )
+    for path in (root.parent, root, root / "ILSVRC", root / "ILSVRC/Data", images, images / "train"):
+        assert same_images(ilsvrc2012(path, 0), expected), path
+
+
+def test_archives_with_what_macos_adds(archives: Path, tmp_path: Path) -> None:
+    expected = ilsvrc2012(Path(shutil.copytree(archives, tmp_path / "copy")), 0)
+    inner = {name: content for name, content in class_tars().items()}
+    first = next(iter(inner))
+    with tarfile.open(fileobj=io.BytesIO(inner[first])) as archive:
+        members = {m.name: archive.extractfile(m).read() for m in archive}  # type: ignore[union-attr]
+    inner[first] = tar({"./._n.JPEG": b"Mac OS X", ".DS_Store": b"x", **{f"./{k}": v for k, v in members.items()}})
+    system = {"._n01440764.tar": b"Mac OS X", ".DS_Store": b"x", "__MACOSX/._n01440764.tar": b"Mac OS X"}
+    (archives / FILES[0]).write_bytes(tar({**system, **inner}))
+    with tarfile.open(archives / FILES[1]) as archive:
+        val = {m.name: archive.extractfile(m).read() for m in archive}  # type: ignore[union-attr]
+    (archives / FILES[1]).write_bytes(tar({"._a.JPEG": b"Mac OS X", **{f"./val/{k}": v for k, v in val.items()}}))
+    source = ilsvrc2012(archives, 0)
+    assert same_images(source, expected)
+    assert any(note.startswith("skipped 6 system files and folders") and "4 ._*" in note for note in source.notes)
+
+
+def test_binary_attributes_of_macos_in_extended_headers(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("n01440764_1.JPEG")
+    content = picture()
+    info.size = len(content)
+    record = b"SCHILY.xattr.com.apple.quarantine=\xff\xfe\n"
+    record = f"{len(record) + 3} ".encode() + record
+    header = tarfile.TarInfo("PaxHeader")
+    header.type, header.size = tarfile.XHDTYPE, len(record)
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(header, io.BytesIO(record))
+        archive.addfile(info, io.BytesIO(content))
+    (member,) = Archive.file(path).members()
+    assert Archive.file(path).read(member) == content
+
+
+def test_compressed_archives_are_read_in_their_own_order(archives: Path, tmp_path: Path) -> None:
+    expected = ilsvrc2012(Path(shutil.copytree(archives, tmp_path / "copy")), 0)
+    for name, opener in ((FILES[0], gzip.compress), (FILES[1], bz2.compress)):
+        (archives / name).write_bytes(opener((archives / name).read_bytes()))
+    source = ilsvrc2012(archives, 0)
+    for split in ("train", "val"):
+        found = [(r.name, r.label, r.read()) for r in source.splits[split]]
+        assert sorted(found) == sorted((r.name, r.label, r.read()) for r in expected.splits[split])
+        assert [r.offset for r in source.splits[split]] == sorted(r.offset for r in source.splits[split])  # type: ignore[attr-defined]
+
+
+def test_validation_images_of_classes_without_training_images(archives: Path, tmp_path: Path) -> None:
+    """A part of Kaggle's tree: with --allow-partial, its val is cut down to the classes of train."""
+    expected = ilsvrc2012(archives, 0)
+    some = spread(expected, tmp_path / "some", flat_val)
+    lines = [f"{Path(r.name).stem},{expected.classes[r.label].id} 1 2 3 4" for r in expected.splits["val"]]
+    (some / "LOC_val_solution.csv").write_text("\n".join(lines), encoding="utf-8")
+    shutil.rmtree(some / "train/n01440764")
+    source = ilsvrc2012(some, 0)
+    assert [info.id for info in source.classes] == [info.id for info in expected.classes][1:]
+    left_out = VALIDATION.count(3)  # of n01440764
+    assert len(source.splits["val"]) == len(VALIDATION) - left_out
+    assert f"{left_out} images of val in classes that train lacks: 'n01440764'" in source.problems
+
+
+def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
+    (tmp_path / "imagenet.zip").write_bytes(b"PK\3\4")
+    refused(r"imagenet\.zip' is a zip archive; --source is the folder of ILSVRC2012_img_train\.tar",
+            tmp_path / "imagenet.zip")  # fmt: skip
+
+
+def test_source_may_be_one_of_the_files(archives: Path) -> None:
+    expected = ilsvrc2012(archives, 0)
+    for name in FILES:
+        assert same_images(ilsvrc2012(archives / name, 0), expected)
+
+
+def test_a_folder_that_holds_itself_ends(tmp_path: Path) -> None:
+    (tmp_path / "self").symlink_to(".")
+    refused("ILSVRC2012_img_train.tar", tmp_path)

@@ -132,7 +132,7 @@ def _by_class(tree: Tree, root: str, problems: list[str], notes: list[str]) -> d
 
 def is_store(tree: Tree, folder: str) -> bool:
     """Is this folder a store that `repro prepare` made?"""
-    if "manifest.json" not in tree.listing(folder).files:
+    if not tree.exists(join(folder, "manifest.json")):
         return False
     try:
         manifest = json.loads(tree.read(join(folder, "manifest.json")))

@@ -24,6 +24,7 @@ from repro.preparation.sources.class_folders import (
     order_notes,
     split_folders,
     split_notes,
+    split_of,
 )
 from repro.preparation.sources.label_table import LabelTable, name_labels, read_table, split_of_table, table_files
 from repro.preparation.sources.location import open_tree
@@ -46,11 +47,26 @@ def folder(path: Path | None, seed: int, on_file: OnFile = ignore_file, splits: 
     source = list_images(tree, splits)
     if "val" not in source.splits:
         source = hold_out(source, seed)
-    return replace(source, notes=(*source.notes, *tree.skipped.notes()))
+    notes = (*source.notes, *tree.skipped.notes(), *_notes_on_siblings(Path(tree.location), splits))
+    return replace(source, notes=notes)
+
+
+def _notes_on_siblings(path: Path, splits: bool) -> tuple[str, ...]:
+    """Say that `--source` is train alone, where val or test lie beside it."""
+    if not splits or split_of(path.name) != "train" or not path.is_dir():
+        return ()
+    siblings = sorted(
+        child.name for child in path.absolute().parent.iterdir() if split_of(child.name) in ("val", "test")
+    )
+    if not siblings:
+        return ()
+    return (f"'{path}' alone is read: give the folder above it to read {first_few(siblings)} as well",)
 
 
 def list_images(tree: Tree, splits: bool = True) -> Source:
     """List the images of a tree in any of the layouts. Raises ReproError if it is in none of them."""
+    if is_store(tree, ""):
+        raise ReproError(f"'{tree.location}' is a store that repro prepare made: it needs no preparation")
     with_images = [name for name in tree.listing().folders if not is_store(tree, name) and tree.has_images(name)]
     named = split_folders(tree) if splits else {}
     if named and (not with_images or set(named.values()) & set(with_images)):
@@ -71,7 +87,8 @@ def list_images(tree: Tree, splits: bool = True) -> Source:
     if tree.images_in():
         raise ReproError(
             f"'{tree.location}' holds {len(tree.images_in()):,} images in no class folders, with labels neither in a "
-            f"table nor in their names: --source is {WANTED}"
+            "table nor in their names: give the folder above if they are one class of several; "
+            f"--source is {WANTED}"
         )
     _refuse_shards(tree)
     return list_class_folders(tree, {"train": ""})

@@ -21,7 +21,7 @@ import csv
 import io
 import re
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -31,7 +31,7 @@ import numpy as np
 from repro.data.store import ClassInfo
 from repro.errors import ReproError
 from repro.paper.datasets import DATASET_SIZES
-from repro.preparation.formats import Skipped, first_few, is_system, plural
+from repro.preparation.formats import HEAD, Skipped, first_few, is_system, kind_of, plural
 from repro.preparation.sources.class_folders import WNID_NAMES, split_of
 from repro.preparation.sources.hub_tars import hub_tar_images
 from repro.preparation.sources.location import open_tree, source_path
@@ -109,12 +109,12 @@ def ilsvrc2012(path: Path | None, seed: int, on_file: OnFile = ignore_file) -> S
     """List ILSVRC-2012. Raises ReproError for what cannot be read; what is missing is among the problems."""
     year = YEARS[2012]
     path = _start(path, "ilsvrc2012", year)
-    training = _find_training(path, year, on_file)
-    if training is not None:
-        return _checked(_assemble(path, year, training, on_file), year)
-    for read in (parquet_images, hub_tar_images):
-        if hub := read(path, on_file):
-            return _checked(hub, year)
+    for inner in _with_inner_folders(path):
+        if training := _find_training(inner, year, on_file):
+            return _checked(_assemble(inner, year, training, on_file), year)
+        for read in (parquet_images, hub_tar_images):
+            if hub := read(inner, on_file):
+                return _checked(hub, year)
     shards = next((name.name for name in path.iterdir() if name.suffix == ".tar"), "")
     raise ReproError(
         f"'{path}' holds neither {year.archives['train']} nor ILSVRC/Data/CLS-LOC, train/WNID or train-*.parquet: "
@@ -127,12 +127,12 @@ def ilsvrc2010(path: Path | None, seed: int, on_file: OnFile = ignore_file) -> S
     """List ILSVRC-2010. Raises ReproError for what cannot be read; what is missing is among the problems."""
     year = YEARS[2010]
     path = _start(path, "ilsvrc2010", year)
-    training = _find_training(path, year, on_file)
-    if training is None:
-        raise ReproError(
-            f"'{path}' holds neither {year.archives['train']} nor train/WNID: give the folder that does with --source"
-        )
-    return _checked(_assemble(path, year, training, on_file), year)
+    for inner in _with_inner_folders(path):
+        if training := _find_training(inner, year, on_file):
+            return _checked(_assemble(inner, year, training, on_file), year)
+    raise ReproError(
+        f"'{path}' holds neither {year.archives['train']} nor train/WNID: give the folder that does with --source"
+    )
 
 
 def _start(path: Path | None, dataset: str, year: Year) -> Path:
@@ -142,12 +142,24 @@ def _start(path: Path | None, dataset: str, year: Year) -> Path:
         raise ReproError(f"dataset '{dataset}' cannot be downloaded: give --source {wanted}")
     path = source_path(path, wanted)
     if path.is_file():
-        if path.name not in {*year.archives.values(), year.kit} and not path.suffix == ".parquet":
-            raise ReproError(f"'{path}' is a file; --source is {wanted}")
+        known = {*year.archives.values(), year.kit, SOLUTION, SYNSETS}
+        if path.name not in known and not path.name.endswith((".parquet", "_images.tar.gz")):
+            with path.open("rb") as file:
+                raise ReproError(f"'{path}' is {kind_of(file.read(HEAD))}; --source is {wanted}")
         return path.parent
     if split_of(path.name) and any(WNID.match(child.name) for child in path.iterdir()):
         return path.absolute().parent
     return path
+
+
+def _with_inner_folders(path: Path) -> Iterator[Path]:
+    """Yield a folder, and below it the folders that hold everything else."""
+    for _ in range(4):
+        yield path
+        children = [child for child in path.iterdir() if not is_system(child.name, folder=child.is_dir())]
+        if len(children) != 1 or not children[0].is_dir():
+            return
+        path = children[0]
 
 
 def _checked(source: Source, year: Year) -> Source:

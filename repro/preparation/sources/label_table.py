@@ -61,12 +61,10 @@ class ImageIndex:
         name = name.strip().replace("\\", "/").removeprefix("./")
         if name in self._paths:
             return name
-        candidates = self._by_name.get(name.rpartition("/")[2], [])
         parts = name.split("/")
+        candidates = self._by_name.get(parts[-1]) or self._by_name.get(_stem(parts[-1]), [])
         # The folders that both know must agree; a table may know more of them, or fewer.
         agreeing = [path for path in candidates if _agree(_stem(path).split("/"), [*parts[:-1], _stem(parts[-1])])]
-        if len(agreeing) != 1 and parts[-1] == _stem(parts[-1]) and candidates:
-            agreeing = [path for path in candidates if _stem(path.rpartition("/")[2]) == parts[-1]]
         return agreeing[0] if len(agreeing) == 1 else None
 
 
@@ -149,18 +147,21 @@ def _read_table(
 
 def _rows(content: bytes, index: ImageIndex) -> list[list[str]]:
     """Return the rows of a text by the delimiter by which one column names images; empty if there is none."""
+    if b"\0" in content[:1000]:
+        return []
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        return []
+        text = content.decode("cp1252", errors="replace")  # as Excel writes in Western Europe
     for delimiter in DELIMITERS:
         try:
             rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if any(map(str.strip, row))]
         except csv.Error:
             continue
         width = len(rows[0]) if rows else 0
-        if width < 2 or any(len(row) < width for row in rows):
+        if width < 2:
             continue
+        rows = [row + [""] * (width - len(row)) for row in rows]
         sample = rows[:1000]
         if any(sum(index.find(row[column]) is not None for row in sample) * 2 > len(sample) for column in range(width)):
             return rows
@@ -179,6 +180,7 @@ def _label_column(
 ) -> int | None:
     """Return the column of the labels; None if the table has none. Raises ReproError if it may be several."""
     others = [column for column in range(len(header or rows[0])) if column != image] if rows else []
+    others = [column for column in others if any(row[column].strip() for row in rows)]
     if classes:
         known = [column for column in others if all(row[column].split(" ")[0] in classes for row in rows)]
         return known[0] if known else None

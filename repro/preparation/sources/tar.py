@@ -13,6 +13,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import os
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -108,7 +109,7 @@ class Archive:
     @contextmanager
     def _opened(self) -> Iterator[IO[bytes]]:
         if self.compression:
-            yield _stream(str(self.path), self.compression)
+            yield _stream(str(self.path), self.compression, _stamp(str(self.path)))
         else:
             with self.path.open("rb", buffering=0) as file:
                 yield file
@@ -255,7 +256,7 @@ class TarReference:
 def _read(path: str, offset: int, size: int, compression: str) -> bytes:
     """Return bytes of an archive by their position. Raises OSError."""
     if compression:
-        return _read_compressed(path, offset, size, compression)
+        return _read_compressed(path, offset, size, compression, _stamp(path))
     with open(path, "rb", buffering=0) as file:
         file.seek(offset)
         content = file.read(size)
@@ -265,9 +266,9 @@ def _read(path: str, offset: int, size: int, compression: str) -> bytes:
 
 
 @lru_cache(maxsize=16)  # to read the same image twice must not start from the beginning of the archive
-def _read_compressed(path: str, offset: int, size: int, compression: str) -> bytes:
+def _read_compressed(path: str, offset: int, size: int, compression: str, stamp: int) -> bytes:
     try:
-        stream = _stream(path, compression)
+        stream = _stream(path, compression, stamp)
         stream.seek(offset)
         content = stream.read(size)
     except BAD_STREAM as error:
@@ -278,8 +279,13 @@ def _read_compressed(path: str, offset: int, size: int, compression: str) -> byt
 
 
 @lru_cache(maxsize=1)
-def _stream(path: str, compression: str) -> IO[bytes]:
+def _stream(path: str, compression: str, stamp: int) -> IO[bytes]:
     return OPEN[compression](path)
+
+
+def _stamp(path: str) -> int:
+    """Return the modification time of a file, so that nothing is cached of a file that has been replaced."""
+    return os.stat(path).st_mtime_ns
 
 
 @dataclass(frozen=True)

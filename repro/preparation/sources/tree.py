@@ -65,12 +65,14 @@ class Tree(ABC):
     def listing(self, folder: str = "") -> Listing:
         """Return the folders and files in a folder, sorted and without those of operating systems."""
         entries = self.entries(folder)
-        folders = sorted(name for name in entries.folders if not is_system(name, folder=True))
-        files = sorted(name for name in entries.files if not is_system(name))
-        system = [name for name in entries.folders if is_system(name, folder=True)]
-        system += [name for name in entries.files if is_system(name)]
+        found = Listing([], [])
+        system: list[str] = []
+        for name in entries.folders:
+            (system if is_system(name, folder=True) else found.folders).append(name)
+        for name in entries.files:
+            (system if is_system(name) else found.files).append(name)
         self.skipped.system[self.at(folder)] = system
-        return Listing(folders, files)
+        return Listing(sorted(found.folders), sorted(found.files))
 
     def images(self, folder: str = "") -> list[str]:
         """Return the paths of all images below a folder, sorted."""
@@ -143,6 +145,7 @@ class FolderTree(Tree):
     def __init__(self, path: Path, on_file: OnFile = ignore_file) -> None:
         super().__init__(str(path), on_file)
         self.path = path
+        self._with_images: dict[str, bool] = {}
         top = _folder_id(str(path))
         # Of each folder, those on the way to it: a link to one of them would be followed for ever.
         self._ancestors = {"": {top, *(_folder_id(str(parent)) for parent in Path(os.path.realpath(path)).parents)}}
@@ -185,6 +188,31 @@ class FolderTree(Tree):
         tree = FolderTree(self.path / folder, self.on_file)
         tree.skipped = self.skipped
         return tree
+
+    def has_images(self, folder: str = "") -> bool:
+        """Is there an image below a folder? The folder is read until one is found."""
+        if folder not in self._with_images:
+            self._with_images[folder] = self._find_image(folder)
+        return self._with_images[folder]
+
+    def exists(self, path: str) -> bool:
+        """Is there a file or folder at this path?"""
+        return os.path.exists(f"{self.location}/{path}")
+
+    def _find_image(self, folder: str) -> bool:
+        folders = []
+        try:
+            with os.scandir(f"{self.location}/{folder}") as entries:
+                for entry in entries:
+                    path = join(folder, entry.name)
+                    if _is_folder(entry):
+                        if not is_system(entry.name, folder=True) and self._enter(folder, path):
+                            folders.append(path)
+                    elif not is_system(entry.name) and _is_file(entry) and self._is_image(path):
+                        return True
+        except OSError as error:
+            raise ReproError(f"cannot read the folder '{self.at(folder)}': {error.strerror}") from error
+        return any(self.has_images(path) for path in folders)
 
     def _enter(self, folder: str, path: str) -> bool:
         """May the folder at `path` be entered from the one it is in? False if it leads back up."""
