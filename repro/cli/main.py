@@ -44,6 +44,7 @@ def _run(arguments: list[str]) -> int:
 
         streams.prepare_streams()
         _prepare_warnings()
+        os.environ["MPLBACKEND"] = "agg"  # figures are files; a backend that is not installed ends `import matplotlib`
         from repro.cli.commands import app
 
         try:

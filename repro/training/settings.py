@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from repro.errors import ReproError
 from repro.paper.variants import Configuration, configure, find_variant
 from repro.records import run_name
 
@@ -39,6 +41,10 @@ class Settings:
     precision: str = "fp32"
     init_from: Path | None = None
     until_train_error: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.lr is not None and not 0 < self.lr < math.inf:
+            raise ReproError(f"--lr is {self.lr}: the learning rate must be a finite number above 0")
 
     @property
     def fine_tuned(self) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from repro.errors import ReproError
 from repro.report.figures.figure4 import CORRECT, LONGEST, OTHER
-from repro.report.figures.style import STYLE
+from repro.report.figures.style import figure_style
 
 COLUMNS = 4
 MOST_IMAGES = 48  # of a figure: with more, its file becomes too large to be opened
@@ -48,7 +47,7 @@ def write_bars(images: Sequence[Bars], path: Path) -> None:
         raise ReproError(f"cannot draw '{path}': its name must end in .png, .svg or .pdf")
     if len(images) > MOST_IMAGES:
         raise ReproError(f"a figure holds {MOST_IMAGES} images, not {len(images)}: name fewer")
-    with matplotlib.rc_context(STYLE):
+    with figure_style():
         figure = draw_bars(images)
         try:
             figure.savefig(path, dpi=200, facecolor="#fffefb")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import matplotlib
-
 from repro.records import Records
 from repro.report.figures.curves import curve_pictures
 from repro.report.figures.figure1 import speed_pictures
 from repro.report.figures.figure2 import net_pictures
 from repro.report.figures.figure3 import kernel_pictures
 from repro.report.figures.figure4 import retrieval_pictures
-from repro.report.figures.style import STYLE, Picture
+from repro.report.figures.style import Picture, figure_style
 
 
 def draw_figures(records: Records) -> list[Picture]:
@@ -19,7 +17,7 @@ def draw_figures(records: Records) -> list[Picture]:
     Figure 2 is followed by the other nets that were run; Figure 3 is of the first `alexnet` run of each recipe,
     dataset and scale.
     """
-    with matplotlib.rc_context(STYLE):
+    with figure_style():
         return [
             *speed_pictures(records),
             *net_pictures(records),

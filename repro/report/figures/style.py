@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 from matplotlib.figure import Figure
 
 INK, INK_ON_DARK = "#26231f", "#e9e5dc"
@@ -36,6 +39,15 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "svg.hashsalt": "repro",  # byte-identical files from the same records
 }
+
+
+@contextmanager
+def figure_style() -> Iterator[None]:
+    """Draw with `STYLE` over matplotlib's defaults inside the block, whatever a matplotlibrc or the caller has set."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
 
 
 @dataclass(frozen=True)
