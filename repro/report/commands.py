@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from repro.evaluation.command_lines import command_line, evaluate_argv, retrieve_argv
 from repro.paper.experiments import LR_GRIDS, PARTS
 from repro.paper.targets import Target
 from repro.paper.variants import ENSEMBLES, VARIANTS, ancestors_of, members_of
+from repro.preparation.settings import PrepareSettings
 from repro.records import Records
 from repro.report.measurements import MEASURES
+from repro.report.measurements.context import data_changes
+from repro.report.measurements.overfitting import OVERFITTING_MEASURES
 from repro.report.measurements.retrieval import RETRIEVAL_MEASURES
+from repro.training.settings import Settings
+
+STORE, STORES, RUNS = Path("STORE"), Path("STORES"), Path("RUNS")
 
 
 @dataclass(frozen=True)
 class _Training:
     """A run's folder, and the command that trains it; empty if the run is finished."""
 
-    folder: str
+    folder: Path
     command: str
 
 
@@ -34,57 +42,73 @@ def commands(target: Target, records: Records) -> list[str]:
     lr_is_chosen = {net for net, _ in LR_GRIDS}
     if any(name in ENSEMBLES or name in lr_is_chosen or ancestors_of(name) for name in nets):
         return _experiment(nets, target)
-    steps = [f"repro prepare {target.dataset} --out STORE"]
-    for name in nets:
-        steps += [training.command for training in _trainings(name, target, records) if training.command]
-    if target.measure in RETRIEVAL_MEASURES:
-        for training in _trainings(target.variant, target, records):
-            steps.append(f"repro retrieve RUNS/{training.folder} --data STORE --split {target.split}")
-    elif target.split:
-        views = {target.variant: [target.views]}
-        views.setdefault(target.baseline or target.variant, []).append(target.baseline_views or target.views)
-        for name, counts in views.items():
-            paths = " ".join(f"RUNS/{training.folder}" for training in _trainings(name, target, records))
-            for count in dict.fromkeys(counts):
-                steps.append(f"repro evaluate {paths} --data STORE --split {target.split} --views {count}")
+    trainings = {name: _trainings(name, target, records) for name in nets}
+    steps = [_prepare(target.dataset, STORE)]
+    steps += [each.command for runs in trainings.values() for each in runs if each.command]
+    for name, runs in trainings.items():
+        steps += [command_line(argv) for run in runs for argv in _evaluations(name, run.folder, target)]
     return steps
+
+
+def _prepare(dataset: str, store: Path) -> str:
+    return command_line(PrepareSettings(dataset).to_argv(store))
+
+
+def _evaluations(net: str, run: Path, target: Target) -> Iterator[Sequence[str]]:
+    """Yield the commands that evaluate a run of `net`, without `repro`."""
+    if target.split is None or target.views is None:
+        return
+    if target.measure in RETRIEVAL_MEASURES:
+        yield retrieve_argv(run, STORE, target.split)
+        return
+    views = [target.views] if net == target.variant else []
+    if net == target.baseline:
+        views.append(target.baseline_views or target.views)
+    splits = (target.split, "train") if target.measure in OVERFITTING_MEASURES else (target.split,)
+    for count in dict.fromkeys(views):
+        for split in splits:
+            yield evaluate_argv([run], STORE, split, count)
 
 
 def _experiment(nets: Sequence[str], target: Target) -> list[str]:
     """Return the commands of the experiment that trains all `nets`, for targets that need many runs in sequence."""
     for experiment in PARTS:
-        needs = [need for need in experiment.requirements if need.dataset == target.dataset]
-        if not set(nets) <= {need.net for need in needs}:
+        requirements = [each for each in experiment.requirements if each.dataset == target.dataset]
+        if not set(nets) <= {each.net for each in requirements}:
             continue
+        assert target.dataset is not None
         datasets = [target.dataset]
-        for need in needs:
-            for variant, _ in members_of(need.net):
+        for each in requirements:
+            for variant, _ in members_of(each.net):
                 datasets += [before.dataset for before in ancestors_of(variant)]
-        steps = [f"repro prepare {dataset} --out STORES/{dataset}" for dataset in dict.fromkeys(datasets)]
-        steps.append(f"repro run {experiment.name} --scale {target.scale} --stores STORES --out RUNS")
-        if target.split and all(need.split != target.split for need in needs):
-            folders = [training.folder for training in _trainings(target.variant, target, Records())]
-            paths = " ".join(f"RUNS/{target.dataset}/{folder}" for folder in folders)
-            steps.append(f"repro evaluate {paths} --data STORES/{target.dataset} --split {target.split}")
+        steps = [_prepare(dataset, STORES / dataset) for dataset in dict.fromkeys(datasets)]
+        options = ("--scale", target.scale, "--stores", str(STORES), "--out", str(RUNS))
+        steps.append(command_line(("run", experiment.name, *options)))
+        if target.split and target.views and all(each.split != target.split for each in requirements):
+            runs = [RUNS / target.dataset / run.folder.name for run in _trainings(target.variant, target, Records())]
+            steps.append(command_line(evaluate_argv(runs, STORES / target.dataset, target.split, target.views)))
         return steps
     return []
 
 
 def _trainings(name: str, target: Target, records: Records) -> list[_Training]:
-    """Return the runs of a net or of an ensemble."""
+    """Return the runs of a net, from as many seeds as the target needs, or of an ensemble."""
     trainings = []
-    for variant, seeds in members_of(name):
+    for variant, seeds in members_of(name, target.min_seeds):
         for seed in range(seeds):
-            folder = f"{variant}-authors-{target.scale}-seed{seed}"
-            present = [run for run in records.runs if run.folder.name == folder and run.data.scope == target.dataset]
-            command = f"repro train --variant {variant} --scale {target.scale} --seed {seed} --data STORE"
-            if before := VARIANTS[variant].begins_from:
-                command += f" --init-from RUNS/{before}-authors-{target.scale}-seed{seed}"
-            if target.measure == "seconds_per_epoch" and name == target.baseline:
-                command += " --devices cuda:0,cuda:1"
+            devices = "cuda:0,cuda:1" if target.measure == "seconds_per_epoch" and name == target.baseline else None
+            settings = Settings(variant, scale=target.scale, seed=seed, devices=devices)
+            command = command_line(settings.to_argv(STORE, RUNS, launcher=()))
+            present = [
+                run
+                for run in records.runs
+                if run.folder.name == settings.run_name
+                and run.data.dataset == target.dataset
+                and not data_changes(run.data)
+            ]
             if any(run.finished for run in present):
                 command = ""
             elif present:
                 command += " --resume"
-            trainings.append(_Training(folder, command))
+            trainings.append(_Training(RUNS / settings.run_name, command))
     return trainings

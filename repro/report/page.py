@@ -66,7 +66,7 @@ class Claim:
 
     @property
     def direction(self) -> str:
-        """The direction of an effect; empty for levels, which have none."""
+        """Whether an effect agrees, disagrees or is undecided; empty for levels, and where the verdict says it."""
         return self.verdict.direction or "" if self.verdict.target.no_effect is not None else ""
 
     @property

@@ -11,7 +11,7 @@ from repro.paper.datasets import DATASET_SIZES
 from repro.paper.targets import MATCH, MISMATCH, NOT_COMPARABLE, Verdict
 from repro.paper.variants import configure
 from repro.records import DataRecord, Records, Run
-from repro.report.measurements.context import RunScale, context_of, precedence, run_scale
+from repro.report.measurements.context import RunScale, context_of, data_changes, precedence, run_scale
 from repro.report.measurements.evaluations import SPLIT_NAMES
 
 DATASETS = {name: DATASET_SIZES[name].title for name in ("ilsvrc2010", "ilsvrc2012", "fall2009", "cifar10")}
@@ -75,8 +75,8 @@ def _limitations(data: DataRecord, scale: RunScale, runs: Sequence[Run]) -> Limi
     for run in runs:
         seeds.setdefault((run.variant, run.recipe), set()).add(run.seed)
     can, cannot = [], []
-    if scale == RunScale("paper") and data.scope in DATASETS:
-        can.append(f"The paper's numbers on {DATASETS[data.scope]}: same images, same size of net and patch.")
+    if scale == RunScale("paper") and data.dataset in DATASETS and not data_changes(data):
+        can.append(f"The paper's numbers on {DATASETS[data.dataset]}: same images, same size of net and patch.")
     else:
         can.append("That the pipeline works from images to verdicts, and that the net learns.")
         can.append("The direction of an effect: whether a change of net or recipe helps in these conditions.")

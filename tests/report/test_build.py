@@ -114,12 +114,19 @@ def test_comparison_holds_every_target_and_no_infinite_number(report: Path) -> N
 
 def test_missing_claims_list_the_commands_that_measure_them(report: Path) -> None:
     rows = {row["id"]: row for row in json.loads((report / "comparison.json").read_text())["targets"]}
+    train = "repro train --variant {} --recipe authors --scale paper --seed {} --data STORE --out RUNS --precision fp32"
+    evaluate = "repro evaluate RUNS/{}-authors-paper-seed{} --data STORE --split {} --views {}"
+    seeds = [(variant, seed) for variant in ("one-gpu", "alexnet") for seed in range(3)]
     assert rows["two-gpus-top1"]["commands"] == [
         "repro prepare ilsvrc2010 --out STORE",
-        "repro train --variant one-gpu --scale paper --seed 0 --data STORE",
-        "repro train --variant alexnet --scale paper --seed 0 --data STORE",
-        "repro evaluate RUNS/one-gpu-authors-paper-seed0 --data STORE --split test --views 10",
-        "repro evaluate RUNS/alexnet-authors-paper-seed0 --data STORE --split test --views 10",
+        *(train.format(*each) for each in seeds),
+        *(evaluate.format(*each, "test", 10) for each in seeds),
+    ]
+    assert rows["ten-views-gain-top1"]["commands"][-2:] == [
+        evaluate.format("alexnet", 0, "test", 1), evaluate.format("alexnet", 0, "test", 10),
+    ]  # fmt: skip
+    assert [step for step in rows["dropout-overfit"]["commands"] if "evaluate" in step and "seed0" in step] == [
+        evaluate.format(variant, 0, split, 1) for variant in ("no-dropout", "alexnet") for split in ("val", "train")
     ]
     assert rows["retrieval-not-pixels"]["commands"][-1] == (
         "repro retrieve RUNS/alexnet-authors-paper-seed0 --data STORE --split test"
@@ -140,12 +147,14 @@ def test_claims_that_need_many_runs_list_the_experiment(target: str, experiment:
 
 
 def test_unfinished_runs_are_resumed_and_finished_ones_not_repeated(tmp_path: Path) -> None:
-    data = data_record("ilsvrc2010", train=1_261_406)
+    data = data_record("ilsvrc2010", classes=["x"] * 1000, train=1_261_406, val=50_000, test=150_000)
     write_run(tmp_path, scale="paper", epochs=93, data=data)
     write_run(tmp_path, "one-gpu", scale="paper", epochs=93, done=9, weights=False, data=data)
-    assert [step for step in commands(find_target("two-gpus-top1"), read_records(tmp_path)) if "train" in step] == [
-        "repro train --variant one-gpu --scale paper --seed 0 --data STORE --resume"
-    ]
+    steps = [step for step in commands(find_target("two-gpus-top1"), read_records(tmp_path)) if "train" in step]
+    assert [step.endswith("--resume") for step in steps] == [True, False, False, False, False]
+    assert [step.split()[3] + step.split()[9] for step in steps] == [
+        "one-gpu0", "one-gpu1", "one-gpu2", "alexnet1", "alexnet2",
+    ]  # fmt: skip
 
 
 def test_the_page_is_well_formed_self_contained_and_accessible(report: Path) -> None:
@@ -207,10 +216,12 @@ def test_tables_as_csv(report: Path) -> None:
 
 def test_without_runs_invariants_are_compared_and_everything_else_is_missing(tmp_path: Path) -> None:
     made = build_report(tmp_path / "none", tmp_path / "out")
-    assert made.counts == {"match": 27, "mismatch": 5, "missing": len(made.verdicts) - 32, "not comparable": 0}
+    assert made.counts == {"match": 34, "mismatch": 5, "missing": len(made.verdicts) - 39, "not comparable": 0}
     assert made.strict_mismatches == ()
-    assert "repro train --variant one-gpu --scale paper" in (tmp_path / "out" / "report.html").read_text()
-    assert "27 match, 5 mismatch" in str(made)
+    assert (
+        "repro train --variant one-gpu --recipe authors --scale paper" in (tmp_path / "out" / "report.html").read_text()
+    )
+    assert "34 match, 5 mismatch" in str(made)
 
 
 def test_without_comparison_there_are_no_verdicts(runs: Path, tmp_path: Path) -> None:
