@@ -203,8 +203,8 @@ def experiment(name: str, workspace: Workspace) -> Iterator[Stage]:
     workspace.check()
     seen: set[Path | None] = set()
     for requirement in EXPERIMENTS[name].requirements:
-        place = replace(workspace, recipe=requirement.recipe) if requirement.recipe else workspace
-        for stage in _stages_of(requirement, place):
+        adapted = replace(workspace, recipe=requirement.recipe) if requirement.recipe else workspace
+        for stage in _stages_of(requirement, adapted):
             if stage.result not in seen:
                 seen.add(stage.result)
                 yield stage

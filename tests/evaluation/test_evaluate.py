@@ -50,17 +50,17 @@ def test_batches_are_joined_in_order(
     trained: list[Path], synthetic_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predictions, "BATCH", 7)  # the last batch is smaller
-    split, told = synthetic_store.splits["test"], []
+    split, calls = synthetic_store.splits["test"], []
     assert len(split) % 7
     views = Views(synthetic_store.mean, synthetic_store.covariance, 56, AUTHORS.augmentation, torch.device("cpu"))
     model = open_run(trained[0], "cpu").net
-    made = predictions.predict([model], views, split, on_progress=lambda *counts: told.append(counts))
+    made = predictions.predict([model], views, split, on_progress=lambda *counts: calls.append(counts))
     expected = average_by_hand(trained[:1], synthetic_store, 1)
     np.testing.assert_array_equal(made.labels, split.labels)
     np.testing.assert_allclose(made.label_probabilities, expected[np.arange(len(split)), split.labels], atol=1e-6)
     np.testing.assert_allclose(made.top5_probabilities, -np.sort(-expected, axis=1)[:, :5], atol=1e-6)
-    assert told[0] == (7, len(split))
-    assert told[-1] == (len(split), len(split))
+    assert calls[0] == (7, len(split))
+    assert calls[-1] == (len(split), len(split))
 
 
 @pytest.mark.parametrize(

@@ -64,9 +64,9 @@ def test_neighbours_and_measures(
     run: Path, synthetic_store: Store, monkeypatch: pytest.MonkeyPatch, block_bytes: int
 ) -> None:
     monkeypatch.setattr(nearest, "BLOCK_BYTES", block_bytes)
-    told: list[tuple[int, int]] = []
-    path, record = stage.retrieve(run, synthetic_store.path, on_progress=lambda *counts: told.append(counts))
-    assert told[-1][0] == told[-1][1]
+    calls: list[tuple[int, int]] = []
+    path, record = stage.retrieve(run, synthetic_store.path, on_progress=lambda *counts: calls.append(counts))
+    assert calls[-1][0] == calls[-1][1]
     trained, asked = synthetic_store.splits["train"], synthetic_store.splits["test"]
     with np.load(run / "retrieval-test.npz", allow_pickle=False) as arrays:
         kept = {name: arrays[name] for name in arrays.files}

@@ -5,13 +5,25 @@ import platform
 import subprocess
 import sys
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from repro.compiled_loops import LoopsUnavailable
+from repro.data import patches
+from repro.data.store import Store
 from repro.errors import ReproError
+from repro.evaluation.nearest_neighbours import squared_distances
+from repro.evaluation.predictions import predict
+from repro.evaluation.retrieve import centre_pixels
 from repro.models import devices
 from repro.models.devices import check_precision, find_devices, has_fast_bf16
+from repro.training.loop import train_epochs
+from repro.training.settings import Settings
+from repro.training.state import prepare_training
 
 CPU = torch.device("cpu")
 
@@ -86,6 +98,36 @@ def test_no_fast_bf16_on_an_older_processor(variable: str) -> None:
         pytest.skip("the variable limits x86 processors")
     printed = subprocess.run(command, env=os.environ | {variable: "avx2"}, capture_output=True, text=True, check=True)
     assert printed.stdout == "False\n"
+
+
+class WithoutFloat64(TorchDispatchMode):
+    """Raise the error of a device without float64, such as Apple's GPUs, for each operator that returns it."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        results = function(*args, **(kwargs or {}))
+        for each in results if isinstance(results, tuple | list) else (results,):
+            if isinstance(each, torch.Tensor) and each.dtype == torch.float64:
+                raise TypeError(f"{function} returns float64")
+        return results
+
+
+@pytest.mark.parametrize("recipe", ["authors", "paper"])
+def test_training_and_prediction_do_not_need_float64(
+    recipe: str, synthetic_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unavailable(*_: object) -> None:
+        raise LoopsUnavailable
+
+    monkeypatch.setattr(patches, "_cut", unavailable)  # compiled loops run on a CPU only
+    training = prepare_training(Settings("alexnet", recipe, "smoke"), synthetic_store)
+    with WithoutFloat64():
+        next(train_epochs(training))
+        predictions = predict([training.model], training.views, synthetic_store.splits["test"], 10)
+        pixels = centre_pixels(training.views, synthetic_store.splits["test"], np.arange(3))
+        squared_distances(pixels, pixels)
+    assert len(predictions.labels) == len(synthetic_store.splits["test"])
+    with pytest.raises(TypeError, match="returns float64"), WithoutFloat64():
+        torch.zeros(1).double()
 
 
 def test_slow_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
