@@ -253,6 +253,14 @@ class DropoutMasks:
         return chances[self.rows] >= rate
 
 
+def random_mask(x: Tensor, rate: float) -> Tensor:
+    """Return a mask in the shape of `x` [N, neurons], False with probability `rate`, by torch's global generator."""
+    return torch.rand(*x.shape, device=x.device) >= rate
+
+
+torch.fx.wrap("random_mask")  # recorded as a call: torch.rand takes no symbolic shape
+
+
 class PaperDropout(nn.Module):
     """Zero each neuron with probability `rate` in training, multiply by 1 − rate in evaluation (Sec. 4.2).
 
@@ -270,13 +278,13 @@ class PaperDropout(nn.Module):
         """Return which neurons a training step keeps, bool [images, neurons]."""
         if self.masks:
             return self.masks.draw(neurons, self.rate)
-        return torch.rand(images, neurons, device=device) >= self.rate
+        return random_mask(torch.empty(images, neurons, device=device), self.rate)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, neurons] to the same shape."""
         if not self.training:
             return x * (1 - self.rate)
-        return x * self.mask(x.shape[0], x.shape[1], x.device)
+        return x * (random_mask(x, self.rate) if self.masks is None else self.mask(x.shape[0], x.shape[1], x.device))
 
 
 def use_dropout_masks(model: nn.Module, masks: DropoutMasks) -> None:

@@ -49,8 +49,7 @@ class AlexNet(nn.Module):
     @property
     def num_classes(self) -> int:
         """Number of outputs; 0 if the classifier was removed."""
-        last = self.get_classifier()
-        return last.out_features if isinstance(last, nn.Linear) else 0
+        return int(getattr(self.get_classifier(), "out_features", 0))
 
     @property
     def num_features(self) -> int:
@@ -106,8 +105,13 @@ class AlexNet(nn.Module):
 def apply_layers(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
     """Apply consecutive layers of a net to `x` [N, …] and flatten the result to [N, neurons]."""
     for layer in layers:
-        x = layer(x.flatten(1) if isinstance(layer, nn.Linear) else x)
+        x = layer(x.flatten(1) if is_linear(layer) else x)
     return x.flatten(1)
+
+
+def is_linear(layer: nn.Module) -> bool:
+    """Return whether a layer is fully connected: `nn.Linear`, or what quantization and adapters replace it by."""
+    return hasattr(layer, "in_features")
 
 
 def build_model(variant: str = "alexnet", recipe: str = "authors", num_classes: int = 1000) -> AlexNet:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from repro.data.views import Views
 from repro.models.layers import LocalResponseNorm, RoundedUpConv2d
-from repro.models.network import AlexNet, apply_layers
+from repro.models.network import AlexNet, apply_layers, is_linear
 
 POINTWISE = (nn.ReLU, nn.Tanh, LocalResponseNorm)  # a position of their output depends on that position alone
 
@@ -115,7 +115,7 @@ def ten_view_logits(model: AlexNet, views: Views, images: np.ndarray) -> Tensor:
     They equal those of the views computed one by one up to float32 rounding.
     """
     layers = list(model.children())
-    top = next(index for index, layer in enumerate(layers) if isinstance(layer, nn.Linear))
+    top = next(index for index, layer in enumerate(layers) if is_linear(layer))
     conv1, prefix = layers[0], shared_prefix(model, views)
     assert isinstance(conv1, RoundedUpConv2d)
     maps = share_conv2(prefix, views, images) if prefix else share_conv1(conv1, views, images)

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from helpers import picture
 from PIL import Image
+from torchvision.models.feature_extraction import create_feature_extractor
 
 import repro
 from repro.errors import ReproError
@@ -271,6 +272,21 @@ def test_nets_can_be_copied_and_pickled_and_take_any_batch(recipe: str) -> None:
     model(images).square().sum().backward()
     assert images.grad is not None
     assert images.grad.any()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")  # torch's own
+def test_nets_work_with_feature_extractors_and_quantization() -> None:
+    configuration = configure("alexnet", "paper", "smoke", classes=7)
+    model = AlexNet(configuration.network).initialise(configuration.recipe.initialisation).eval()
+    images = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0)) * 60
+    extractor = create_feature_extractor(model, {"relu7": "fc7", "fc8": "logits"})
+    for training in (True, False):
+        model.train(training)
+        found = extractor.train(training)(images)
+        assert found["fc7"].shape == (2, model.num_features)
+    assert torch.equal(found["logits"], model(images))
+    quantized = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear})
+    assert quantized(images).shape == (2, 7)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
