@@ -147,3 +147,14 @@ def test_a_changed_learning_rate_is_not_comparable(tmp_path: Path) -> None:
     thousand = data_record("ilsvrc2010", "", ["x"] * 1000, train=1_261_406, val=50_000, test=150_000)
     write_run(tmp_path, scale="paper", epochs=93, done=3, data=thousand, settings={"lr": 0.02})
     assert "paper scale, lr 0.02" in judge(read_records(tmp_path))["training-speed"][0].reason
+
+
+def test_rates_that_the_spread_over_seeds_cannot_tell_apart_are_marked(tmp_path: Path) -> None:
+    """By hand: the fastest takes 10 to 12 epochs, ln 2.40 ± 0.10; one more run lies within a factor of 1.6 of 10.9."""
+    for seed, epochs in enumerate((9, 10, 11, 12)):
+        write_course(tmp_path, "cifar-tanh", 0.004, seed, [70] * (epochs - 1) + [25])
+    for lr, epochs in ((0.002, 12), (0.001, 25)):
+        write_course(tmp_path, "cifar-tanh", lr, 0, [70] * (epochs - 1) + [25])
+    build_report(tmp_path, tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "tables" / "figure1.csv", keep_default_na=False).set_index("Learning rate")
+    assert table["Result"][[0.001, 0.002, 0.004]].tolist() == ["", "within the spread of the fastest", "fastest"]

@@ -68,8 +68,14 @@ def grid_rows(nets: Mapping[str, Grid]) -> list[GridRow]:
     for name, grid in nets.items():
         for lr in sorted({*grid.runs_by_lr, *grid.requirement.lrs}):
             epochs = tuple(_epochs_cell(grid, run) for run in grid.runs_by_lr.get(lr, ()))
-            rows.append(GridRow(name, lr, "fastest" if lr == grid.fastest_lr else "", epochs or ("not trained",)))
+            rows.append(GridRow(name, lr, _note(grid, lr), epochs or ("not trained",)))
     return rows
+
+
+def _note(grid: Grid, lr: float) -> str:
+    if lr == grid.fastest_lr:
+        return "fastest"
+    return "within the spread of the fastest" if lr in grid.runs_by_lr and grid.as_fast(lr) else ""
 
 
 def _epochs_cell(grid: Grid, run: Run) -> str | float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from repro.paper.experiments import LR_GRIDS, Requirement, epochs_to_error, fastest_lr
-from repro.paper.intervals import welch_interval
+from repro.paper.intervals import seed_factor, welch_interval
 from repro.paper.targets import Measurement
 from repro.records import Run
 from repro.report.measurements.context import has_ended
@@ -49,6 +49,19 @@ class Grid:
             any(has_ended(run) or self.epochs_taken(run) is not None for run in self.runs_by_lr.get(lr, ()))
             for lr in self.requirement.lrs
         )
+
+    def as_fast(self, lr: float) -> bool:
+        """Return whether the run that tried a learning rate may be as fast as those at the fastest one.
+
+        True if its epochs lie within the 95% prediction interval of one more run at the fastest rate, on a logarithmic
+        scale. A rate that was tried from one seed is then not distinguishable from it.
+        """
+        taken = [self.epochs_taken(run) for run in (self.runs_by_lr[lr][0], *self.runs)]
+        if None in taken or len(self.runs) < 2:
+            return False
+        tried, *fastest = (math.log(epochs) for epochs in taken if epochs)
+        half = seed_factor(len(fastest)) * stdev(fastest) * math.sqrt(len(fastest) + 1)
+        return abs(tried - fmean(fastest)) <= half
 
     def epochs_taken(self, run: Run) -> float | None:
         """Return the epoch at which a run reaches the error that decides, interpolated; None if it does not."""
