@@ -2,7 +2,8 @@
 
 Files in a run's folder, <runs>/<variant>-<recipe>-<scale>-seed<k>/:
 
-    run.json                       a `RunRecord`: everything needed to repeat the run; written first, never changed
+    run.json                       a `RunRecord`: everything needed to repeat the run; written first, and once more with
+                                   `ended` when training ends
     mean.npy                       mean image that is subtracted from images, float32 [S, S, 3] of values 0–255
     log.jsonl                      an `EpochRecord` per line
     checkpoints/                   until the run is finished
@@ -22,6 +23,7 @@ lenient: it reads records of older versions, of unfinished runs and of damaged f
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import math
@@ -195,6 +197,24 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class EndRecord:
+    """How the training of a run ended.
+
+    Attributes:
+        reason: "epochs" if the maximum number of epochs was reached, "plateau" if the validation error stopped
+            improving at the lowest learning rate (Sec. 5), "until_train_error" if the training error that was asked
+            for was reached before that, "imported" for weights that were trained elsewhere. "unknown" for a run of an
+            older version with weights whose log does not show it.
+        epochs: number of epochs that were trained.
+        weights: SHA-256 of the trained weights; empty in runs of older versions.
+    """
+
+    reason: str
+    epochs: int = 0
+    weights: str = ""
+
+
+@dataclass(frozen=True)
 class PreprocessingRecord:
     """From an image to a net's input. The mean is in the run's folder, as an image of `image_size` pixels.
 
@@ -237,6 +257,7 @@ class RunRecord(Provenance):
         settings: fields of the recipe as used, with the learning rate that was chosen.
         data: the store that the run was trained on.
         command: command line that repeats the run.
+        ended: how training ended; None (null in the file) while it has not.
     """
 
     format: int = FORMAT
@@ -256,11 +277,18 @@ class RunRecord(Provenance):
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
     data: DataRecord
     command: str = ""
+    ended: EndRecord | None = None
 
     @property
     def lr(self) -> float:
         """Initial learning rate; NaN if it was not recorded."""
         return _number(self.settings.get("lr"))
+
+    @property
+    def schedule(self) -> Mapping[str, Any]:
+        """Fields of the learning-rate schedule; empty if it was not recorded."""
+        schedule = self.settings.get("schedule")
+        return schedule if isinstance(schedule, Mapping) else {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -442,6 +470,15 @@ def write_record(path: Path, record: Record) -> None:
     atomic.write_json(path, to_json(record))
 
 
+def write_weights(folder: Path, content: bytes) -> None:
+    """Write the trained weights, a safetensors file's `content`, into a run's folder, after their checksum.
+
+    Raises ReproError if they cannot be written.
+    """
+    atomic.write(folder / WEIGHTS_CHECKSUM, f"{hashlib.sha256(content).hexdigest()}  {WEIGHTS}\n".encode())
+    atomic.write(folder / WEIGHTS, content)
+
+
 def write_mean(folder: Path, mean: np.ndarray) -> None:
     """Write the mean image of a run, float32 [S, S, 3], into its folder. Raises ReproError if it cannot be written."""
     buffer = io.BytesIO()
@@ -452,6 +489,8 @@ def write_mean(folder: Path, mean: np.ndarray) -> None:
 @dataclass(frozen=True, kw_only=True)
 class Run(RunRecord):
     """A run: the contents of its `run.json`, its folder and its log so far.
+
+    Runs of older versions did not record how they ended: `ended` is then derived from the log and the weights.
 
     Attributes:
         folder: the run's folder.
@@ -465,8 +504,24 @@ class Run(RunRecord):
 
     @property
     def finished(self) -> bool:
+        """Whether training ended as planned; the weights of a run that was published may be missing."""
+        return self.ended is not None
+
+    @property
+    def has_weights(self) -> bool:
         """Whether the trained weights are there."""
         return self.weights_path.is_file()
+
+    def require_weights(self) -> None:
+        """Raise ReproError if the run has no trained weights."""
+        if self.has_weights:
+            return
+        if self.finished:
+            raise ReproError(
+                f"the run '{self.folder}' is finished, but its {WEIGHTS} is missing: copy it there, or train the run "
+                f"again with another --out: {self.command}"
+            )
+        raise ReproError(f"the run '{self.folder}' is not finished: continue it with {self.command} --resume")
 
     @property
     def log_path(self) -> Path:
@@ -480,7 +535,7 @@ class Run(RunRecord):
 
     @property
     def weights_path(self) -> Path:
-        """Path of the trained weights, which exist once the run is finished."""
+        """Path of the trained weights, which are written when training ends."""
         return self.folder / WEIGHTS
 
     @property
@@ -584,7 +639,7 @@ def read_run(folder: Path) -> Run:
     except FileNotFoundError:
         raise ReproError(f"no run at '{folder}': it has no {RUN}; `repro train` makes runs") from None
     except (OSError, ValueError) as error:
-        raise ReproError(f"'{path}' cannot be read ({error}): train the run again") from error
+        raise ReproError(f"'{path}' cannot be read ({error})") from error
 
 
 def read_evaluation(path: Path) -> Evaluation:
@@ -628,8 +683,44 @@ def _last_finite(run: Run) -> int:
 
 
 def _read_run(path: Path, name: str) -> Run:
-    record = _read(path, RunRecord)
-    return Run(folder=path.parent, name=name, log=tuple(read_log(path.parent / LOG)), **vars(record))
+    content = _read_json(path)
+    log = tuple(read_log(path.parent / LOG))
+    run = Run(folder=path.parent, name=name, log=log, **vars(_convert(content, RunRecord)))
+    return run if "ended" in content else dataclasses.replace(run, ended=_derive_end(run))
+
+
+def _derive_end(run: Run) -> EndRecord | None:
+    """Return how a run of an older version ended, which did not record it."""
+    reason = end_reason(run, run.log)
+    if reason is None and run.has_weights:
+        reason = "plateau" if run.log and "patience" in run.schedule else "unknown"
+    elif reason is None and _plateau_ended(run):
+        reason = "plateau"
+    return EndRecord(reason, len(run.log)) if reason else None
+
+
+def end_reason(record: RunRecord, log: Sequence[EpochRecord]) -> str | None:
+    """Return why training ends after the last epoch of `log`, see `EndRecord`; None if the log does not show it."""
+    if not log:
+        return None
+    if log[-1].epoch >= record.epochs:
+        return "epochs"
+    until = record.until_train_error
+    return "until_train_error" if until is not None and log[-1].train_top1_error <= until else None
+
+
+def _plateau_ended(run: Run) -> bool:
+    """Return whether the validation error has not improved for `patience` epochs at the lowest learning rate."""
+    try:
+        patience, drops = int(run.schedule["patience"]), int(run.schedule["drops"])
+    except (KeyError, TypeError, ValueError):
+        return False
+    lowest = [epoch for epoch in run.log if math.isclose(epoch.lr, run.lr * 0.1**drops)]
+    if len(lowest) < patience:
+        return False
+    before = run.log[: len(run.log) - patience]
+    best = min((epoch.val_top1_error for epoch in before), default=math.nan)
+    return all(epoch.val_top1_error >= best for epoch in run.log[-patience:])
 
 
 def read_log(path: Path) -> Iterator[EpochRecord]:
@@ -651,16 +742,39 @@ def read_log(path: Path) -> Iterator[EpochRecord]:
     yield from (epochs[number] for number in sorted(epochs))
 
 
+def check_epoch(line: str | bytes) -> EpochRecord:
+    """Return the epoch of a complete line of a log. Raises ValueError that names the field that is missing or wrong."""
+    content = json.loads(line)
+    if not isinstance(content, dict):
+        raise ValueError("it is not a JSON object")
+    for each in dataclasses.fields(EpochRecord):
+        if each.name not in content and each.name != "note":
+            raise ValueError(f"{each.name} is missing")
+        value = content.get(each.name)
+        if each.metadata.get("null") and value is None:
+            content[each.name] = math.nan
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{each.name} is {value}, not a finite number")
+    return msgspec.convert(content, EpochRecord)
+
+
 def _read(path: Path, kind: type[T]) -> T:
     """Return the record of `kind` at `path`. Raises OSError, or ValueError for another format or damage."""
+    return _convert(_read_json(path), kind)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object at `path`. Raises OSError, or ValueError for another format or damage."""
     content = json.loads(path.read_bytes())
     if not isinstance(content, dict):
         raise ValueError("it is not a JSON object")
     if "format" not in content:
         raise ValueError("it has no 'format'")
     if content["format"] != FORMAT:
-        raise ValueError(f"its format is {content['format']}, this version reads {FORMAT}")
-    return _convert(content, kind)
+        newer = isinstance(content["format"], int) and content["format"] > FORMAT
+        reason = "it was written by a newer version of repro, update this one" if newer else "it is not supported"
+        raise ValueError(f"its format is {content['format']}, this version reads {FORMAT}: {reason}")
+    return content
 
 
 def _convert(content: Any, kind: type[T]) -> T:

@@ -18,6 +18,7 @@ from repro.records import (
     WEIGHTS,
     ClassRecord,
     DataRecord,
+    EndRecord,
     EpochRecord,
     Estimate,
     EvaluationRecord,
@@ -93,6 +94,7 @@ def write_run(
         git_revision="0123456789abcdef",
         command=f"repro train --variant {variant} --recipe {recipe} --seed {seed} --data stores/ten",
         started="2025-01-01T00:00:00+00:00",
+        ended=EndRecord("epochs", epochs) if weights else None,
     )
     write_json(path / RUN, record, changes)
     rng = np.random.default_rng([seed, len(variant), len(recipe)])

@@ -6,7 +6,6 @@ to type next, or None.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -148,10 +147,7 @@ def train(
     with deferred() as stop_signal, training_display(console) as show:
         for event in stage.train(settings, data, out, resume, stop_signal, save_minutes, checkpoint):
             show(event)
-            folder = event.path if isinstance(event, stage.Started) else folder
-    if folder is None and resume and int(os.environ.get("RANK", "0")) == 0:
-        folder = out / settings.run_name
-        console.print(f"{folder} is finished: nothing is left to train")
+            folder = event.path if isinstance(event, stage.Started | stage.AlreadyFinished) else folder
     return ("evaluate", folder, "--data", data) if folder else None
 
 

@@ -72,9 +72,12 @@ class _TrainingDisplay:
         """Show one event."""
         from repro.records import EpochRecord
         from repro.training.loop import Step
-        from repro.training.train import Started
+        from repro.training.train import AlreadyFinished, Started
 
-        if isinstance(event, Started):
+        if isinstance(event, AlreadyFinished):
+            folder = event.path
+            self.console.print(f"{folder.name} in {folder.parent} is finished already, after {event.epochs} epochs")
+        elif isinstance(event, Started):
             self.started = event
             self.bar.add_task("training", total=None, figures="")
             self.console.print(f"{event.path.name} in {event.path.parent}", style="bold")

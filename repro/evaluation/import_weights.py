@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import safetensors.torch
 
-from repro import atomic
 from repro.data.store import ClassInfo, open_store
 from repro.errors import ReproError
 from repro.formatting import command_line
@@ -19,6 +18,7 @@ from repro.records import (
     RUN,
     ClassRecord,
     DataRecord,
+    EndRecord,
     Origin,
     PreprocessingRecord,
     Run,
@@ -26,6 +26,7 @@ from repro.records import (
     read_run,
     write_mean,
     write_record,
+    write_weights,
 )
 
 RECIPE = "published"
@@ -50,7 +51,9 @@ def import_weights(
     mean = _mean(weights, data)
     if out.exists() and any(out.iterdir()):
         raise ReproError(f"'{out}' is not empty: choose another --out")
-    record = _record(weights, source, out, name, data)
+    content = safetensors.torch.save(weights.weights)
+    ended = EndRecord("imported", weights=hashlib.sha256(content).hexdigest())
+    record = replace(_record(weights, source, out, name, data), ended=ended)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -58,10 +61,7 @@ def import_weights(
     write_record(out / RUN, record)
     run = read_run(out)
     write_mean(out, mean)
-    content = safetensors.torch.save(weights.weights)
-    checksum = f"{hashlib.sha256(content).hexdigest()}  {run.weights_path.name}\n"
-    atomic.write(run.checksum_path, checksum.encode())
-    atomic.write(run.weights_path, content)
+    write_weights(out, content)
     return run
 
 

@@ -138,8 +138,7 @@ def read_weights(run: Run) -> tuple[dict[str, Tensor], str]:
     Raises ReproError if the run is not finished, or if its weights cannot be read, do not have the checksum that was
     written with them, or are not finite.
     """
-    if not run.finished:
-        raise ReproError(f"the run '{run.folder}' is not finished: continue it with {run.command} --resume")
+    run.require_weights()
     try:
         content = run.weights_path.read_bytes()
         weights = safetensors.torch.load(content)

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 import torch
 
 from repro.errors import ReproError
+from repro.evaluation.trained_model import read_weights
 from repro.models.network import AlexNet
 from repro.records import Origin, Run, read_run
 
@@ -21,14 +20,9 @@ def load_matching_weights(run: Run, model: AlexNet, classes: Sequence[str], patt
     """Copy the parameters of a finished `run` whose names match `patterns` into `model`; return their names.
 
     The last layer is copied only if the run was trained on the same `classes`, by id and in order. Raises ReproError
-    if any other parameter has a different shape, or if no parameter matches.
+    if any other parameter has a different shape, if no parameter matches, or if the weights are damaged or not finite.
     """
-    if not run.finished:
-        raise ReproError(f"the run '{run.folder}' is not finished: continue it with {run.command} --resume")
-    try:
-        weights = safetensors.torch.load_file(run.weights_path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ReproError(f"the weights '{run.weights_path}' are damaged ({error}): train that run again") from error
+    weights, _ = read_weights(run)
     same_classes = [each.id for each in run.data.classes] == list(classes)
     last = model.network.layers[-1].name
     copied = []
@@ -50,5 +44,7 @@ def load_matching_weights(run: Run, model: AlexNet, classes: Sequence[str], patt
 
 def origin(folder: Path) -> Origin:
     """Return the record of the run in `folder`, whose weights another run is initialised with."""
-    with open(read_run(folder).weights_path, "rb") as weights:
+    run = read_run(folder)
+    run.require_weights()
+    with run.weights_path.open("rb") as weights:
         return Origin(folder.resolve().name, hashlib.file_digest(weights, "sha256").hexdigest())

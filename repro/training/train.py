@@ -8,18 +8,30 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import msgspec
 import safetensors.torch
 
-from repro import atomic
 from repro.data.store import Store, open_store
 from repro.errors import ReproError, Stopped
 from repro.models.allocator import keep_freed_memory
 from repro.provenance import current_provenance, data_record
-from repro.records import CHECKPOINTS, EpochRecord, PreprocessingRecord, Run, RunRecord, write_mean
+from repro.records import (
+    CHECKPOINTS,
+    RUN,
+    EndRecord,
+    EpochRecord,
+    PreprocessingRecord,
+    Run,
+    RunRecord,
+    end_reason,
+    read_log,
+    write_mean,
+    write_record,
+    write_weights,
+)
 from repro.training import checkpoint
 from repro.training.distributed import ProcessGroup, join_process_group
 from repro.training.fine_tuning import origin
@@ -48,7 +60,20 @@ class Started:
     batches: int
 
 
-Event = Started | Step | Validating | EpochRecord
+@dataclass(frozen=True)
+class AlreadyFinished:
+    """The only event of a run that is resumed although it is finished.
+
+    Attributes:
+        path: the run's folder.
+        epochs: number of epochs that were trained.
+    """
+
+    path: Path
+    epochs: int
+
+
+Event = Started | AlreadyFinished | Step | Validating | EpochRecord
 
 
 def train(
@@ -68,7 +93,7 @@ def train(
         settings: variant, recipe, scale, seed and the other settings of the run.
         data: folder of the store.
         out: folder of runs.
-        resume: continue from the newest checkpoint, or start if there is none; a finished run yields nothing.
+        resume: continue from the newest checkpoint, or start if there is none; a finished run yields AlreadyFinished.
         stop_signal: called after every update and every batch of validation; once it returns the number of a signal,
             the run is saved and Stopped is raised.
         save_minutes: minutes between two checkpoints within an epoch.
@@ -93,9 +118,10 @@ def train(
             return stack.enter_context(locked_run(folder, record, resume or resume_from is not None))
 
         run = group.run_checked(open_folder)
-        if group.broadcast(run is not None and run.finished):
+        if group.broadcast(run is not None and run.has_weights):
             if run:
                 _remove_checkpoints(run)  # of a run that was killed right after its weights were written
+                yield AlreadyFinished(run.folder, len(run.log))
             return
         saved = group.run_checked(lambda: _load_checkpoint(run, resume_from) if run else None)
         if saved:
@@ -111,16 +137,22 @@ def train(
             if run:
                 yield event
         if run:
-            _write_weights(run, training)
-            _remove_checkpoints(run)
+            _finish(run, training)
 
 
-def _write_weights(run: Run, training: Training) -> None:
-    """Write the trained weights, after their checksum."""
+def _finish(run: Run, training: Training) -> None:
+    """Record how training ended, write the weights, and remove the checkpoints.
+
+    A run that is killed before its weights are written still has a checkpoint, from which it is finished.
+    """
     content = safetensors.torch.save(training.weights())
-    checksum = f"{hashlib.sha256(content).hexdigest()}  {run.weights_path.name}\n"
-    atomic.write(run.checksum_path, checksum.encode())
-    atomic.write(run.weights_path, content)
+    log = tuple(read_log(run.log_path))
+    # Without another reason it was the plateau rule that stopped the schedule.
+    ended = EndRecord(end_reason(run, log) or "plateau", len(log), hashlib.sha256(content).hexdigest())
+    record = RunRecord(**{each.name: getattr(run, each.name) for each in fields(RunRecord)})
+    write_record(run.folder / RUN, replace(record, ended=ended))
+    write_weights(run.folder, content)
+    _remove_checkpoints(run)
 
 
 def _remove_checkpoints(run: Run) -> None:
@@ -138,7 +170,10 @@ def _check_belongs(path: Path, folder: Path) -> None:
 
 
 def _load_checkpoint(run: Run, path: Path | None) -> checkpoint.Checkpoint | None:
-    """Return the checkpoint at `path`, else the newest one that is not damaged, or None if there is none."""
+    """Return the checkpoint at `path`, else the newest one that is not damaged, or None if there is none.
+
+    Raises ReproError for a finished run, whose weights are missing, unless a checkpoint is left to finish it from.
+    """
     if path is None:
         saved = checkpoint.load_newest(run.checkpoints_path)
     else:
@@ -146,6 +181,8 @@ def _load_checkpoint(run: Run, path: Path | None) -> checkpoint.Checkpoint | Non
             saved = checkpoint.load(path.with_suffix(".json"))
         except ReproError as error:
             raise ReproError(f"{error}: --resume alone continues from the newest undamaged one") from error
+    if saved is None and run.finished:
+        run.require_weights()
     if saved:
         # Before the log is truncated: after a crash, a newer checkpoint would be ahead of the log.
         checkpoint.remove_newer(saved)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import typing
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors
@@ -20,12 +18,11 @@ from torch import Tensor
 
 from repro.errors import ReproError
 from repro.evaluation.predictions import Predictions
+from repro.evaluation.trained_model import network_of
 from repro.models.network import AlexNet
-from repro.paper.networks import Layer, Network
-from repro.records import EVALUATIONS, RETRIEVALS, Run, RunRecord, read_evaluation, read_retrieval, read_run
+from repro.records import EVALUATIONS, LOG, RETRIEVALS, RUN, Run, check_epoch, read_evaluation, read_retrieval, read_run
 from repro.training import checkpoint
 
-LAYERS = {kind.__name__: kind for kind in typing.get_args(Layer)}
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
@@ -39,59 +36,60 @@ def verify_run(path: Path) -> list[str]:
     run = read_run(path)
     try:
         shapes = _shapes(run)
-    except (*UNREADABLE, ArithmeticError, RuntimeError, AttributeError) as error:
+    except (ReproError, *UNREADABLE, ArithmeticError, RuntimeError, AttributeError) as error:
         return [f"run.json: it does not describe a network and its training ({_reason(error)})"]
-    log, problems = _check_log(run)
+    epochs, problems = _check_log(run)
     return [
         *problems,
-        *_check_checkpoints(run, shapes, len(log)),
+        *_check_checkpoints(run, shapes, epochs),
         *_check_weights(run, shapes),
         *check_evaluations(path),
         *_check_retrievals(path),
     ]
 
 
-def _shapes(record: RunRecord) -> dict[str, torch.Size]:
+def _shapes(run: Run) -> dict[str, torch.Size]:
     """Return the shape of each parameter by name. Raises any error if the record lacks what that requires."""
-    if record.epochs < 1 or not record.settings["schedule"] or not record.command:
+    imported = run.ended is not None and run.ended.reason == "imported"
+    if not imported and (run.epochs < 1 or not run.schedule or not run.command):
         raise ValueError("epochs, schedule or command")
-    layers = [dict(layer) for layer in record.network]
-    network = Network(tuple(LAYERS[layer.pop("layer")](**layer) for layer in layers), record.input_size)
-    if layers[-1]["units"] != len(record.data.classes):
-        raise ValueError(f"{layers[-1]['units']} outputs for {len(record.data.classes)} classes")
+    network = network_of(run)
     with torch.device("meta"):  # shapes without memory
         return {name: parameter.shape for name, parameter in AlexNet(network).named_parameters()}
 
 
-def _check_log(run: Run) -> tuple[list[Any], list[str]]:
-    """Return the log's lines up to the first one that is wrong, and the log's problems."""
-    lines: list[Any] = []
+def _check_log(run: Run) -> tuple[int, list[str]]:
+    """Return the number of the log's lines up to the first one that is wrong, and the log's problems."""
+    count = 0
     for line in run.log_path.read_bytes().splitlines(keepends=True) if run.log_path.exists() else []:
+        name = f"{LOG}: line {count + 1}"
         try:
-            epoch = json.loads(line)
-            number, complete = epoch["epoch"], line.endswith(b"\n") and math.isfinite(epoch["train_top1_error"])
-        except UNREADABLE:
-            complete = False
-        if not complete:
-            return lines, [f"log.jsonl: line {len(lines) + 1} is incomplete"]
-        if number != len(lines) + 1:
-            return lines, [f"log.jsonl: line {len(lines) + 1} is of epoch {number}"]
-        lines.append(epoch)
-    if len(lines) > run.epochs:
-        return lines, [f"log.jsonl: it has {len(lines)} epochs, more than the run's {run.epochs}"]
-    if run.finished and not _may_end(run, lines):
-        return lines, [f"log.jsonl: it ends after epoch {len(lines)}, although the run is finished"]
-    return lines, []
+            epoch = check_epoch(line)
+        except ValueError as error:
+            # JSON's own errors are about a line that was cut, others about one of its fields.
+            cut = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
+            return count, [f"{name} is incomplete" if cut else f"{name} is wrong: {error}"]
+        if not line.endswith(b"\n"):
+            return count, [f"{name} is incomplete"]
+        if epoch.epoch != count + 1:
+            return count, [f"{name} is of epoch {epoch.epoch}"]
+        if "val" in run.data.images and math.isnan(epoch.val_top1_error + epoch.val_top5_error):
+            return count, [f"{name} is wrong: it has no validation error"]
+        count += 1
+    return count, _check_end(run, count)
 
 
-def _may_end(record: RunRecord, log: list[Any]) -> bool:
-    """Return whether training can have ended after the epochs of `log`."""
-    if not log:
-        return False
-    early = "drops" in record.settings["schedule"]  # the plateau rule can end training at any epoch
-    until = record.until_train_error
-    early |= until is not None and log[-1]["train_top1_error"] <= until
-    return early or len(log) == record.epochs
+def _check_end(run: Run, epochs: int) -> list[str]:
+    """Return the problems of a log with `epochs` lines that are correct."""
+    if epochs > run.epochs:
+        return [f"{LOG}: it has {epochs} epochs, more than the run's {run.epochs}"]
+    if run.ended is None:
+        missing = f"{RUN}: it does not record how training ended, although the weights exist"
+        return [missing] if run.has_weights else []
+    expected = run.epochs if run.ended.reason == "unknown" else run.ended.epochs
+    if epochs != expected:
+        return [f"{LOG}: it ends after epoch {epochs}, although the run is finished, after epoch {expected}"]
+    return []
 
 
 def _check_checkpoints(run: Run, shapes: Mapping[str, torch.Size], logged: int) -> list[str]:
@@ -113,15 +111,18 @@ def _check_checkpoints(run: Run, shapes: Mapping[str, torch.Size], logged: int) 
 
 def _check_weights(run: Run, shapes: Mapping[str, torch.Size]) -> list[str]:
     name = run.weights_path.name
-    if not run.finished:
+    if not run.has_weights:
         gone = run.checksum_path.exists() and not run.checkpoints_path.exists()
         return [f"{name}: it is missing, although its checksum exists"] if gone else []
     content = run.weights_path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    recorded = {RUN: run.ended.weights} if run.ended and run.ended.weights else {}  # older runs have neither
     if run.checksum_path.exists():
-        should = run.checksum_path.read_text(errors="replace").partition(" ")[0]
-        found = hashlib.sha256(content).hexdigest()
-        if found != should:
-            return [f"{name}: its SHA-256 is {found} instead of {should}, which {run.checksum_path.name} records"]
+        text = run.checksum_path.read_text(encoding="utf-8", errors="replace")
+        recorded = {run.checksum_path.name: text.partition(" ")[0]} | recorded
+    for file, checksum in recorded.items():
+        if found != checksum:
+            return [f"{name}: its SHA-256 is {found} instead of {checksum}, which {file} records"]
     try:
         return _check_tensors(name, safetensors.torch.load(content), shapes)
     except (*UNREADABLE, RuntimeError, safetensors.SafetensorError) as error:

@@ -31,7 +31,7 @@ from repro.training.loop import Step, Validating, train_epochs
 from repro.training.schedule import ScheduleState
 from repro.training.settings import Settings
 from repro.training.state import prepare_training
-from repro.training.train import Started, train
+from repro.training.train import AlreadyFinished, Started, train
 
 SETTINGS = Settings("alexnet", "authors", "smoke", seed=1, epochs=3)
 
@@ -196,7 +196,7 @@ def test_a_checkpoint_of_another_run_is_refused(store: Store, stopped: Path) -> 
 
 def test_a_finished_run_is_left_alone(store: Store, finished: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
-    assert list(train(SETTINGS, store.path, finished.parent, resume=True)) == []
+    assert list(train(SETTINGS, store.path, finished.parent, resume=True)) == [AlreadyFinished(finished, 3)]
     assert {path.name: path.stat().st_mtime_ns for path in finished.iterdir()} == before
 
 
@@ -273,7 +273,7 @@ def test_killed_before_it_had_a_record_or_after_it_had_its_weights(
     finish(store, tmp_path, resume=True)
     assert weights(run) == weights(finished)
     checkpoint.save(run / "checkpoints", 6, {}, {})
-    assert list(train(SETTINGS, store.path, tmp_path, resume=True)) == []
+    assert list(train(SETTINGS, store.path, tmp_path, resume=True)) == [AlreadyFinished(run, 3)]
     assert not (run / "checkpoints").exists()
 
 
