@@ -75,8 +75,7 @@ class _TrainingDisplay:
         from repro.training.train import AlreadyFinished, Started
 
         if isinstance(event, AlreadyFinished):
-            folder = event.path
-            self.console.print(f"{folder.name} in {folder.parent} is finished already, after {event.epochs} epochs")
+            self.console.print(f"{event.path} is finished, after {event.epochs} epochs: nothing is left to train")
         elif isinstance(event, Started):
             self.started = event
             self.bar.add_task("training", total=None, figures="")

@@ -98,10 +98,10 @@ def _update(training: Training, batch: Draws, rows: slice, colour: bool) -> None
     loss = F.cross_entropy(logits.float(), labels, reduction="sum") / len(batch)
     value, wrong = training.group.sum(loss.item(), int((logits.argmax(1) != labels).sum()))
     if not math.isfinite(value):
+        indices = ", ".join(map(str, batch.index))
         raise ReproError(
-            f"the loss is {value} at step {training.step} (epoch {training.epoch}, learning rate {training.lr:g}); the "
-            "weights were not updated: try a lower --lr, --precision fp32 or another --seed, or check the images of "
-            f"the batch, with these indices in the train split: {', '.join(map(str, batch.index))}"
+            f"{training.diverged(f'the loss is {value} before update {training.step + 1}')}; if that does not help, "
+            f"check the images of the batch, with these indices in the train split: {indices}"
         )
     training.optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
@@ -124,8 +124,12 @@ def _step(training: Training) -> Step:
 
 
 def _end_epoch(training: Training, chance: Chance) -> Iterator[Validating | EpochRecord]:
-    """Validate, advance the schedule and start the next epoch; `training` only changes before the last event."""
+    """Validate, advance the schedule and start the next epoch; `training` only changes before the last event.
+
+    Raises ReproError if the weights or the outputs of the net are not finite.
+    """
     started = time.perf_counter()
+    training.check_finite()
     val_top1, val_top5 = yield from _validate(training)
     recipe, totals = training.configuration.recipe, training.totals
     record = EpochRecord(
@@ -153,15 +157,26 @@ def _validate(training: Training) -> Generator[Validating, None, tuple[float, fl
     """Return top-1 and top-5 error on the val split in percent, NaN without that split; each rank evaluates a part.
 
     Yields between batches, equally often on every rank, so that a signal is handled before a long validation ends.
+    Raises ReproError on all ranks if outputs of the net are not finite; without a val split, a batch of the train
+    split is tested for that.
     """
-    val, group = training.store.splits.get("val"), training.group
+    splits, group = training.store.splits, training.group
+    val = splits.get("val")
+    shard = slice(group.rank, None, group.world_size) if val is not None else slice(1)
+    batches = count_wrong(training.model, training.views, splits.get("val", splits["train"]), training.bf16, shard)
+
+    def count() -> tuple[int, int]:
+        try:
+            return next(batches, (0, 0))
+        except ReproError as error:
+            raise training.diverged(f"the outputs of the net are not finite after update {training.step}") from error
+
     if val is None:
+        group.run_checked(count)
         return math.nan, math.nan
-    share = slice(group.rank, None, group.world_size)
-    batches = count_wrong(training.model, training.views, val, training.bf16, share)
     top1 = top5 = 0
     for remaining in reversed(range(math.ceil(len(val) / (BATCH * group.world_size)))):
-        wrong1, wrong5 = next(batches, (0, 0))
+        wrong1, wrong5 = group.run_checked(count)
         top1, top5 = top1 + wrong1, top5 + wrong5
         if remaining:
             yield Validating(training.epoch)

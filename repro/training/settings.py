@@ -11,6 +11,8 @@ from repro.errors import ReproError
 from repro.paper.variants import Configuration, configure, find_variant
 from repro.records import run_name
 
+MAX_LR = 1e37  # float32 ends at 3.4e38, and recipes multiply the learning rate of some parameters
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -59,8 +61,10 @@ class Settings:
     def configure(self, classes: int) -> Configuration:
         """Return the configuration for a number of classes, with the learning rate chosen here.
 
-        Raises ReproError for unknown names.
+        Raises ReproError for unknown names, and for a learning rate that float32 does not hold.
         """
+        if self.lr is not None and not 0 < self.lr < MAX_LR:
+            raise ReproError(f"a learning rate of {self.lr:g} cannot be used: choose one above 0 and below {MAX_LR:g}")
         configuration = configure(self.variant, self.recipe, self.scale, classes)
         if self.lr:
             configuration = replace(configuration, recipe=replace(configuration.recipe, lr=self.lr))

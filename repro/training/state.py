@@ -114,6 +114,20 @@ class Training:
         """Return the weights by name, on the CPU."""
         return {name: value for name, value in self.tensors().items() if not name.startswith("velocity.")}
 
+    def check_finite(self) -> None:
+        """Raise ReproError if the training has diverged: if any weight or velocity is not finite."""
+        for name, shards in self.shards().items():
+            if not all(shard.isfinite().all() for shard in shards):
+                raise self.diverged(f"{name} is not finite after update {self.step}")
+
+    def diverged(self, what: str) -> ReproError:
+        """Return the error for a training that has diverged, of which `what` is the sign."""
+        precision = ", --precision fp32" if self.bf16 else ""
+        return ReproError(
+            f"the training diverged at learning rate {self.lr:g}: {what} (epoch {self.epoch}); nothing was saved since "
+            f"the last checkpoint: start again with a lower --lr{precision} or another --seed"
+        )
+
     def state(self) -> dict[str, Any]:
         """Return everything else that a checkpoint has to hold, as JSON values."""
         return {

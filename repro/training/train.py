@@ -192,15 +192,21 @@ def _load_checkpoint(run: Run, path: Path | None) -> checkpoint.Checkpoint | Non
 def _train_and_save(
     training: Training, run: Run | None, stop_signal: Callable[[], int | None], save_minutes: float
 ) -> Iterator[Step | Validating | EpochRecord]:
-    """Yield the events of `train_epochs`; write the log and checkpoints into the folder of `run`, if there is one."""
+    """Yield the events of `train_epochs`; write the log and checkpoints into the folder of `run`, if there is one.
+
+    Raises ReproError on all ranks, before anything is saved, if the training has diverged.
+    """
     last_save = time.monotonic()
     for event in train_epochs(training):
         if run and isinstance(event, EpochRecord):
             append_log(run, event)
-        signal = training.group.max(stop_signal() or 0)
-        due = signal or isinstance(event, EpochRecord) or time.monotonic() - last_save > 60 * save_minutes
-        if run and due:
-            checkpoint.save(run.checkpoints_path, training.step, training.tensors(), training.state())
+        overdue = time.monotonic() - last_save > 60 * save_minutes
+        # Both in one collective operation, so that all ranks agree.
+        signal, timed_out = divmod(training.group.max(2 * (stop_signal() or 0) + overdue), 2)
+        if signal or timed_out or isinstance(event, EpochRecord):
+            training.check_finite()
+            if run:
+                checkpoint.save(run.checkpoints_path, training.step, training.tensors(), training.state())
             last_save = time.monotonic()
         yield event
         if signal:

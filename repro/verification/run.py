@@ -18,9 +18,20 @@ from torch import Tensor
 
 from repro.errors import ReproError
 from repro.evaluation.predictions import Predictions
-from repro.evaluation.trained_model import network_of
+from repro.evaluation.trained_model import network_of, read_preprocessing
 from repro.models.network import AlexNet
-from repro.records import EVALUATIONS, LOG, RETRIEVALS, RUN, Run, check_epoch, read_evaluation, read_retrieval, read_run
+from repro.records import (
+    EVALUATIONS,
+    LOG,
+    MEAN,
+    RETRIEVALS,
+    RUN,
+    Run,
+    check_epoch,
+    read_evaluation,
+    read_retrieval,
+    read_run,
+)
 from repro.training import checkpoint
 
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -43,6 +54,7 @@ def verify_run(path: Path) -> list[str]:
         *problems,
         *_check_checkpoints(run, shapes, epochs),
         *_check_weights(run, shapes),
+        *_check_mean(run),
         *check_evaluations(path),
         *_check_retrievals(path),
     ]
@@ -127,6 +139,19 @@ def _check_weights(run: Run, shapes: Mapping[str, torch.Size]) -> list[str]:
         return _check_tensors(name, safetensors.torch.load(content), shapes)
     except (*UNREADABLE, RuntimeError, safetensors.SafetensorError) as error:
         return [f"{name}: it cannot be read ({_reason(error)})"]
+
+
+def _check_mean(run: Run) -> list[str]:
+    """Return the problems of the mean image, which runs of older versions do not have."""
+    if run.preprocessing is None or not run.has_weights:
+        return []
+    if not run.mean_path.exists():
+        return [f"{MEAN}: it is missing"]
+    try:
+        read_preprocessing(run)
+    except ReproError as error:
+        return [f"{MEAN}: it cannot be read ({_reason(error)})"]
+    return []
 
 
 def _check_tensors(file: str, tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> list[str]:

@@ -1,8 +1,11 @@
 """Training: repeatable, resumable to the same bits, and clear about what goes wrong."""
 
+import hashlib
 import json
 import math
 import os
+import re
+import shlex
 import shutil
 import signal
 from collections.abc import Callable
@@ -22,7 +25,7 @@ from repro.errors import ReproError, Stopped
 from repro.evaluation import predictions
 from repro.models.towers import to_devices
 from repro.preparation.prepare import prepare
-from repro.records import EpochRecord, RunRecord
+from repro.records import EndRecord, EpochRecord, RunRecord, read_run
 from repro.training import checkpoint, run_folder
 from repro.training import loop as loop_module
 from repro.training import state as state_module
@@ -30,7 +33,7 @@ from repro.training.distributed import ProcessGroup
 from repro.training.loop import Step, Validating, train_epochs
 from repro.training.schedule import ScheduleState
 from repro.training.settings import Settings
-from repro.training.state import prepare_training
+from repro.training.state import Training, prepare_training
 from repro.training.train import AlreadyFinished, Started, train
 
 SETTINGS = Settings("alexnet", "authors", "smoke", seed=1, epochs=3)
@@ -42,9 +45,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return prepare("synthetic", tmp_path_factory.mktemp("stores") / "synthetic", limit_per_class=20)
 
 
-def finish(store: Store, out: Path, settings: Settings = SETTINGS, resume: bool = False) -> Path:
-    """Train to the end; returns the run's folder."""
-    events = list(train(settings, store.path, out, resume))
+def finish(
+    store: Store, out: Path, settings: Settings = SETTINGS, resume: bool = False, data: Path | None = None
+) -> Path:
+    """Train to the end on `data`, or on the store; return the run's folder."""
+    events = list(train(settings, data or store.path, out, resume))
     assert isinstance(events[-1], EpochRecord)
     return events[0].path
 
@@ -194,6 +199,85 @@ def test_a_checkpoint_of_another_run_is_refused(store: Store, stopped: Path) -> 
         assert not (out / "alexnet-authors-smoke-seed2").exists()
 
 
+def test_a_finished_run_records_how_it_ended(store: Store, finished: Path, tmp_path: Path) -> None:
+    def ended(run: Path) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((run / "run.json").read_text())["ended"]
+        return content
+
+    digest = hashlib.sha256(weights(finished)).hexdigest()
+    assert ended(finished) == {"reason": "epochs", "epochs": 3, "weights": digest}
+    early = finish(store, tmp_path, replace(SETTINGS, until_train_error=100.0))
+    assert (ended(early)["reason"], ended(early)["epochs"]) == ("until_train_error", 1)
+    assert read_run(finished).finished
+
+
+def test_the_plateau_rule_ends_a_run(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(schedule: Any, state: ScheduleState, epoch: int, *_: Any) -> ScheduleState:
+        return replace(state, stopped=epoch == 2)
+
+    monkeypatch.setattr(loop_module, "advance", stop)
+    run = finish(store, tmp_path, Settings("alexnet", "paper", "smoke", epochs=5))
+    assert read_run(run).ended == EndRecord("plateau", 2, hashlib.sha256(weights(run)).hexdigest())
+
+
+def test_killed_between_the_end_and_the_weights_it_is_finished_from_its_checkpoint(
+    store: Store, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("repro.training.train.write_weights", die)
+        with pytest.raises(KeyboardInterrupt):
+            list(train(SETTINGS, store.path, tmp_path))
+    run = tmp_path / finished.name
+    assert not (run / "weights.safetensors").exists()
+    assert [type(event) for event in train(SETTINGS, store.path, tmp_path, resume=True)] == [Started]
+    assert weights(run) == weights(finished)
+    assert log_without_times(run) == log_without_times(finished)
+    assert read_run(run).ended == read_run(finished).ended
+
+
+@pytest.mark.parametrize("version", ["this", "older"])
+def test_records_of_a_finished_run_without_its_weights_are_not_overwritten(
+    store: Store, finished: Path, tmp_path: Path, version: str
+) -> None:
+    run = shutil.copytree(finished, tmp_path / finished.name)
+    (run / "weights.safetensors").unlink()
+    if version == "older":
+        record = json.loads((run / "run.json").read_text())
+        del record["ended"]
+        (run / "run.json").write_text(json.dumps(record))
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    with pytest.raises(ReproError, match=r"is finished, but its weights.safetensors is missing: .* another --out"):
+        list(train(SETTINGS, store.path, tmp_path, resume=True))
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_a_run_and_its_store_can_be_moved(store: Store, stopped: Path, finished: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(store.path, tmp_path / "moved" / "store")
+    run = Path(shutil.move(stopped, tmp_path / "moved" / stopped.name))
+    list(train(SETTINGS, moved, run.parent, resume=True))
+    assert weights(run) == weights(finished)
+
+
+def test_the_recorded_command_repeats_the_run_from_where_it_was_typed(
+    store: Store, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(store.path, tmp_path / "data" / "store")
+    monkeypatch.chdir(tmp_path)
+    finish(store, Path("runs"), replace(SETTINGS, epochs=1), data=Path("data/store"))
+    words = shlex.split(json.loads(Path("runs", SETTINGS.run_name, "run.json").read_bytes())["command"])
+    assert words[: words.index("--precision")] == [
+        "repro", "train", "--variant", "alexnet", "--recipe", "authors", "--scale", "smoke", "--seed", "1", "--data",
+        "data/store", "--out", "runs", "--epochs", "1",
+    ]  # fmt: skip
+    shutil.move("runs", "before")
+    again = repro(*words[1:])
+    assert again.returncode == 0, again.stderr
+    assert weights(Path("runs", SETTINGS.run_name)) == weights(Path("before", SETTINGS.run_name))
+
+
 def test_a_finished_run_is_left_alone(store: Store, finished: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
     assert list(train(SETTINGS, store.path, finished.parent, resume=True)) == [AlreadyFinished(finished, 3)]
@@ -283,15 +367,70 @@ def test_a_loss_that_is_not_a_number_stops_before_the_update(store: Store) -> No
         training.model.get_parameter("fc8.bias").fill_(math.nan)
     before = training.model.get_parameter("conv1.weight").clone()
     start = (
-        r"^the loss is nan at step 0 \(epoch 1, learning rate 0.01\); the weights were not updated: try a lower --lr"
+        r"^the training diverged at learning rate 0.01: the loss is nan before update 1 .* with a lower --lr or another"
     )
     with pytest.raises(ReproError, match=start) as error:
         next(train_epochs(training))
-    named = [int(place) for place in str(error.value).rpartition(": ")[2].split(", ")]
+    named = [int(index) for index in str(error.value).rpartition(": ")[2].split(", ")]
     order = draw_epoch(SETTINGS.seed, 1, len(store.splits["train"]), 0, training.configuration.recipe.augmentation)
     assert named == order.index[:128].tolist()
     assert torch.equal(training.model.get_parameter("conv1.weight"), before)
     assert training.state() == prepare_training(SETTINGS, store).state()
+
+
+@pytest.mark.parametrize("lr", [1e8, 1e30, 1e36])
+def test_a_training_whose_only_update_diverges_saves_nothing(synthetic_store: Store, tmp_path: Path, lr: float) -> None:
+    """One batch an epoch, so that no later loss shows it."""
+    settings = replace(SETTINGS, epochs=1, lr=lr)
+    start = (
+        rf"^the training diverged at learning rate {re.escape(f'{lr:g}')}: .* not finite after update 1 .* lower --lr"
+    )
+    with pytest.raises(ReproError, match=start):
+        list(train(settings, synthetic_store.path, tmp_path))
+    check_nothing_saved(tmp_path / settings.run_name)
+
+
+def check_nothing_saved(run: Path) -> None:
+    assert {path.name for path in run.iterdir()} <= {"run.json", "mean.npy", ".lock"}
+    assert json.loads((run / "run.json").read_text())["ended"] is None
+
+
+@pytest.mark.parametrize("splits", ["with val", "without val"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e30])
+def test_a_last_update_that_diverges_is_an_error(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, splits: str, value: float
+) -> None:
+    """No later loss shows it: only the weights do, or the net's outputs where the weights are finite but huge."""
+    real_update = loop_module._update
+
+    def diverge(training: Training, *arguments: Any) -> None:
+        real_update(training, *arguments)
+        if training.batch == training.batches - 1:
+            with torch.no_grad():
+                for weight in training.model.parameters():
+                    weight.fill_(value)
+
+    monkeypatch.setattr(loop_module, "_update", diverge)
+    if splits == "without val":
+        opened = replace(store, splits={"train": store.splits["train"]})
+        monkeypatch.setattr("repro.training.train.open_store", lambda path: opened)
+    with pytest.raises(ReproError, match=r"^the training diverged at learning rate 0.01: .* not finite after update 2"):
+        list(train(replace(SETTINGS, epochs=1), store.path, tmp_path))
+    check_nothing_saved(tmp_path / SETTINGS.run_name)
+
+
+def test_a_run_that_diverges_is_not_saved_when_a_signal_arrives(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(training: Training, *arguments: Any) -> None:
+        training.totals.images, training.totals.seconds = 1, 1.0
+        with torch.no_grad():
+            training.model.get_parameter("conv1.weight").fill_(math.nan)
+
+    monkeypatch.setattr(loop_module, "_update", diverge)
+    with pytest.raises(ReproError, match=r"conv1.weight is not finite after update 1"):
+        list(train(SETTINGS, store.path, tmp_path, stop_signal=lambda: signal.SIGTERM))
+    check_nothing_saved(tmp_path / SETTINGS.run_name)
 
 
 def test_a_validation_can_be_left_and_ranks_pause_in_it_equally_often(
@@ -302,6 +441,9 @@ def test_a_validation_can_be_left_and_ranks_pause_in_it_equally_often(
     class Part(ProcessGroup):
         def sum(self, *values: float) -> list[float]:
             return [*values]
+
+        def run_checked(self, action: Callable[[], Any]) -> Any:
+            return action()
 
     for module in (loop_module, predictions):
         monkeypatch.setattr(module, "BATCH", 30)  # 200 images: seven batches
@@ -368,6 +510,8 @@ def test_the_state_between_steps_is_whole(store: Store, tmp_path: Path) -> None:
             replace(SETTINGS, scale="small"),
             "holds images of 64 pixels, scale 'small' needs 128: prepare one with --size",
         ),
+        (replace(SETTINGS, lr=math.inf), "a learning rate of inf cannot be used: choose one above 0 and below 1e+37"),
+        (replace(SETTINGS, lr=-0.1), "a learning rate of -0.1 cannot be used"),
         (replace(SETTINGS, devices="cuda:7"), "no device 'cuda:7' on this machine"),
         (replace(SETTINGS, devices="xla"), "no device 'xla' on this machine"),
         (replace(SETTINGS, devices="toaster"), "no device 'toaster' on this machine"),

@@ -1,6 +1,7 @@
 """`repro verify` on runs: undamaged ones pass, finished or not, and each kind of damage is reported with its file."""
 
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from helpers import repro
 from repro.data.store import Store
 from repro.errors import ReproError, Stopped
 from repro.evaluation.evaluate import evaluate
+from repro.records import EndRecord
 from repro.training.settings import Settings
 from repro.training.train import train
 from repro.verification.verify import verify
@@ -112,6 +114,28 @@ def lines(change: Callable[[list[str]], list[str]]) -> Damage:
     return damage
 
 
+def line(number: int, **changes: object) -> Damage:
+    """Replace values of a line of the log; those given as ... are removed."""
+
+    def change(log: list[str]) -> list[str]:
+        content = json.loads(log[number - 1]) | changes
+        log[number - 1] = json.dumps({name: value for name, value in content.items() if value is not ...}) + "\n"
+        return log
+
+    return lines(change)
+
+
+def end(**changes: object) -> Damage:
+    """Replace values of the record of how training ended."""
+
+    def damage(run: Path) -> None:
+        content = json.loads((run / "run.json").read_text())
+        content["ended"] |= changes
+        (run / "run.json").write_text(json.dumps(content))
+
+    return damage
+
+
 def weights(change: Callable[[dict], dict]) -> Damage:
     """Replace the weights by the result of `change`, in a run without a checksum."""
 
@@ -119,6 +143,7 @@ def weights(change: Callable[[dict], dict]) -> Damage:
         path = run / "weights.safetensors"
         path.write_bytes(safetensors.torch.save(change(safetensors.torch.load(path.read_bytes()))))
         (run / "weights.safetensors.sha256").unlink()
+        edit("run.json", ended=EndRecord("epochs", 3).__dict__)(run)
 
     return damage
 
@@ -136,7 +161,7 @@ def other_predictions(run: Path) -> None:
     [
         ("finished", cut("run.json"), "run.json' cannot be read"),
         ("finished", lambda run: (run / "run.json").unlink(), "has no run.json"),
-        ("finished", edit("run.json", format=7), "run.json' cannot be read (its format is 7, this version reads 1)"),
+        ("finished", edit("run.json", format=7), "run.json' cannot be read (its format is 7, this version reads 1: "),
         ("finished", edit("run.json", network=[{"layer": "Convolution"}]), "run.json: it does not describe"),
         ("finished", edit("run.json", network=[{"layer": "Activation", "name": "relu"}]), "does not describe"),
         ("finished", edit("run.json", input_size=120), "fc6.weight has the shape"),
@@ -147,10 +172,23 @@ def other_predictions(run: Path) -> None:
         ),
         ("finished", cut("log.jsonl"), "log.jsonl: line 3 is incomplete"),
         ("finished", cut("log.jsonl", 1), "log.jsonl: line 3 is incomplete"),
-        ("finished", lines(lambda log: [log[0], "null\n", log[2]]), "log.jsonl: line 2 is incomplete"),
+        ("finished", lines(lambda log: [log[0], "null\n", log[2]]), "log.jsonl: line 2 is wrong: it is not a"),
         ("finished", lines(lambda log: [log[0], log[2]]), "log.jsonl: line 2 is of epoch 3"),
         ("finished", lines(lambda log: [*log, log[2]]), "log.jsonl: line 4 is of epoch 3"),
         ("finished", lines(lambda log: log[:2]), "log.jsonl: it ends after epoch 2"),
+        (
+            "finished",
+            line(2, train_loss=math.nan),
+            "line 2 is wrong: train_loss is nan, not a finite number",
+        ),
+        ("finished", line(2, val_top1_error=None), "log.jsonl: line 2 is wrong: it has no validation error"),
+        ("finished", line(3, images_per_second=...), "log.jsonl: line 3 is wrong: images_per_second is missing"),
+        ("unfinished", line(1, lr=...), "log.jsonl: line 1 is wrong: lr is missing"),
+        ("finished", edit("run.json", ended=None), "run.json: it does not record how training ended"),
+        ("finished", end(epochs=2), "log.jsonl: it ends after epoch 3, although the run is finished, after epoch 2"),
+        ("finished", end(weights="0" * 64), "instead of 0000000000"),
+        ("finished", lambda run: (run / "mean.npy").unlink(), "mean.npy: it is missing"),
+        ("finished", cut("mean.npy"), "mean.npy: it cannot be read"),
         ("finished", lambda run: (run / "log.jsonl").unlink(), "log.jsonl: it ends after epoch 0"),
         ("unfinished", lines(lambda log: log[:1]), "log.jsonl: it has 1 epochs"),
         ("unfinished", cut("log.jsonl"), "log.jsonl: line 2 is incomplete"),
@@ -193,7 +231,7 @@ def test_damage_is_reported_with_its_file(runs: Path, state: str, damage: Damage
 def test_command(runs: Path) -> None:
     run = runs / "finished" / NAME
     done = repro("verify", run)
-    assert (done.returncode, done.stdout) == (0, f"{run}: nothing is damaged\n")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, f"{run}: nothing is damaged")
     flip("weights.safetensors")(run)
     done = repro("verify", run)
     assert done.returncode == 3
