@@ -195,8 +195,8 @@ def retrieve(
     for name, precision in record.precision.items():
         low, high = precision.interval
         console.print(
-            f"{name}: {precision.value:.1f}% of the six nearest are of the same class (95% interval {low:.1f} to "
-            f"{high:.1f}), {1e6 * record.seconds_per_query[name]:,.0f} µs per query"
+            f"{name}: {precision.value:.1f}% of the {record.neighbours} nearest are of the same class (95% interval "
+            f"{low:.1f} to {high:.1f}), {1e6 * record.seconds_per_query[name]:,.0f} µs per query"
         )
     console.print(f"{record.images:,} images of {split}; written to {path}")
     return _report_on(run.parent)

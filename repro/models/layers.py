@@ -122,11 +122,11 @@ def _gradient(
 ) -> Tensor:
     """Return the gradient of a normalization, in the shape and dtype of `x`.
 
-    The loop computes it, unless the gradient itself is to be differentiated (create_graph): autograd is recording
-    then, and the formula's operators are what it can record. Each neighbourhood is symmetric, so with s = k + α Σ x²
-    the gradient is g s^-β − 2αβ x Σ g x s^-(β+1).
+    The loop computes it, unless the gradient itself is to be differentiated (create_graph), for which autograd must
+    record the formula's operators, or `grad` is a batch of gradients under vmap. Each neighbourhood is symmetric, so
+    with s = k + α Σ x² the gradient is g s^-β − 2αβ x Σ g x s^-(β+1).
     """
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() and _runs_eagerly(grad):
         with suppress(LoopsUnavailable):
             channels_last = grad.contiguous(memory_format=torch.channels_last)
             gradient: Tensor = getattr(_kernels(), f"{name}_backward")(x, channels_last, *constants)
@@ -201,6 +201,7 @@ def _runs_eagerly(x: Tensor) -> bool:
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         or type(x) not in (Tensor, nn.Parameter)
+        or not torch._C._has_storage(x)  # a batch under the vmap of torch.autograd
         or torch._C._are_functorch_transforms_active()
         or forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
         or torch.utils._python_dispatch._get_current_dispatch_mode() is not None

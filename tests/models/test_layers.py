@@ -174,6 +174,23 @@ def test_transforms_of_torch_func_see_the_formula(layer: torch.nn.Module) -> Non
         )
 
 
+@pytest.mark.parametrize("layer", NORMALIZATIONS.values(), ids=NORMALIZATIONS)
+def test_batched_gradients_and_hessians(layer: torch.nn.Module) -> None:
+    a = torch.randn(1, 12, 2, 1, generator=torch.Generator().manual_seed(0))
+    batched = torch.autograd.functional.jacobian(layer, a, vectorize=True)
+    torch.testing.assert_close(
+        batched.double(), torch.autograd.functional.jacobian(layer, a.double()), rtol=1e-5, atol=1e-6
+    )
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return layer(x).pow(2).sum()
+
+    exact = torch.autograd.functional.hessian(loss, a.double())
+    for vectorize in (True, False):
+        hessian = torch.autograd.functional.hessian(loss, a, vectorize=vectorize)
+        torch.testing.assert_close(hessian.double(), exact, rtol=1e-4, atol=1e-5)
+
+
 def exported(layer: torch.nn.Module, a: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
     return torch.export.export(layer, (a,)).module()
 
@@ -234,6 +251,8 @@ def check():
         torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
 """
 FORK = """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12 about forks of processes with threads
 torch.set_num_threads(2)
 conv, image = torch.nn.Conv2d(3, 64, 5), torch.randn(16, 3, 64, 64)
 conv(image)
