@@ -124,8 +124,9 @@ def _neighbours_picture(examples: _Examples) -> Picture:
     caption = (
         f"Images of {examples.origin}, each with its {count} nearest training images by the activations of fc7, then "
         f"by pixels (Euclidean distance); a red bar below marks those of the same class. Over all {each.images:,} "
-        f"images, of the {count} nearest in fc7 {precision['fc7']} are of the same class, in pixels {precision['pixels']}, by "
-        f"chance {each.precision_at_random:.1f}%; codes of {each.bits} bits from an auto-encoder on fc7 give "
+        f"images, of the {count} nearest in fc7 {precision['fc7']} are of the same class, in pixels "
+        f"{precision['pixels']}, by chance {each.precision_at_random:.1f}%; codes of "
+        f"{each.bits} bits from an auto-encoder on fc7 give "
         f"{precision['codes']}"
     )
     if each.seconds_per_query["codes"] > 0:
