@@ -159,7 +159,7 @@ def test_a_class_may_have_the_name_of_a_split(tmp_path: Path, name: str) -> None
 
 def test_other_folders_beside_the_splits_are_named(tmp_path: Path) -> None:
     write_pictures(tmp_path, {"train/a": 2, "train/b": 2, "val/a": 1, "val/b": 1, "samples": 2})
-    assert "left out the folders 'samples': not named train, val or test" in folder(tmp_path, 0).notes
+    assert "left out 'samples': not named train, val or test" in folder(tmp_path, 0).notes
 
 
 def test_images_in_no_class_folder_are_named(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_a_table_labels_images_that_lie_together(tmp_path: Path) -> None:
         labels = {r.name: ids(source)[r.label] for split in source.splits.values() for r in split}
         assert labels == {f"images/{n}.jpg": "cat" if n % 2 else "dog" for n in range(1, 7)}, name
         assert counts(source) == {"train": 4, "val": 2}
-        assert "labels from 'labels.csv': 'cat', 'dog'" in source.notes
+        assert source.notes == ("labels from 'labels.csv': 'cat', 'dog'",)
 
 
 def test_a_table_that_does_not_fit_its_images(tmp_path: Path) -> None:

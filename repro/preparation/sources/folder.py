@@ -100,7 +100,7 @@ def _list_splits(tree: Tree, splits: dict[str, str], others: Sequence[str]) -> S
     classes = _folders_with_images(tree, roots["train"]) if "train" in splits else []
     roots |= {split: _below_single_folders(tree, splits[split], classes) for split in splits if split != "train"}
     _refuse_ambiguous_splits(tree, splits, roots, others)
-    notes = [f"left out the folders {first_few(list(others))}: not named train, val or test"] if others else []
+    notes = [f"left out {first_few(list(others))}: not named train, val or test"] if others else []
     if "train" not in splits:
         raise ReproError(
             f"'{tree.location}' has {first_few(list(splits.values()))} but no train: put the training images there"
@@ -218,6 +218,9 @@ class _Labels:
                 f"{first_few(list(table.missing), 3)}"
             )
         self.tables.append(table.file)
+        folder, _, name = table.file.rpartition("/")
+        unused = tree.skipped.other.get(tree.at(folder), [])
+        unused[:] = [other for other in unused if other != name]
 
     def notes(self) -> list[str]:
         """Say where the labels are from."""

@@ -23,7 +23,8 @@ def source_path(path: Path, wanted: str) -> Path:
     `~` is the user's home.
     """
     if URL.match(str(path)):
-        raise ReproError(f"'{path}' is a URL: download it, and give --source {wanted}")
+        url = re.sub(r":/(?!/)", "://", str(path), count=1)
+        raise ReproError(f"'{url}' is a URL: download it, and give --source {wanted}")
     try:
         found = path.expanduser()
         if found.exists():
