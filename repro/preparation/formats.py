@@ -1,7 +1,7 @@
 """Which files are images, and which are left behind by operating systems and cameras.
 
-The first bytes of a file decide, not its name. Only files whose name ends like an image are taken without a look,
-because opening a million files twice takes long; what they hold is found when they are decoded.
+The first bytes of a file decide, not its name. Files with a usual ending of images are not opened for it,
+because opening a million files twice takes long; decoding finds what they hold.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import cache
 
 HEAD = 512  # bytes at the start of a file that tell its format
 
-ENDINGS = (  # taken without a look
+ENDINGS = (  # not opened to learn their format
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
     ".mpo",
 )  # fmt: skip

@@ -45,7 +45,7 @@ def archives(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def as_published(archives: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The archives, taken for the official ones: of their sizes, sums and counts."""
+    """The archives as if they were the official ones: their sizes, checksums and counts are those expected."""
     year = ilsvrc.Year(
         year=2012,
         kit=YEARS[2012].kit,
@@ -70,7 +70,7 @@ def listing(source: Source, split: str) -> dict[str, int]:
 
 
 def test_2012_as_torchvision_reads_it(archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same classes, labels, names and bytes as torchvision's own parser finds in the same files."""
+    """Classes, labels, names and bytes equal those of torchvision's parser for the same files."""
     source = ilsvrc2012(archives, 0)
     reference = Path(shutil.copytree(archives, tmp_path / "torchvision"))
     known = {part: (name, md5(archives / name)) for part, name in zip(("train", "val", "devkit"), FILES, strict=True)}
@@ -89,7 +89,7 @@ def test_2012_as_torchvision_reads_it(archives: Path, tmp_path: Path, monkeypatc
                 assert image.read() == Path(path).read_bytes()
 
 
-def test_2012_ground_truth_is_by_number_whatever_the_order_of_the_archive(archives: Path) -> None:
+def test_2012_ground_truth_is_by_number_in_any_order_of_the_archive(archives: Path) -> None:
     labels = {name.split("/")[-1]: label for name, label in listing(ilsvrc2012(archives, 0), "val").items()}
     ids = sorted(id for id, _ in CLASSES.values())
     for number, kit_number in enumerate(VALIDATION, 1):
@@ -141,7 +141,7 @@ def test_2010_in_class_folders_makes_the_same_store(tmp_path: Path) -> None:
     refused("class 'n00000001' is not in the development kit", folders, ilsvrc2010)
 
 
-def test_2010_test_truth_that_is_short_or_missing(tmp_path: Path) -> None:
+def test_2010_test_truth_that_is_incomplete_or_missing(tmp_path: Path) -> None:
     truth = write_ilsvrc2010(tmp_path) / "ILSVRC2010_test_ground_truth.txt"
     truth.write_text("".join(f"{number}\n" for number in TEST[:3]))
     refused(
@@ -163,7 +163,7 @@ def test_2012_without_its_kit_has_train_alone(archives: Path) -> None:
     assert any(f"{FILES[2]}' is missing" in problem for problem in source.problems)
 
 
-def test_kits_that_cannot_be_used(archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_development_kits(archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     twice = {**CLASSES, 4: (CLASSES[1][0], "a second kit fox")}
     for changes, match in [
         ({"meta": meta(2012, twice)}, f"two classes with the id '{CLASSES[1][0]}'"),
@@ -177,10 +177,10 @@ def test_kits_that_cannot_be_used(archives: Path, tmp_path: Path, monkeypatch: p
         refused(match, archives)
     monkeypatch.setattr(ilsvrc, "KIT_BYTES", 100)
     (archives / FILES[2]).write_bytes(kit(2012, VALIDATION))
-    refused("inflates to more than a development kit holds", archives)
+    refused("decompresses to more than a development kit holds", archives)
 
 
-def test_a_kit_s_links_and_climbing_names_are_neither_followed_nor_written(archives: Path, tmp_path: Path) -> None:
+def test_links_and_unsafe_names_in_a_kit_are_not_followed(archives: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("1\n" * len(VALIDATION))
     with tarfile.open(archives / FILES[2], "w:gz") as archive:
         for name, kind in [
@@ -251,7 +251,7 @@ def test_every_layout_of_2012_makes_the_same_store(archives: Path, tmp_path: Pat
     np.testing.assert_array_equal(first, to_square(source.splits["train"][0].read(), 16))
 
 
-def test_official_numbers_and_sums_are_checked_and_reported(as_published: Path, tmp_path: Path) -> None:
+def test_official_counts_and_checksums_are_verified_and_reported(as_published: Path, tmp_path: Path) -> None:
     notes: list[str] = []
     prepare("ilsvrc2012", tmp_path / "store", source=as_published, size=16, on_note=notes.append)
     assert "train: 12 images, as published" in notes
@@ -263,10 +263,10 @@ def test_official_numbers_and_sums_are_checked_and_reported(as_published: Path, 
         prepare("ilsvrc2012", tmp_path / "other", source=as_published, size=16, allow_partial=True)
 
 
-def test_sums_are_made_once_a_file_and_judged_every_time(
+def test_checksums_are_computed_once_per_file_and_compared_every_time(
     as_published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was allowed in one call is not in the next, and a file that was fetched again is summed up again."""
+    """A mismatch that one call allows is an error in the next; the checksum of a changed file is computed again."""
     monkeypatch.setattr(repro.preparation.prepare, "SHARD_IMAGES", 4)
     official = YEARS[2012].md5[FILES[0]]
     monkeypatch.setitem(YEARS[2012].md5, FILES[0], "0" * 32)  # type: ignore[arg-type]
@@ -296,18 +296,18 @@ def test_sums_are_made_once_a_file_and_judged_every_time(
 
 
 @pytest.mark.parametrize("wrong", ["bytes", "images", "md5"])
-def test_what_is_known_is_checked_before_the_work(
+def test_official_numbers_are_checked_before_any_image_is_read(
     as_published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
     numbers = {"bytes": {FILES[1]: 5}, "images": {"train": 13, "val": 8}, "md5": {FILES[0]: "0" * 32}}
     monkeypatch.setitem(YEARS, 2012, replace(YEARS[2012], **{wrong: numbers[wrong]}))
-    monkeypatch.setattr(repro.preparation.prepare, "make_shard", None)  # it is not come to
+    monkeypatch.setattr(repro.preparation.prepare, "make_shard", None)  # must not be called
     with pytest.raises(ReproError, match=r"official.*--allow-partial"):
         prepare("ilsvrc2012", tmp_path / "store", source=as_published, size=16)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2012"]
 
 
-def test_what_is_missing_is_named_and_left_out_only_if_allowed(as_published: Path, tmp_path: Path) -> None:
+def test_missing_archives_are_an_error_or_skipped_with_allow_partial(as_published: Path, tmp_path: Path) -> None:
     (as_published / FILES[1]).unlink()
     with pytest.raises(
         ReproError, match=rf"{FILES[1]}' is missing.*val has 0 images, the official set 8.*--allow-partial"
@@ -351,7 +351,7 @@ def test_no_training_images_make_no_store(archives: Path, tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["2012"]
 
 
-def test_folders_without_any_of_it(tmp_path: Path) -> None:
+def test_folders_without_the_dataset(tmp_path: Path) -> None:
     refused("ILSVRC2012_img_train.tar", tmp_path)
     refused("ILSVRC2010_images_train.tar", tmp_path, ilsvrc2010)
     refused("no such file or folder", tmp_path / "nowhere")

@@ -18,7 +18,7 @@ SPLIT_NAMES = {
     "test": ("test", "testing"),
 }
 
-# The ten ImageNet classes of Imagenette, whose ids are met more often than their names.
+# Names of the ten ImageNet classes of Imagenette.
 WNID_NAMES = {
     "n01440764": "tench",
     "n02102040": "English springer",

@@ -196,7 +196,7 @@ def _scopes(table: str, roots: Mapping[str, str], images: Mapping[str, list[str]
 
 @dataclass
 class _Labels:
-    """Labels of images by their paths, from tables or names, and what is to be said of them."""
+    """Labels of images by their paths, from tables or names, with problems and notes."""
 
     of: dict[str, str] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)

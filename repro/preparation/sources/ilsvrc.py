@@ -42,7 +42,7 @@ from repro.preparation.sources.tree import FolderTree, Tree, join
 
 WNID = re.compile(r"n\d{8}")
 CLASS_TAR = re.compile(r"n\d{8}\.tar")
-KIT_BYTES = 100_000_000  # more than any development kit holds: the limit to what is inflated
+KIT_BYTES = 100_000_000  # limit to the decompressed size: more than any development kit holds
 # Where below `--source` the parts may be, besides in it: Kaggle's tree, and folders that people make.
 BELOW = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC", "ILSVRC", "data")
 LEVELS_ABOVE = 3  # of Kaggle's lists, where `--source` is CLS-LOC
@@ -566,7 +566,7 @@ def _read_packed_kit(path: Path, wanted: dict[str, bytes]) -> None:
         for member in archive:
             inflated += member.size
             if inflated > KIT_BYTES:
-                raise ReproError(f"'{path}' inflates to more than a development kit holds: fetch it again")
+                raise ReproError(f"'{path}' decompresses to more than a development kit holds: fetch it again")
             name = member.name.rsplit("/", 1)[-1]
             if name in wanted and member.isreg() and member.name.split("/")[-2:-1] == ["data"]:
                 file = archive.extractfile(member)

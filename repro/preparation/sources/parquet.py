@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 from repro.data.store import ClassInfo
 from repro.errors import ReproError
-from repro.preparation.sources.source import ImageReference, OnFile, Source, file_identity, ignore_file
+from repro.preparation.sources.source import OnFile, Source, file_identity, ignore_file
 
 SPLIT_FILES = {"train": "train-*.parquet", "val": "validation-*.parquet"}
 
@@ -50,7 +51,7 @@ def parquet_images(path: Path, on_file: OnFile = ignore_file) -> Source | None:
     folder = path / "data" if list((path / "data").glob(SPLIT_FILES["train"])) else path
     if not list(folder.glob(SPLIT_FILES["train"])):
         return None
-    splits: dict[str, list[ImageReference]] = {}
+    splits: dict[str, list[ParquetReference]] = {}
     ids: dict[int, str] = {}
     names: list[str] = []
     problems = []
@@ -63,19 +64,12 @@ def parquet_images(path: Path, on_file: OnFile = ignore_file) -> Source | None:
         if expected and int(expected[1]) != len(files):
             problems.append(f"'{folder}' has {len(files)} of the {int(expected[1])} files {pattern}")
         splits[split] = []
-        seen: set[str] = set()
         for file in files:
-            rows, names = _list_file(file)
-            for group, row, name, label in rows:
-                id = _id(name, label)
-                if ids.setdefault(label, id) != id:
-                    raise ReproError(f"'{file}' gives '{name}' the label {label}, which is that of {ids[label]}")
-                reference = ParquetReference(str(file), group, row, f"{split}/{id}/{name}", label)
-                if reference.name in seen:
-                    raise ReproError(f"'{file}' has a second image '{reference.name}': fetch the files again")
-                seen.add(reference.name)
-                splits[split].append(reference)
+            references, names = _list_file(file, split, ids)
+            splits[split] += references
+            for _ in references:
                 on_file()
+        _check_names(splits[split])
     if sorted(ids) != list(range(len(ids))) or len(set(ids.values())) < len(ids):
         raise ReproError(
             f"the labels in '{folder}' are not 0 to {len(ids) - 1}, one for each class: fetch the files again"
@@ -83,10 +77,31 @@ def parquet_images(path: Path, on_file: OnFile = ignore_file) -> Source | None:
     classes = [
         ClassInfo(ids[label], names[label].split(",")[0] if label < len(names) else ids[label]) for label in sorted(ids)
     ]
-    return Source(tuple(classes), splits, tuple(problems))
+    return Source(tuple(classes), {**splits}, tuple(problems))
 
 
-def _list_file(path: Path) -> tuple[list[tuple[int, int, str, int]], list[str]]:
+def _check_names(references: Sequence[ParquetReference]) -> None:
+    """Raise ReproError if two images have the same name."""
+    seen: set[str] = set()
+    for reference in references:
+        if reference.name in seen:
+            raise ReproError(f"'{reference.file}' has a second image '{reference.name}': fetch the files again")
+        seen.add(reference.name)
+
+
+def _list_file(file: Path, split: str, ids: dict[int, str]) -> tuple[list[ParquetReference], list[str]]:
+    """Return the images of a file, and the class names if it has them; `ids` by label are checked and completed."""
+    rows, names = _read_columns(file)
+    references = []
+    for group, row, name, label in rows:
+        id = _id(name, label)
+        if ids.setdefault(label, id) != id:
+            raise ReproError(f"'{file}' gives '{name}' the label {label}, which is that of {ids[label]}")
+        references.append(ParquetReference(str(file), group, row, f"{split}/{id}/{name}", label))
+    return references, names
+
+
+def _read_columns(path: Path) -> tuple[list[tuple[int, int, str, int]], list[str]]:
     """Return row group, row in it, name and label of each row, and the class names if the file has them."""
     parquet = _parquet()
     rows: list[tuple[int, int, str, int]] = []
