@@ -140,7 +140,7 @@ class Skipped:
         self.other: dict[str, list[str]] = {}  # names of files that are no images
         self.dangling: dict[str, list[str]] = {}  # paths of links to nothing
         self.loops: dict[str, list[str]] = {}  # paths of links to a folder above them
-        self.reported: set[str] = set()  # paths that are a problem, and not noted again
+        self.reported: set[str] = set()  # paths that are a problem or were used, and are not noted again
 
     def merge(self, other: Skipped) -> None:
         """Add what the listing of another tree skipped."""
@@ -156,7 +156,13 @@ class Skipped:
         if system := Counter("._*" if name.startswith("._") else name for name in _flat(self.system)):
             count = plural(sum(system.values()), "system file or folder", "system files and folders")
             notes.append(f"skipped {count}: {_counts(system)}")
-        if other := Counter(ending(name) or "without ending" for name in _flat(self.other)):
+        other = Counter(
+            ending(name) or "without ending"
+            for folder, names in self.other.items()
+            for name in names
+            if f"{folder}/{name}" not in self.reported
+        )
+        if other:
             count = plural(sum(other.values()), "file that is not an image", "files that are not images")
             notes.append(f"skipped {count}: {_counts(other)}{_advice(other)}")
         for paths, one, many in (

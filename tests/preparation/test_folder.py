@@ -148,6 +148,16 @@ def test_ambiguous_split_folders_are_refused_by_name(tmp_path: Path) -> None:
     assert ids(folder(tmp_path / "unknown", 0, splits=False)) == ["part1", "part2"]
 
 
+def test_folders_that_are_hardly_classes_are_refused_by_name(tmp_path: Path) -> None:
+    signs = write_files(
+        tmp_path / "signs", ["Final_Training/Images/0/0.ppm", "Final_Training/Images/1/0.ppm", "Final_Test/0.ppm"]
+    )
+    refused("'Final_Test', 'Final_Training' may be splits: rename them", signs)
+    pets = write_files(tmp_path / "pets", ["images/cat_1.jpg", "images/dog_1.jpg", "annotations/trimaps/cat_1.png"])
+    refused("'annotations', 'images' may be no class: give it alone", pets)
+    assert ids(folder(pets, 0, splits=False)) == ["annotations", "images"]
+
+
 @pytest.mark.parametrize("name", ["train", "test", "Dev"])
 def test_a_class_may_have_the_name_of_a_split(tmp_path: Path, name: str) -> None:
     write_pictures(tmp_path, {"bus": 3, "car": 3, name: 3})
@@ -159,6 +169,11 @@ def test_a_class_may_have_the_name_of_a_split(tmp_path: Path, name: str) -> None
 
 def test_other_folders_beside_the_splits_are_named(tmp_path: Path) -> None:
     write_pictures(tmp_path, {"train/a": 2, "train/b": 2, "val/a": 1, "val/b": 1, "samples": 2})
+    (tmp_path / "cover.jpg").write_bytes(picture())
+    (tmp_path / "more.zip").write_bytes(b"PK")
+    notes = folder(tmp_path, 0).notes
+    assert "left out 1 image beside the splits: 'cover.jpg'" in notes
+    assert "skipped 1 file that is not an image: 1 .zip" in notes
     assert "left out 'samples': not named train, val or test" in folder(tmp_path, 0).notes
 
 

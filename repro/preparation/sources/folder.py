@@ -26,13 +26,14 @@ from repro.preparation.sources.class_folders import (
     split_notes,
     split_of,
 )
-from repro.preparation.sources.label_table import LabelTable, name_labels, read_table, split_of_table, table_files
+from repro.preparation.sources.label_table import LabelTable, name_labels, read_table, split_in_name, table_files
 from repro.preparation.sources.location import open_tree
 from repro.preparation.sources.source import ImageReference, OnFile, Source, choose, group_by_label, ignore_file
 from repro.preparation.sources.tree import Tree, join
 
 HELD_OUT = 10  # one in ten
 WANTED = "a folder, zip or tar with train/CLASS/*.jpg or CLASS/*.jpg, or with images and a table of labels (CSV)"
+NOT_CLASSES = ("images", "imgs", "img", "jpegimages", "jpg", "annotations", "labels", "masks", "segmentations")
 NO_SPLITS = "pass --no-splits if every folder is a class"
 
 
@@ -101,6 +102,8 @@ def _list_splits(tree: Tree, splits: dict[str, str], others: Sequence[str]) -> S
     roots |= {split: _below_single_folders(tree, splits[split], classes) for split in splits if split != "train"}
     _refuse_ambiguous_splits(tree, splits, roots, others)
     notes = [f"left out {first_few(list(others))}: not named train, val or test"] if others else []
+    if loose := tree.images_in():
+        notes.append(f"left out {plural(len(loose), 'image', 'images')} beside the splits: {first_few(loose, 3)}")
     if "train" not in splits:
         raise ReproError(
             f"'{tree.location}' has {first_few(list(splits.values()))} but no train: put the training images there"
@@ -144,7 +147,7 @@ def _list_together(
     every = [path for paths in images.values() for path in paths]
     for path in [path for folder in _and_above(roots.values()) for path in table_files(tree, folder)]:
         if table := read_table(tree, path, _scopes(path, roots, images), classes):
-            labels.add(tree, table, split_of_table(path) if set(roots.values()) == {""} else "")
+            labels.add(tree, table, split_in_name(path) if set(roots.values()) == {""} else "")
     for paths in images.values():
         if by_name and not classes and not any(path in labels.of for path in paths):
             labels.of.update(name_labels(paths))
@@ -186,7 +189,7 @@ def _and_above(folders: Iterable[str]) -> list[str]:
 def _scopes(table: str, roots: Mapping[str, str], images: Mapping[str, list[str]]) -> list[list[str]]:
     """Return the sets of images that a table may be about: those of the split that its folder or name says, or all."""
     folder = table.rpartition("/")[0]
-    split = split_of_table(table)
+    split = split_in_name(table)
     for name, root in roots.items():
         if (folder and f"{root}/".startswith(f"{folder}/")) or (split == name and root):
             return [images[name]]
@@ -218,9 +221,7 @@ class _Labels:
                 f"{first_few(list(table.missing), 3)}"
             )
         self.tables.append(table.file)
-        folder, _, name = table.file.rpartition("/")
-        unused = tree.skipped.other.get(tree.at(folder), [])
-        unused[:] = [other for other in unused if other != name]
+        tree.skipped.reported.add(tree.at(table.file))
 
     def notes(self) -> list[str]:
         """Say where the labels are from."""
@@ -252,7 +253,18 @@ def _refuse_ambiguous_splits(
 
 
 def _refuse_unknown_splits(tree: Tree, folders: Sequence[str]) -> None:
-    """Raise ReproError if folders, taken for classes, hold the same folders: they may be splits."""
+    """Raise ReproError if folders that would be classes may be splits or something else, by their names or folders."""
+    splits = {split_in_name(name) for name in folders} - {""}
+    if "train" in splits and len(splits) > 1:
+        raise ReproError(
+            f"'{tree.location}': {first_few(list(folders))} may be splits: rename them to train, val and "
+            f"test; {NO_SPLITS}"
+        )
+    parts = [name for name in folders if name.casefold() in NOT_CLASSES]
+    if parts:
+        raise ReproError(
+            f"'{tree.location}': {first_few(parts)} may be no class: give it alone with --source, or {NO_SPLITS}"
+        )
     if any(tree.images_in(name) for name in folders):
         return
     inner = [set(_folders_with_images(tree, _below_single_folders(tree, name))) for name in folders]

@@ -105,9 +105,9 @@ def name_labels(paths: Sequence[str]) -> dict[str, str]:
     return labels if len(counts) > 1 and min(counts.values()) > 1 else {}
 
 
-def split_of_table(file: str) -> str:
-    """Return the split that a table's name says, such as train of trainLabels.csv, or ""."""
-    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", file.rpartition("/")[2]).lower())
+def split_in_name(name: str) -> str:
+    """Return the only split that a name mentions, such as train of trainLabels.csv or of Final_Training, or ""."""
+    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.rpartition("/")[2]).lower())
     found = {split for split in map(split_of, words) if split}
     return found.pop() if len(found) == 1 else ""
 

@@ -80,7 +80,10 @@ class Tree(ABC):
 
     def images_in(self, folder: str = "") -> list[str]:
         """Return the names of the images in a folder itself, sorted."""
-        return [name for name in self.listing(folder).files if self._is_image(join(folder, name))]
+        files = self.listing(folder).files
+        images = [name for name in files if self._is_image(join(folder, name))]
+        self.skipped.other[self.at(folder)] = sorted(set(files) - set(images))
+        return images
 
     def has_images(self, folder: str = "") -> bool:
         """Is there an image below a folder?"""

@@ -18,7 +18,7 @@ from repro.errors import ReproError
 from repro.preparation.formats import HEAD, ending, first_few, is_image, is_system
 from repro.preparation.sources.class_folders import class_infos, in_label_order
 from repro.preparation.sources.folder import hold_out
-from repro.preparation.sources.label_table import split_of_table
+from repro.preparation.sources.label_table import split_in_name
 from repro.preparation.sources.location import source_path
 from repro.preparation.sources.source import ImageReference, OnFile, Source, ignore_file
 from repro.preparation.sources.tar import Archive, Member, TarReference
@@ -91,7 +91,7 @@ def _parts(name: str) -> list[str]:
 def _split_of_shard(name: str) -> str:
     """Return the split that the name of a shard or of its folder says, or ""."""
     folder, _, file = name.rpartition("/")
-    return split_of_table(file) or split_of_table(folder)
+    return split_in_name(file) or split_in_name(folder)
 
 
 def _samples(path: Path, split: str, name: str, on_file: OnFile) -> list[tuple[str, TarReference]]:
