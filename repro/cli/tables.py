@@ -107,8 +107,12 @@ def variants() -> Listing:
 
 def ensembles() -> Listing:
     """Return each ensemble and its members."""
-    rows = ((name, ", ".join(f"{seeds} × {net}" for net, seeds in members)) for name, members in ENSEMBLES.items())
-    return Listing(("ensemble", "members"), tuple(rows))
+    rows = [
+        (name, recipe, ", ".join(f"{seeds} × {net}" for net, seeds in members))
+        for name, readings in ENSEMBLES.items()
+        for recipe, members in readings.items()
+    ]
+    return Listing(("ensemble", "recipe", "members"), tuple(rows))
 
 
 def datasets() -> Listing:

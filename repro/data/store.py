@@ -158,6 +158,37 @@ class Split:
         return pixels
 
 
+class Subset(Split):
+    """The images of a split at `rows`, int64 [N], in that order."""
+
+    def __init__(self, split: Split, rows: NDArray[np.int64]) -> None:
+        self._split, self._rows = split, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """Class of each image, int64 [N]."""
+        return self._split.labels[self._rows]
+
+    def iter_names(self) -> Iterator[str]:
+        """Yield the name of each image."""
+        names = self._split.names
+        return (names[row] for row in self._rows.tolist())
+
+    def images(self, indices: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+        """Return the images at `indices` [B] of the subset, uint8 [B, S, S, 3]."""
+        return self._split.images(self._rows[np.asarray(indices)])
+
+    def shard(self, number: int) -> NDArray[np.uint8]:
+        """A subset has no shards of its own: read images by index."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class Store:
     """A prepared dataset, as returned by `open_store`."""

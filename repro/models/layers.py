@@ -33,6 +33,18 @@ class RoundedUpConv2d(nn.Conv2d):
         return super().forward(F.pad(input, (0, self.overhang, 0, self.overhang)))
 
 
+class TowerLinear(nn.Linear):
+    """Two fully-connected layers side by side: each half of the outputs sees its own half of the inputs.
+
+    `in_features` is the number of inputs of one output, half of those of the layer.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[N, 2 · in_features] to [N, out_features]."""
+        halves = zip(input.chunk(2, 1), self.weight.chunk(2), self.bias.chunk(2), strict=True)
+        return torch.cat([F.linear(*half) for half in halves], dim=1)
+
+
 class LocallyConnected2d(nn.Module):
     """Like a convolution of stride 1, with separate kernels and biases at each of the `positions`² positions.
 

@@ -21,6 +21,7 @@ from repro.paper.networks import (
     Network,
     Pool,
     SpatialNorm,
+    TowerLinear,
 )
 from repro.paper.recipes import Initialisation
 from repro.paper.variants import configure
@@ -147,5 +148,7 @@ def make_layer(layer: Layer, row: LayerCount, maps: int, size: int) -> nn.Module
             return pool(layer.size, layer.stride, ceil_mode=True)
         case Dropout():
             return layers.PaperDropout(layer.rate)
+        case TowerLinear():
+            return layers.TowerLinear(row.kernel_depth, layer.units)
         case Linear():
             return nn.Linear(row.kernel_depth, layer.units)

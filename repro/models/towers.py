@@ -14,7 +14,7 @@ from repro.models.layers import PaperDropout
 from repro.models.network import AlexNet, make_layer
 from repro.paper.arithmetic import LayerCount, count
 from repro.paper.communication import Transfer, has_towers, sees_both_towers
-from repro.paper.networks import LRN, Conv, Dropout, Layer, Linear
+from repro.paper.networks import LRN, Conv, Dropout, Layer, Linear, TowerLinear
 
 Halves = tuple[Tensor, Tensor]
 
@@ -55,6 +55,8 @@ class Towers(nn.Module):
                 case _:
                     if sees_both_towers(self.network, layer):
                         x = self._exchange(layer, x)
+                    elif isinstance(layer, TowerLinear):
+                        x = (x[0].flatten(1), x[1].flatten(1))
                     x = (first(x[0]), second(x[1]))
         return torch.cat((x[0], self._send("softmax", x[1], 0)), dim=1)
 
@@ -117,6 +119,8 @@ def _half_layer(tower: int, row: LayerCount, maps: int, size: int) -> nn.Module:
         case LRN() as layer:
             border = layer.n // 2 if layer.towers == 1 else 0
             return make_layer(replace(layer, towers=1), row, maps // 2 + border, size)
+        case TowerLinear() as layer:
+            return make_layer(Linear(layer.name, layer.units // 2), row, maps // 2, size)
         case Linear() as layer:
             # With an odd number of classes the first tower has one more.
             return make_layer(replace(layer, units=(layer.units + 1 - tower) // 2), row, maps, size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from repro.paper.networks import Conv, Layer, Linear, Local, Network, Pool
+from repro.paper.networks import Conv, Layer, Linear, Local, Network, Pool, TowerLinear
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def count(network: Network) -> tuple[LayerCount, ...]:
                 size = pool_positions(layer, size)
                 row = LayerCount(layer, maps, size)
             case Linear():
-                depth = maps * size * size
+                depth = maps * size * size // (2 if isinstance(layer, TowerLinear) else 1)
                 maps, size = layer.units, 1
                 row = LayerCount(layer, maps, size, depth, maps * depth + maps, maps * depth)
             case _:

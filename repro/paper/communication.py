@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from repro.paper.arithmetic import count
-from repro.paper.networks import LRN, Conv, Dropout, Layer, Linear, Network
+from repro.paper.networks import LRN, Conv, Dropout, Layer, Linear, Network, TowerLinear
 
 ACTIVATION_BYTES = 4  # float32
 MASK_BYTES = 1  # per neuron of a dropout mask
@@ -35,8 +35,9 @@ def has_towers(network: Network) -> bool:
 
 def sees_both_towers(network: Network, layer: Layer) -> bool:
     """Return whether the kernels of `layer` see the maps of both towers; False for the first layer."""
-    dense = isinstance(layer, Linear) or (isinstance(layer, Conv) and layer.towers == 1)
-    return dense and layer is not network.layers[0]
+    if layer is network.layers[0] or isinstance(layer, TowerLinear):
+        return False
+    return isinstance(layer, Linear) or (isinstance(layer, Conv) and layer.towers == 1)
 
 
 def transfers(network: Network) -> tuple[Transfer, ...]:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from repro.paper.variants import ancestors_of, members_of
+
 
 @dataclass(frozen=True)
 class Requirement:
@@ -23,6 +25,7 @@ class Requirement:
         until_train_error: training error in percent at which a run of a grid ends.
         pretrained_on: dataset on which the same net is trained before; None for random initial weights.
         retrieve: whether to search for the nearest training images of each image of `split`.
+        devices: number of devices that hold the net at the paper's scale: 2 for one tower on each of two GPUs.
     """
 
     net: str
@@ -35,6 +38,7 @@ class Requirement:
     until_train_error: float = 25.0
     pretrained_on: str | None = None
     retrieve: bool = False
+    devices: int = 1
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,23 @@ class Experiment:
         return f"{self.summary}. Command: {self.command}. Cost: {self.cost}. Expect: {self.expected}."
 
 
+EFFECT_SEEDS = 3  # on each side of a comparison of two nets: fewer do not show the spread over seeds
+
+
+def _compared(*nets: str, dataset: str = "ilsvrc2010", split: str = "test") -> tuple[Requirement, ...]:
+    """Nets whose errors are compared, from several seeds each."""
+    return tuple(Requirement(net, dataset, seeds=EFFECT_SEEDS, split=split) for net in nets)
+
+
+def _overfitting(*nets: str, dataset: str) -> tuple[Requirement, ...]:
+    """Nets whose errors on training and validation images are compared, both in test mode and with the same view."""
+    return tuple(
+        Requirement(net, dataset, seeds=EFFECT_SEEDS, split=split, views=(1,))
+        for net in nets
+        for split in ("train", "val")
+    )
+
+
 TABLE1 = Experiment(
     name="table1",
     section="6",
@@ -80,22 +101,26 @@ TABLE2 = Experiment(
     name="table2",
     section="6",
     summary="Table 2: ILSVRC-2012, one net, the average of five, a pre-trained net, the average of seven",
-    cost="5 trainings on ILSVRC-2012, and 2 pre-training chains over Fall 2009, Fall 2011 and ILSVRC-2012",
+    cost="5 trainings on ILSVRC-2012; 3 pre-training chains, by the authors' recipe over Fall 2009 and Fall 2011, and "
+    "1 over Fall 2009 alone, by the text's recipe over Fall 2011",
     expected="top-1/top-5 validation error 40.7/18.2, 38.1/16.4, 39.0/16.6 and 36.7/15.4",
     requirements=(
-        Requirement("alexnet", "ilsvrc2012"),
+        Requirement("alexnet", "ilsvrc2012", seeds=5),
         Requirement("5cnns", "ilsvrc2012"),
-        Requirement("conv6-pretrained", "ilsvrc2012"),
+        Requirement("conv6-pretrained", "ilsvrc2012", seeds=EFFECT_SEEDS),
         Requirement("7cnns", "ilsvrc2012"),
     ),
 )
 FALL2009 = Experiment(
     name="fall2009",
     section="6",
-    summary="ImageNet Fall 2009: 10,184 classes, half of the images for testing",
-    cost="1 training on ILSVRC-2012 and 1 on half of Fall 2009's 8.9 million images",
-    expected="top-1/top-5 test error 67.4/40.9",
-    requirements=(Requirement("conv6-fall2009", "fall2009", split="test"),),
+    summary="ImageNet Fall 2009: 10,184 classes, half of the images for testing; from random weights and pre-trained",
+    cost="2 trainings on half of Fall 2009's 8.9 million images, 28.3 and 6.65 epochs, and 1 on ILSVRC-2012 before",
+    expected="top-1/top-5 test error 67.4/40.9 (from random weights; the text does not mention pre-training here)",
+    requirements=(
+        Requirement("conv6", "fall2009", split="test"),
+        Requirement("conv6-fall2009", "fall2009", split="test"),
+    ),
 )
 # Each grid brackets the fastest learning rate of both nets. The likeliest one comes first: those after it are trained
 # only as long as they could still be faster.
@@ -116,20 +141,20 @@ CIFAR_LRN = Experiment(
     name="cifar-lrn",
     section="3.3",
     summary="CIFAR-10 with local response normalisation and without",
-    cost="2 trainings on CIFAR-10, 120 epochs each",
-    expected="test error 13% without normalisation, 11% with it",
-    requirements=(
-        Requirement("cifar-no-lrn", "cifar10", split="test", views=(1,)),
-        Requirement("cifar-lrn", "cifar10", split="test", views=(1,)),
+    cost="6 trainings on CIFAR-10, 520 epochs each; at the smaller scales 10 and 2 epochs, without held-out images",
+    expected="test error 13% without normalisation, 11% with it, averaged over ten views",
+    requirements=tuple(
+        Requirement(net, "cifar10", seeds=EFFECT_SEEDS, split="test", views=(1, 10))
+        for net in ("cifar-no-lrn", "cifar-lrn")
     ),
 )
 FIGURE3 = Experiment(
     name="figure3",
     section="6.1",
     summary="Figure 3: the kernels of conv1",
-    cost="1 training on ILSVRC-2012",
+    cost="1 training on ILSVRC-2010",
     expected="oriented kernels and coloured blobs, the kernels of one tower largely colour-agnostic",
-    requirements=(Requirement("alexnet", "ilsvrc2012", views=()),),
+    requirements=(Requirement("alexnet", "ilsvrc2010", views=()),),
 )
 FIGURE4 = Experiment(
     name="figure4",
@@ -141,19 +166,42 @@ FIGURE4 = Experiment(
 )
 ABLATIONS = Experiment(
     name="ablations",
-    section="3, 4, 7",
-    summary="What each ingredient contributes: the net without it",
-    cost="13 trainings on ILSVRC-2012",
+    section="3, 4, 5",
+    summary="What each ingredient contributes: the net without it, on the images of the paper's claim",
+    cost="3 trainings of each of 8 nets on ILSVRC-2010 and of 5 nets on ILSVRC-2012",
     expected="top-1/top-5 error rises by 1.7/1.2 with one GPU, 1.4/1.2 without normalisation, 0.4/0.3 without "
-    "overlapping pooling, over 1 (top-1) without colour augmentation, about 2 (top-1) without a middle layer",
-    requirements=tuple(
-        Requirement(net, "ilsvrc2012")
-        for net in (
-            "alexnet", "one-gpu", "no-lrn", "no-overlap", "tanh", "no-dropout", "no-crops", "no-colour",
-            "no-weight-decay", "no-conv3", "no-conv4", "no-conv5", "no-cross",
-        )
+    "overlapping pooling, over 1 (top-1) without colour augmentation; more overfitting without dropout or crops",
+    requirements=(
+        *_compared(
+            "alexnet", "one-gpu", "no-colour", "no-dropout", "no-crops", "no-weight-decay", "zero-biases", "tanh"
+        ),
+        *_overfitting("alexnet", "no-dropout", "no-crops", dataset="ilsvrc2010"),
+        *_compared("alexnet", "no-lrn", "no-overlap", "no-cross", "separate-towers", dataset="ilsvrc2012", split="val"),
+        *_overfitting("alexnet", "no-overlap", dataset="ilsvrc2012"),
+    ),
+)
+LAYERS = Experiment(
+    name="layers",
+    section="1, 7",
+    summary="What each conv layer contributes: the net without it, and with what else changes held fixed",
+    cost="3 trainings of each of 9 nets on ILSVRC-2010",
+    expected="top-1 error rises by about 2 without conv3, conv4 or conv5, and rises without conv1 or conv2",
+    requirements=_compared(
+        "alexnet", "no-conv1", "no-conv2", "no-conv3", "no-conv4", "no-conv5",
+        "no-conv3-cross", "no-conv4-wide", "no-conv5-narrow",
     ),
 )  # fmt: skip
+TWO_GPUS = Experiment(
+    name="two-gpus",
+    section="3.2",
+    summary="Training time of the net on two GPUs, one tower on each, against the one-GPU net; needs two GPUs",
+    cost="2 trainings on ILSVRC-2010",
+    expected="slightly less time for the net on two GPUs",
+    requirements=(
+        Requirement("alexnet", "ilsvrc2010", views=(), devices=2),
+        Requirement("one-gpu", "ilsvrc2010", views=()),
+    ),
+)
 CATSDOGS = Experiment(
     name="catsdogs",
     section="6",
@@ -167,18 +215,38 @@ CATSDOGS = Experiment(
     ),
 )
 
-PARTS = (TABLE1, TABLE2, FALL2009, FIGURE1, CIFAR_LRN, FIGURE3, FIGURE4, ABLATIONS, CATSDOGS)
+PARTS = (
+    TABLE1, TABLE2, FALL2009, FIGURE1, CIFAR_LRN, FIGURE3, FIGURE4, ABLATIONS, LAYERS, TWO_GPUS, CATSDOGS,
+)  # fmt: skip
 ALL = Experiment(
     name="all",
     section="",
-    summary="All of the above",
+    summary="All of the above except two-gpus",
     cost="all of the above, each training once",
     expected="the numbers of each experiment",
-    requirements=tuple(requirement for part in PARTS for requirement in part.requirements),
+    requirements=tuple(each for part in PARTS if part is not TWO_GPUS for each in part.requirements),
 )
 EXPERIMENTS = {experiment.name: experiment for experiment in (*PARTS, ALL)}
 # Nets whose learning rate is chosen for speed, by name and recipe, with the requirement that has the grid.
 LR_GRIDS = {(each.net, each.recipe): each for each in ALL.requirements if len(each.lrs) > 1}
+
+
+def trains(requirement: Requirement, net: str, dataset: str, recipe: str = "authors") -> bool:
+    """Return whether `net` on `dataset` is what a requirement asks for, or is trained on the way to it."""
+    if (requirement.net, requirement.dataset) == (net, dataset):
+        return True
+    members = [variant for variant, _ in members_of(requirement.net, recipe=recipe)]
+    ancestors = [ancestor for variant in members for ancestor in ancestors_of(variant, recipe)]
+    trained = [(variant, requirement.dataset) for variant in members]
+    return (net, dataset) in [*trained, *((ancestor.name, ancestor.dataset) for ancestor in ancestors)]
+
+
+def find_experiment(nets: Sequence[str], dataset: str) -> Experiment | None:
+    """Return the first experiment that trains all `nets`, variants or ensembles, on `dataset`, if there is one."""
+    for experiment in PARTS:
+        if all(any(trains(each, net, dataset) for each in experiment.requirements) for net in nets):
+            return experiment
+    return None
 
 
 def epochs_to_error(errors: Sequence[float], target: float) -> float | None:

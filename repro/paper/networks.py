@@ -109,6 +109,14 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class TowerLinear(Linear):
+    """A fully-connected layer within each tower: each half of the units sees only its own half of the outputs below.
+
+    Only net 150 of the authors' program has it, whose towers do not communicate.
+    """
+
+
+@dataclass(frozen=True)
 class Dropout:
     """Dropout: zeroes each neuron with probability `rate` in training, multiplies by 1 − rate in testing (Sec. 4.2)."""
 
@@ -116,7 +124,7 @@ class Dropout:
     rate: float = 0.5
 
 
-Layer = Conv | Local | Activation | LRN | SpatialNorm | Pool | Linear | Dropout
+Layer = Conv | Local | Activation | LRN | SpatialNorm | Pool | Linear | TowerLinear | Dropout
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from repro.errors import ReproError, unknown
 from repro.paper.intervals import Interval, seeds_to_decide
 from repro.paper.invariants import INVARIANTS
 from repro.paper.tolerances import MIN_SEEDS, tolerance_of_errors
-from repro.paper.variants import ENSEMBLES
+from repro.paper.variants import ENSEMBLES, members_of
 
 KINDS = ("invariant", "value", "delta", "ratio", "direction")
 RELATIONS = ("equal", "at least", "at most")
@@ -118,7 +118,7 @@ class Target:
     def within_net(self) -> bool:
         """Whether variant and baseline are the same net, or one is an ensemble that contains the other."""
         nets = {self.variant, self.baseline}
-        contained = any(name in nets and nets <= {name, *dict(parts)} for name, parts in ENSEMBLES.items())
+        contained = any(name in nets and nets <= {name, *dict(members_of(name))} for name in ENSEMBLES)
         return len(nets) == 1 or contained
 
     @property

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from scipy.stats import norm
 
 from repro.paper.datasets import DATASET_SIZES
-from repro.paper.variants import ENSEMBLES
+from repro.paper.variants import ENSEMBLES, members_of
 
 if TYPE_CHECKING:
     from repro.paper.targets import Target
@@ -87,7 +87,7 @@ def tolerance_of_errors(target: Target) -> tuple[float, str]:
         baseline = _variation(target.baseline, target).variance(images)
         theirs = net + baseline
         if target.within_net:
-            members = sum(seeds for _, seeds in ENSEMBLES[target.baseline])
+            members = sum(seeds for _, seeds in members_of(target.baseline))
             ours, nets = net / members + baseline, f"the average and its {members} nets"
         else:
             ours, nets = theirs / MIN_SEEDS, f"{MIN_SEEDS} runs of each net"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from repro.errors import ReproError, unknown
 from repro.paper import recipes
@@ -22,8 +23,9 @@ from repro.paper.networks import (
     Network,
     Pool,
     SpatialNorm,
+    TowerLinear,
 )
-from repro.paper.recipes import RECIPES, Recipe
+from repro.paper.recipes import RECIPES, Recipe, Steps
 from repro.paper.scales import CIFAR_CROP_SCALES, CIFAR_SCALES, SCALES, Scale
 
 BASES = {"paper": ALEXNET_TEXT, "authors": ALEXNET_PROGRAM}
@@ -41,20 +43,44 @@ class Family:
         bases: base network by recipe.
         recipes: recipes by name.
         scales: scales by name.
+        recorded: recipes that replace those of `recipes` on one dataset, by recipe's name and dataset, because the
+            authors' notes record another training there.
         classes: number of classes of the dataset that the paper trains these nets on.
     """
 
     bases: Mapping[str, Network]
     recipes: Mapping[str, Recipe]
     scales: Mapping[str, Scale]
+    recorded: Mapping[tuple[str, str], Recipe] = field(default_factory=dict)
     classes: int = 1000
 
 
-LARGE = Family(BASES, RECIPES, SCALES)
-FALL2009, FALL2011, FINE_TUNED = (
-    Family(BASES, {"authors": recipe}, SCALES)
-    for recipe in (recipes.CONV6_FALL2009, recipes.CONV6_FALL2011, recipes.CONV6_2012)
+def _with_conv6(network: Network) -> Network:
+    """Add a sixth conv layer over the last pooling layer (Sec. 6), of the size in the authors' net 146."""
+    after = [layer.name for layer in network.layers].index("pool5") + 1
+    conv6 = (Conv("conv6", 256, 3, padding=1), Activation("relu6a"))
+    return replace(network, layers=(*network.layers[:after], *conv6, *network.layers[after:]))
+
+
+def _with_bottleneck(network: Network) -> Network:
+    """Add a linear layer of 2 × 1024 units below the outputs, as net 146 has on Fall 2011 with its 21,843 outputs."""
+    *below, last = network.layers
+    return replace(network, layers=(*below, Linear("bottleneck", 2 * 1024), last))
+
+
+CONV6_BASES = {recipe: _with_conv6(network) for recipe, network in BASES.items()}
+_RECORDED = {("authors", "ilsvrc2012"): recipes.AUTHORS_2012}
+
+LARGE = Family(BASES, RECIPES, SCALES, _RECORDED)
+CONV6 = Family(CONV6_BASES, RECIPES, SCALES, {**_RECORDED, ("authors", "fall2009"): recipes.AUTHORS_FALL2009})
+FALL2009 = Family(CONV6_BASES, {"authors": recipes.CONV6_FALL2009}, SCALES)
+FALL2011 = Family(
+    {**CONV6_BASES, "authors": _with_bottleneck(CONV6_BASES["authors"])},
+    {"authors": recipes.CONV6_FALL2011, "paper": recipes.PAPER},
+    SCALES,
 )
+FINE_TUNED = Family(CONV6_BASES, {"authors": recipes.CONV6_FROM_FALL2011, "paper": recipes.PAPER_FINE_TUNING}, SCALES)
+FINE_TUNED_FALL2009 = Family(CONV6_BASES, {"authors": recipes.CONV6_FROM_FALL2009}, SCALES)
 CIFAR_PLAIN = Family(
     {"authors": CIFAR_FOUR_LAYERS, "fan-in": CIFAR_FOUR_LAYERS},
     {"authors": recipes.CIFAR_FOUR_LAYERS, "fan-in": recipes.CIFAR_FAN_IN},
@@ -62,7 +88,7 @@ CIFAR_PLAIN = Family(
     classes=10,
 )
 CIFAR_13 = Family({"authors": CIFAR_LOCAL}, {"authors": recipes.CIFAR_LOCAL}, CIFAR_CROP_SCALES, classes=10)
-CIFAR_11 = Family({"authors": CIFAR_LOCAL_LRN}, {"authors": recipes.CIFAR_LOCAL}, CIFAR_CROP_SCALES, classes=10)
+CIFAR_11 = Family({"authors": CIFAR_LOCAL_LRN}, {"authors": recipes.CIFAR_LOCAL_LRN}, CIFAR_CROP_SCALES, classes=10)
 
 
 @dataclass(frozen=True)
@@ -78,7 +104,8 @@ class Variant:
         edit_recipe: change of the recipe.
         edit_network: change of the network as a whole, after `edit_layer`.
         family: the base networks, recipes and scales.
-        begins_from: variant whose trained weights a run starts from; None for random initial weights.
+        schedules: schedules that the authors' notes record for this net, by dataset; recipe "authors" only.
+        starts_from: variants whose trained weights a run starts from, by recipe; random initial weights otherwise.
         dataset: dataset that the paper trains the net on.
     """
 
@@ -90,8 +117,13 @@ class Variant:
     edit_recipe: Callable[[Recipe], Recipe] = lambda recipe: recipe
     edit_network: Callable[[Network], Network] = lambda network: network
     family: Family = LARGE
-    begins_from: str | None = None
+    schedules: Mapping[str, Steps] = field(default_factory=dict)
+    starts_from: Mapping[str, str] = field(default_factory=dict)
     dataset: str = "ilsvrc2012"
+
+    def recipe_for(self, recipe: str) -> str:
+        """Return the name of the recipe asked for, or of the only one that the variant has."""
+        return recipe if recipe in self.family.recipes else next(iter(self.family.recipes))
 
 
 @dataclass(frozen=True)
@@ -104,9 +136,19 @@ class Configuration:
     scale: Scale
 
     @property
-    def epochs(self) -> int:
-        """Number of epochs, unless the user sets another."""
+    def length(self) -> float:
+        """Length of training in passes over the training set, unless the user sets another."""
         return self.scale.epochs or self.recipe.schedule.epochs
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs, of which the last may be cut short; see `length`."""
+        return math.ceil(self.length)
+
+    @property
+    def starts_from(self) -> str | None:
+        """The variant whose trained weights a run starts from; None for random initial weights."""
+        return self.variant.starts_from.get(self.recipe.name)
 
 
 def _without(*names: str) -> Callable[[Layer], Layer | None]:
@@ -134,22 +176,56 @@ def _tanh(layer: Layer) -> Layer:
     return replace(layer, function="tanh") if isinstance(layer, Activation) else layer
 
 
-def _with_conv6(network: Network) -> Network:
-    """Add a sixth conv layer over the last pooling layer (Sec. 6), of the size in the authors' net 146."""
-    after = [layer.name for layer in network.layers].index("pool5") + 1
-    conv6 = (Conv("conv6", 256, 3, padding=1), Activation("relu6a"))
-    return replace(network, layers=(*network.layers[:after], *conv6, *network.layers[after:]))
+def _no_conv1(layer: Layer) -> Layer | None:
+    """Let conv2 see the image, at conv1's stride, in both towers; pool1 and pool2 follow, so that sizes stay."""
+    if layer.name in ("conv1", "relu1", "lrn1"):
+        return None
+    return replace(layer, stride=4, padding=0, towers=1) if isinstance(layer, Conv) and layer.name == "conv2" else layer
 
 
-def _with_bottleneck(network: Network) -> Network:
-    """Add a linear layer of 2048 units below the outputs, which would otherwise have 89 million weights."""
-    *below, last = _with_conv6(network).layers
-    return replace(network, layers=(*below, Linear("bottleneck", 2048), last))
+def _pool1_above_conv2(network: Network) -> Network:
+    """Move pool1 from the bottom of the net to below pool2."""
+    pool1, *others = network.layers
+    at = [layer.name for layer in others].index("pool2")
+    return replace(network, layers=(*others[:at], pool1, *others[at:]))
+
+
+def _no_conv3_cross(layer: Layer) -> Layer | None:
+    """Remove conv3 and let conv4, in its place, see both towers."""
+    if layer.name in ("conv3", "relu3"):
+        return None
+    return replace(layer, towers=1) if isinstance(layer, Conv) and layer.name == "conv4" else layer
+
+
+def _no_conv5_narrow(layer: Layer) -> Layer | None:
+    """Remove conv5 and narrow fc6 to 3068 units: the number of parameters stays, to 0.02%."""
+    if layer.name in ("conv5", "relu5"):
+        return None
+    return replace(layer, units=3068) if isinstance(layer, Linear) and layer.name == "fc6" else layer
+
+
+def _no_conv4_wide(layer: Layer) -> Layer | None:
+    """Remove conv4 and widen conv3 to 576 kernels: the number of parameters stays, less 192."""
+    if layer.name in ("conv4", "relu4"):
+        return None
+    return replace(layer, kernels=576) if isinstance(layer, Conv) and layer.name == "conv3" else layer
 
 
 def _no_cross(layer: Layer) -> Layer:
-    """Restrict conv3 to its own tower. The fully-connected layers still see both towers: ours."""
+    """Restrict conv3 and LRN to their own tower. The fully-connected layers still see both towers: ours."""
+    if isinstance(layer, LRN):
+        return replace(layer, towers=2)
     return replace(layer, towers=2) if isinstance(layer, Conv) and layer.name == "conv3" else layer
+
+
+def _separate_towers(layer: Layer) -> Layer:
+    """The authors' net 150: no communication below fc8, 160 conv2 kernels and 4096 units of fc6 and fc7 per tower."""
+    match layer:
+        case Conv(name="conv2"):
+            return replace(layer, kernels=2 * 160)
+        case Linear(name="fc6" | "fc7"):
+            return TowerLinear(layer.name, 2 * 4096)
+    return _no_cross(layer)
 
 
 def _augmentation(**changes: object) -> Callable[[Recipe], Recipe]:
@@ -159,86 +235,258 @@ def _augmentation(**changes: object) -> Callable[[Recipe], Recipe]:
 VARIANTS = {
     variant.name: variant
     for variant in (
-        Variant("alexnet", "3", "the paper's net", "37.5/17.0 (2010 test), 40.7/18.2 (2012 validation)"),
-        Variant("one-gpu", "3.2", "one tower, half the kernels in conv1 to conv4", "+1.7/+1.2", _one_gpu),
         Variant(
-            "no-lrn", "3.3", "no normalisation layers", "+1.4/+1.2",
-            lambda layer: None if isinstance(layer, LRN | SpatialNorm) else layer,
-        ),
-        Variant("no-overlap", "3.4", "pooling without overlap, less padding before it", "+0.4/+0.3", _no_overlap),
-        Variant("tanh", "3.1", "tanh instead of ReLU", "slower (Figure 1's claim, on the large net)", _tanh),
-        Variant(
-            "no-dropout", "4.2", "no dropout", "overfits substantially, converges in half the iterations",
-            lambda layer: None if isinstance(layer, Dropout) else layer,
+            name="alexnet",
+            section="3",
+            summary="the paper's net",
+            expected="37.5/17.0 (2010 test), 40.7/18.2 (2012 validation)",
         ),
         Variant(
-            "no-crops", "4.1", "no random crops and flips", "overfits substantially",
+            name="one-gpu",
+            section="3.2",
+            summary="one tower, half the kernels in conv1 to conv4",
+            expected="+1.7/+1.2",
+            edit_layer=_one_gpu,
+            schedules={"ilsvrc2010": Steps(after=(20, 48), epochs=96)},  # net 145-half
+        ),
+        Variant(
+            name="no-lrn",
+            section="3.3",
+            summary="no normalisation layers",
+            expected="+1.4/+1.2",
+            edit_layer=lambda layer: None if isinstance(layer, LRN | SpatialNorm) else layer,
+            schedules={"ilsvrc2012": Steps(after=(22, 44, 86), epochs=97)},  # net 148
+        ),
+        Variant(
+            name="no-overlap",
+            section="3.4",
+            summary="pooling without overlap, less padding before it",
+            expected="+0.4/+0.3",
+            edit_layer=_no_overlap,
+            schedules={"ilsvrc2012": Steps(after=(23, 51, 79), epochs=90)},  # net 147
+        ),
+        Variant(
+            name="tanh",
+            section="3.1",
+            summary="tanh instead of ReLU",
+            expected="slower (Figure 1's claim, on the large net)",
+            edit_layer=_tanh,
+        ),
+        Variant(
+            name="zero-biases",
+            section="5",
+            summary="all biases start at 0",
+            expected="slower in the early stages",
+            edit_recipe=lambda recipe: replace(recipe, initialisation=replace(recipe.initialisation, ones=())),
+        ),
+        Variant(
+            name="no-dropout",
+            section="4.2",
+            summary="no dropout",
+            expected="overfits substantially, converges in half the iterations",
+            edit_layer=lambda layer: None if isinstance(layer, Dropout) else layer,
+        ),
+        Variant(
+            name="no-crops",
+            section="4.1",
+            summary="no random crops and flips",
+            expected="overfits substantially",
             edit_recipe=_augmentation(crops=False, mirror=False),
         ),
         Variant(
-            "no-colour", "4.1", "no colour augmentation", "over +1 (top-1)",
+            name="no-colour",
+            section="4.1",
+            summary="no colour augmentation",
+            expected="over +1 (top-1)",
             edit_recipe=_augmentation(colour=None),
         ),
         Variant(
-            "no-weight-decay", "5", "no weight decay", "higher training error",
+            name="no-weight-decay",
+            section="5",
+            summary="no weight decay",
+            expected="higher training error",
             edit_recipe=lambda recipe: replace(recipe, weight_decay=0.0),
         ),
-        Variant("no-conv3", "7", "without conv3", "about +2 (top-1)", _without("conv3", "relu3")),
-        Variant("no-conv4", "7", "without conv4", "about +2 (top-1)", _without("conv4", "relu4")),
-        Variant("no-conv5", "7", "without conv5", "about +2 (top-1)", _without("conv5", "relu5")),
-        Variant("conv6", "6", "a sixth conv layer over pool5", "39.0/16.6 when pre-trained", edit_network=_with_conv6),
         Variant(
-            "conv6-fall2009", "6", "conv6 on Fall 2009, starting from alexnet's conv layers", "67.4/40.9 (Fall 2009)",
-            edit_network=_with_conv6, family=FALL2009, begins_from="alexnet", dataset="fall2009",
+            name="no-conv1",
+            section="1",
+            summary="without conv1 and its normalisation; conv2 sees the image, at stride 4",
+            expected="higher error",
+            edit_layer=_no_conv1,
+            edit_network=_pool1_above_conv2,
         ),
         Variant(
-            "conv6-fall2011", "6", "the conv layers of conv6-fall2009, trained on Fall 2011", "not given",
-            edit_network=_with_bottleneck, family=FALL2011, begins_from="conv6-fall2009", dataset="fall2011",
+            name="no-conv2",
+            section="1",
+            summary="without conv2 and its normalisation; pool1 and pool2 follow each other",
+            expected="higher error",
+            edit_layer=_without("conv2", "relu2", "lrn2", "spatial2"),
         ),
         Variant(
-            "conv6-pretrained", "6", "conv6-fall2011 fine-tuned on ILSVRC-2012", "39.0/16.6 (2012 validation)",
-            edit_network=_with_conv6, family=FINE_TUNED, begins_from="conv6-fall2011",
+            name="no-conv3",
+            section="7",
+            summary="without conv3, and so without communication between the towers below fc6",
+            expected="about +2 (top-1)",
+            edit_layer=_without("conv3", "relu3"),
         ),
         Variant(
-            "no-cross", "3.2", "no communication between the towers below fc6",
-            "not in the paper; 41.8/19.3 in the authors' notes", _no_cross,
+            name="no-conv4",
+            section="7",
+            summary="without conv4; the towers communicate and fc6 stays, 1.1% fewer parameters",
+            expected="about +2 (top-1)",
+            edit_layer=_without("conv4", "relu4"),
         ),
         Variant(
-            "cifar-relu", "3.1", "Figure 1: four layers on CIFAR-10, ReLU",
-            "25% training error in a sixth of the epochs",
-            family=CIFAR_PLAIN, dataset="cifar10",
+            name="no-conv5",
+            section="7",
+            summary="without conv5; fc6 sees 384 maps instead of 256, so the net has 30% more parameters",
+            expected="about +2 (top-1)",
+            edit_layer=_without("conv5", "relu5"),
         ),
         Variant(
-            "cifar-tanh", "3.1", "Figure 1: the same with tanh", "25% training error in six times as many epochs",
-            _tanh, family=CIFAR_PLAIN, dataset="cifar10",
+            name="no-conv3-cross",
+            section="7",
+            summary="without conv3; conv4 sees both towers in its place, so they communicate; 1.1% fewer parameters",
+            expected="not in the paper",
+            edit_layer=_no_conv3_cross,
         ),
         Variant(
-            "cifar-no-lrn", "3.3", "CIFAR-10 without response normalisation", "13% test error",
-            family=CIFAR_13, dataset="cifar10",
+            name="no-conv4-wide",
+            section="7",
+            summary="without conv4; conv3 has 576 kernels, so the number of parameters stays",
+            expected="not in the paper",
+            edit_layer=_no_conv4_wide,
         ),
         Variant(
-            "cifar-lrn", "3.3", "CIFAR-10 with response normalisation", "11% test error",
-            family=CIFAR_11, dataset="cifar10",
+            name="no-conv5-narrow",
+            section="7",
+            summary="without conv5; fc6 has 3068 units instead of 4096, so the number of parameters stays",
+            expected="not in the paper",
+            edit_layer=_no_conv5_narrow,
+        ),
+        Variant(
+            name="conv6",
+            section="6",
+            summary="a sixth conv layer over pool5",
+            expected="67.4/40.9 (Fall 2009)",
+            family=CONV6,
+        ),
+        Variant(
+            name="conv6-fall2009",
+            section="6",
+            summary="conv6 on Fall 2009, starting from alexnet's conv layers",
+            expected="not given",
+            family=FALL2009,
+            starts_from={"authors": "alexnet"},
+            dataset="fall2009",
+        ),
+        Variant(
+            name="conv6-fall2011",
+            section="6",
+            summary="conv6 on Fall 2011, starting from the conv layers of conv6-fall2009 (paper: from random weights)",
+            expected="not given",
+            family=FALL2011,
+            starts_from={"authors": "conv6-fall2009"},
+            dataset="fall2011",
+        ),
+        Variant(
+            name="conv6-pretrained",
+            section="6",
+            summary="conv6-fall2011 fine-tuned on ILSVRC-2012",
+            expected="39.0/16.6 (2012 validation)",
+            family=FINE_TUNED,
+            starts_from={"authors": "conv6-fall2011", "paper": "conv6-fall2011"},
+        ),
+        Variant(
+            name="conv6-pretrained-fall2009",
+            section="6",
+            summary="conv6-fall2009 fine-tuned on ILSVRC-2012",
+            expected="not in the paper; 39.1/16.9 in the authors' notes",
+            family=FINE_TUNED_FALL2009,
+            starts_from={"authors": "conv6-fall2009"},
+        ),
+        Variant(
+            name="no-cross",
+            section="3.2",
+            summary="no communication between the towers below fc6",
+            expected="not in the paper",
+            edit_layer=_no_cross,
+        ),
+        Variant(
+            name="separate-towers",
+            section="3.2",
+            summary="no communication below fc8; 160 conv2 kernels and separate fc layers of 4096 in each tower",
+            expected="not in the paper; 41.8/19.3 in the authors' notes (net 150)",
+            edit_layer=_separate_towers,
+            schedules={"ilsvrc2012": Steps(after=(25, 49, 79), epochs=92)},  # net 150
+        ),
+        Variant(
+            name="cifar-relu",
+            section="3.1",
+            summary="Figure 1: four layers on CIFAR-10, ReLU",
+            expected="25% training error in a sixth of the epochs",
+            family=CIFAR_PLAIN,
+            dataset="cifar10",
+        ),
+        Variant(
+            name="cifar-tanh",
+            section="3.1",
+            summary="Figure 1: the same with tanh",
+            expected="25% training error in six times as many epochs",
+            edit_layer=_tanh,
+            family=CIFAR_PLAIN,
+            dataset="cifar10",
+        ),
+        Variant(
+            name="cifar-no-lrn",
+            section="3.3",
+            summary="CIFAR-10 without response normalisation",
+            expected="13% test error",
+            family=CIFAR_13,
+            dataset="cifar10",
+        ),
+        Variant(
+            name="cifar-lrn",
+            section="3.3",
+            summary="CIFAR-10 with response normalisation",
+            expected="11% test error",
+            family=CIFAR_11,
+            dataset="cifar10",
         ),
     )
-}  # fmt: skip
+}
 
-# Table 2: the averaged nets, with their number of seeds.
-ENSEMBLES = {
-    "5cnns": (("alexnet", 5),),
-    "7cnns": (("alexnet", 5), ("conv6-pretrained", 2)),
+Members = tuple[tuple[str, int], ...]  # variants with their numbers of seeds
+
+# Table 2: the averaged nets, by recipe. The text says that both pre-trained nets of "7 CNNs*" had seen Fall 2011; the
+# authors' notes hold one such net, and one from Fall 2009 alone.
+ENSEMBLES: dict[str, dict[str, Members]] = {
+    "5cnns": {"authors": (("alexnet", 5),), "paper": (("alexnet", 5),)},
+    "7cnns": {
+        "authors": (("alexnet", 5), ("conv6-pretrained", 1), ("conv6-pretrained-fall2009", 1)),
+        "paper": (("alexnet", 5), ("conv6-pretrained", 2)),
+    },
 }
 
 
-def members_of(net: str, seeds: int = 1) -> tuple[tuple[str, int], ...]:
-    """Return the variants that make up `net`, each with its number of seeds; `seeds` of a net that is no ensemble."""
-    return ENSEMBLES.get(net, ((net, seeds),))
+def members_of(net: str, seeds: int = 1, recipe: str = "authors") -> Members:
+    """Return the variants that make up `net` by a recipe, each with its number of seeds; `seeds` if it is one net."""
+    readings = ENSEMBLES.get(net)
+    return readings.get(recipe, readings["authors"]) if readings else ((net, seeds),)
 
 
-def ancestors_of(variant: str) -> tuple[Variant, ...]:
+def ensemble_of(nets: Mapping[str, int]) -> str | None:
+    """Return the ensemble, by either recipe's reading, that averages `nets` (number of seeds by variant), if any."""
+    for name, readings in ENSEMBLES.items():
+        if any(dict(members) == nets for members in readings.values()):
+            return name
+    return None
+
+
+def ancestors_of(variant: str, recipe: str = "authors") -> tuple[Variant, ...]:
     """Return the variants that are pre-trained before `variant`, the nearest first; none if it starts at random."""
     found: list[Variant] = []
-    while before := find_variant(found[-1].name if found else variant).begins_from:
+    while before := find_variant(found[-1].name if found else variant).starts_from.get(recipe):
         found.append(find_variant(before))
     return tuple(found)
 
@@ -250,10 +498,13 @@ def find_variant(variant: str) -> Variant:
     return VARIANTS[variant]
 
 
-def configure(variant: str, recipe: str = "authors", scale: str = "paper", classes: int = 1000) -> Configuration:
+def configure(
+    variant: str, recipe: str = "authors", scale: str = "paper", classes: int = 1000, dataset: str | None = None
+) -> Configuration:
     """Return the network and recipe of a variant, by names.
 
-    Raises ReproError with the nearest names for an unknown name.
+    `dataset` is the one to train on: where the authors' notes record another training there, that is the recipe. None
+    stands for a dataset that is not in the notes. Raises ReproError with the nearest names for an unknown name.
     """
     names = {name for each in VARIANTS.values() for name in each.family.recipes}
     if recipe not in names:
@@ -269,4 +520,7 @@ def configure(variant: str, recipe: str = "authors", scale: str = "paper", class
     size = family.scales[scale]
     network = chosen.edit_network(family.bases[recipe].edit(chosen.edit_layer))
     network = network.scaled(size.crop_size, size.width, classes)
-    return Configuration(chosen, network, chosen.edit_recipe(family.recipes[recipe]), size)
+    training = family.recorded.get((recipe, dataset or ""), family.recipes[recipe])
+    if recipe == "authors" and (schedule := chosen.schedules.get(dataset or "")):
+        training = replace(training, schedule=schedule)
+    return Configuration(chosen, network, chosen.edit_recipe(training), size)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repro.evaluation.command_lines import command_line, evaluate_argv, retrieve_argv
-from repro.paper.experiments import LR_GRIDS, PARTS
+from repro.paper.experiments import LR_GRIDS, find_experiment
 from repro.paper.targets import Target
 from repro.paper.variants import ENSEMBLES, VARIANTS, ancestors_of, members_of
 from repro.preparation.settings import PrepareSettings
@@ -40,7 +40,8 @@ def commands(target: Target, records: Records) -> list[str]:
     if target.dataset is None or target.measure not in MEASURES or not offered:
         return []
     lr_is_chosen = {net for net, _ in LR_GRIDS}
-    if any(name in ENSEMBLES or name in lr_is_chosen or ancestors_of(name) for name in nets):
+    fall = target.dataset in ("fall2009", "fall2011")
+    if fall or any(name in ENSEMBLES or name in lr_is_chosen or ancestors_of(name) for name in nets):
         return _experiment(nets, target)
     trainings = {name: _trainings(name, target, records) for name in nets}
     steps = [_prepare(target.dataset, STORE)]
@@ -72,23 +73,21 @@ def _evaluations(net: str, run: Path, target: Target) -> Iterator[Sequence[str]]
 
 def _experiment(nets: Sequence[str], target: Target) -> list[str]:
     """Return the commands of the experiment that trains all `nets`, for targets that need many runs in sequence."""
-    for experiment in PARTS:
-        requirements = [each for each in experiment.requirements if each.dataset == target.dataset]
-        if not set(nets) <= {each.net for each in requirements}:
-            continue
-        assert target.dataset is not None
-        datasets = [target.dataset]
-        for each in requirements:
-            for variant, _ in members_of(each.net):
-                datasets += [before.dataset for before in ancestors_of(variant)]
-        steps = [_prepare(dataset, STORES / dataset) for dataset in dict.fromkeys(datasets)]
-        options = ("--scale", target.scale, "--stores", str(STORES), "--out", str(RUNS))
-        steps.append(command_line(("run", experiment.name, *options)))
-        if target.split and target.views and all(each.split != target.split for each in requirements):
-            runs = [RUNS / target.dataset / run.folder.name for run in _trainings(target.variant, target, Records())]
-            steps.append(command_line(evaluate_argv(runs, STORES / target.dataset, target.split, target.views)))
-        return steps
-    return []
+    assert target.dataset is not None
+    experiment = find_experiment(nets, target.dataset)
+    if experiment is None:
+        return []
+    datasets = [target.dataset]
+    for each in experiment.requirements:
+        ancestors = [before for variant, _ in members_of(each.net) for before in ancestors_of(variant)]
+        datasets += [each.dataset, *(before.dataset for before in ancestors)]
+    steps = [_prepare(dataset, STORES / dataset) for dataset in dict.fromkeys(datasets)]
+    options = ("--scale", target.scale, "--stores", str(STORES), "--out", str(RUNS))
+    steps.append(command_line(("run", experiment.name, *options)))
+    if target.split and target.views and all(each.split != target.split for each in experiment.requirements):
+        runs = [RUNS / target.dataset / run.folder.name for run in _trainings(target.variant, target, Records())]
+        steps.append(command_line(evaluate_argv(runs, STORES / target.dataset, target.split, target.views)))
+    return steps
 
 
 def _trainings(name: str, target: Target, records: Records) -> list[_Training]:

@@ -18,8 +18,7 @@ from repro.evaluation.predictions import BATCH, count_wrong
 from repro.models.layers import DropoutMasks, use_dropout_masks
 from repro.paper.recipes import Recipe
 from repro.records import EpochRecord
-from repro.training.optim import learning_rate
-from repro.training.schedule import Chance, advance
+from repro.training.schedule import Chance, advance, divide
 from repro.training.state import EpochTotals, Training
 
 
@@ -54,21 +53,20 @@ def train_epochs(training: Training) -> Iterator[Step | Validating | EpochRecord
 
     Whenever it yields, `training` can be checkpointed, and a run resumed from there has bit-identical results.
     """
-    train = training.store.splits["train"]
     recipe, size = training.configuration.recipe, training.configuration.recipe.batch_size
-    chance = _chance(training)
     masks = DropoutMasks(training.devices[0])
     use_dropout_masks(training.model, masks)
     while not training.schedule.stopped:
-        draws = sampling.draw_epoch(
-            training.seed, training.epoch, len(train), training.views.margin, recipe.augmentation
-        )
-        for group in training.optimiser.param_groups:
-            group["lr"] = learning_rate(recipe, group["name"], training.schedule.drops, training.epoch)
-        colour = training.epoch <= (recipe.colour_until or training.epoch)
+        chance = _chance(training)
+        draws = _draws(training)
         training.model.train()
         while training.batch < training.batches:
             started = time.perf_counter()
+            passes = training.passes
+            training.schedule = divide(recipe.schedule, training.schedule, passes)
+            for group in training.optimiser.param_groups:
+                group["lr"] = recipe.lr_of(group["name"], training.schedule.drops, passes, training.step)
+            colour = recipe.colour_until is None or passes < recipe.colour_until
             batch = draws[training.batch * size : (training.batch + 1) * size]
             rows = training.group.shard(len(batch))
             masks.begin(sampling.torch_seed(training.seed, DROPOUT, training.step), len(batch), rows)
@@ -80,10 +78,19 @@ def train_epochs(training: Training) -> Iterator[Step | Validating | EpochRecord
         yield from _end_epoch(training, chance)
 
 
+def _draws(training: Training) -> Draws:
+    """Return the draws of the current epoch, with indices into the train split."""
+    augmentation = training.configuration.recipe.augmentation
+    draws = sampling.draw_epoch(training.seed, training.epoch, training.images, training.views.margin, augmentation)
+    if not training.holding_out:
+        return draws
+    rows = np.delete(np.arange(len(training.store.splits["train"])), training.held_out)
+    return replace(draws, index=rows[draws.index])
+
+
 def _chance(training: Training) -> Chance:
-    """Return the error of the best constant prediction on the val split, or on the training images without one."""
-    splits = training.store.splits
-    labels = splits.get("val", splits["train"]).labels
+    """Return the error of the best constant prediction on the validation images, or else on the training images."""
+    labels = (training.val or training.store.splits["train"]).labels
     return Chance(100 * (1 - float(np.bincount(labels).max()) / len(labels)), len(labels))
 
 
@@ -154,16 +161,16 @@ def _end_epoch(training: Training, chance: Chance) -> Iterator[Validating | Epoc
 
 
 def _validate(training: Training) -> Generator[Validating, None, tuple[float, float]]:
-    """Return top-1 and top-5 error on the val split in percent, NaN without that split; each rank evaluates a part.
+    """Return top-1 and top-5 error on the validation images in percent, NaN without any; each rank evaluates a part.
 
     Yields between batches, equally often on every rank, so that a signal is handled before a long validation ends.
     Raises ReproError on all ranks if outputs of the net are not finite; without a val split, a batch of the train
     split is tested for that.
     """
-    splits, group = training.store.splits, training.group
-    val = splits.get("val")
+    val, group = training.val, training.group
     shard = slice(group.rank, None, group.world_size) if val is not None else slice(1)
-    batches = count_wrong(training.model, training.views, splits.get("val", splits["train"]), training.bf16, shard)
+    images = training.store.splits["train"] if val is None else val
+    batches = count_wrong(training.model, training.views, images, training.bf16, shard)
 
     def count() -> tuple[int, int]:
         try:

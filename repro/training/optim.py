@@ -1,9 +1,8 @@
-"""The paper's update rule, and the learning rate of each parameter in each epoch (Sec. 5)."""
+"""The paper's update rule (Sec. 5)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from fnmatch import fnmatch
 from typing import Any
 
 import torch
@@ -30,9 +29,14 @@ class PaperSGD(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Update every parameter; each must have a gradient."""
+        """Update every parameter from its gradient, except those whose learning rate is 0.
+
+        A frozen parameter keeps its value and its velocity, as in the authors' program. All others need a gradient.
+        """
         for group in self.param_groups:
             weights, lr = group["params"], group["lr"]
+            if lr == 0:
+                continue
             velocities = [self.state[weight]["velocity"] for weight in weights]
             torch._foreach_mul_(velocities, group["momentum"])
             torch._foreach_add_(velocities, weights, alpha=-group["weight_decay"] * lr)
@@ -46,23 +50,7 @@ def build_optimiser(model: nn.Module, recipe: Recipe) -> PaperSGD:
     A group has the name of its parameter, and holds two tensors where that is split over two devices.
     """
     groups = [
-        {
-            "params": shards,
-            "name": name,
-            "weight_decay": recipe.weight_decay if recipe.bias_decay or not name.endswith("bias") else 0.0,
-        }
+        {"params": shards, "name": name, "weight_decay": recipe.decay_of(name)}
         for name, shards in named_shards(model).items()
     ]
     return PaperSGD(groups, recipe.lr, recipe.momentum, recipe.weight_decay)
-
-
-def learning_rate(recipe: Recipe, parameter: str, drops: int, epoch: int) -> float:
-    """Return the learning rate of `parameter`, such as "conv1.bias", in `epoch`, after `drops` divisions by 10."""
-    dropped = 0.1**drops
-    lr = recipe.lr * dropped
-    if parameter.endswith(".bias"):
-        lr = recipe.lr * recipe.bias_lr_ratio * (dropped if recipe.bias_lr_follows_schedule else 1.0)
-    for change in recipe.lr_changes:
-        if epoch >= change.epoch and fnmatch(parameter, change.pattern):
-            lr *= change.factor
-    return lr

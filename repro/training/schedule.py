@@ -27,13 +27,20 @@ class ScheduleState:
     stopped: bool = False
 
 
+def divide(schedule: Plateau | Steps, state: ScheduleState, passes: float) -> ScheduleState:
+    """Return the state before an update, after `passes` over the training images: 2.5 in the middle of epoch 3."""
+    if isinstance(schedule, Steps):
+        return replace(state, drops=sum(passes >= drop for drop in schedule.after))
+    return state
+
+
 def advance(
     schedule: Plateau | Steps, state: ScheduleState, epoch: int, epochs: int, val_error: float, chance: Chance
 ) -> ScheduleState:
     """Return the state after `epoch` (from 1) of at most `epochs`, with its validation error in percent."""
     stopped = epoch >= epochs
     if isinstance(schedule, Steps):
-        return replace(state, drops=sum(epoch >= drop for drop in schedule.after), stopped=stopped)
+        return replace(divide(schedule, state, epoch), stopped=stopped)
     left_chance = state.left_chance or chance.left(val_error)
     if val_error < state.best:
         return replace(state, best=val_error, waited=0, left_chance=left_chance, stopped=stopped)

@@ -51,21 +51,21 @@ class Settings:
     @property
     def fine_tuned(self) -> bool:
         """Whether the run is initialised with another run's weights although its variant does not require that."""
-        return self.init_from is not None and find_variant(self.variant).begins_from is None
+        return self.init_from is not None and self.recipe not in find_variant(self.variant).starts_from
 
     @property
     def run_name(self) -> str:
         """Name of the run's folder. Raises ReproError for an unknown variant."""
         return run_name(self.variant, self.recipe, self.scale, [self.seed], self.lr, self.fine_tuned)
 
-    def configure(self, classes: int) -> Configuration:
-        """Return the configuration for a number of classes, with the learning rate chosen here.
+    def configure(self, classes: int, dataset: str | None = None) -> Configuration:
+        """Return the configuration for a dataset and its number of classes, with the learning rate chosen here.
 
         Raises ReproError for unknown names, and for a learning rate that float32 does not hold.
         """
         if self.lr is not None and not 0 < self.lr < MAX_LR:
             raise ReproError(f"a learning rate of {self.lr:g} cannot be used: choose one above 0 and below {MAX_LR:g}")
-        configuration = configure(self.variant, self.recipe, self.scale, classes)
+        configuration = configure(self.variant, self.recipe, self.scale, classes, dataset)
         if self.lr:
             configuration = replace(configuration, recipe=replace(configuration.recipe, lr=self.lr))
         return configuration

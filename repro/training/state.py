@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from repro.data import sampling
 from repro.data.sampling import WEIGHTS
-from repro.data.store import Store
+from repro.data.store import Split, Store, Subset
 from repro.data.views import Views
 from repro.errors import ReproError
 from repro.models.devices import check_precision, find_devices
@@ -53,7 +55,7 @@ class Training:
         configuration: network, recipe and scale.
         store: the images.
         seed: the run's seed.
-        epochs: maximum number of epochs.
+        length: maximum length of training, in passes over the training images; it can end within an epoch.
         until_train_error: training error in percent at which training ends early, or None.
         bf16: whether to train in mixed precision.
         group: the processes of the run.
@@ -71,7 +73,7 @@ class Training:
     configuration: Configuration
     store: Store
     seed: int
-    epochs: int
+    length: float
     until_train_error: float | None
     bf16: bool
     group: ProcessGroup
@@ -86,9 +88,52 @@ class Training:
     totals: EpochTotals = field(default_factory=EpochTotals)
 
     @property
+    def epochs(self) -> int:
+        """Maximum number of epochs; the last one ends early if `length` is not a whole number."""
+        return math.ceil(self.length)
+
+    @property
+    def whole_epoch(self) -> int:
+        """Number of batches in a pass over the training images; the last one may be smaller."""
+        return math.ceil(self.images / self.configuration.recipe.batch_size)
+
+    @property
     def batches(self) -> int:
-        """Number of batches in an epoch; the last one may be smaller."""
-        return math.ceil(len(self.store.splits["train"]) / self.configuration.recipe.batch_size)
+        """Number of batches in the current epoch: fewer than in a whole one if training ends within it."""
+        return math.ceil(self.whole_epoch * min(1.0, self.length - (self.epoch - 1)))
+
+    @property
+    def passes(self) -> float:
+        """Number of passes over the training images so far: 2.5 in the middle of epoch 3."""
+        return self.epoch - 1 + self.batch / self.whole_epoch
+
+    @cached_property
+    def held_out(self) -> np.ndarray:
+        """Rows of the train split that are held out at first, int64 [N]: the last images of each class."""
+        held_out = self.configuration.recipe.held_out
+        if held_out is None or self.length <= held_out.epochs:
+            return np.empty(0, np.int64)
+        labels = self.store.splits["train"].labels
+        rows = [np.flatnonzero(labels == label) for label in range(len(self.store.classes))]
+        return np.sort(np.concatenate([each[len(each) - round(held_out.share * len(each)) :] for each in rows]))
+
+    @property
+    def holding_out(self) -> bool:
+        """Whether part of the train split is held out in the current epoch."""
+        held_out = self.configuration.recipe.held_out
+        return held_out is not None and self.epoch <= held_out.epochs and len(self.held_out) > 0
+
+    @property
+    def images(self) -> int:
+        """Number of images to train on in the current epoch."""
+        return len(self.store.splits["train"]) - (len(self.held_out) if self.holding_out else 0)
+
+    @property
+    def val(self) -> Split | None:
+        """The images to validate on after the current epoch; None if there are none."""
+        if self.holding_out:
+            return Subset(self.store.splits["train"], self.held_out)
+        return self.store.splits.get("val")
 
     @property
     def lr(self) -> float:
@@ -161,7 +206,7 @@ def prepare_training(settings: Settings, store: Store, group: ProcessGroup = SIN
 
     Raises ReproError for unknown names, and for a store or an initial run that does not fit the settings.
     """
-    configuration = settings.configure(len(store.classes))
+    configuration = settings.configure(len(store.classes), store.dataset)
     _check_store(store, settings, configuration)
     devices = find_devices(settings.devices, group.local_rank, group.local_world_size)
     check_precision(settings.precision, devices[0])
@@ -171,14 +216,14 @@ def prepare_training(settings: Settings, store: Store, group: ProcessGroup = SIN
     if settings.init_from:
         classes = [each.id for each in store.classes]
         load_matching_weights(read_run(settings.init_from), model, classes, recipe.load_patterns)
-    elif before := configuration.variant.begins_from:
+    elif before := configuration.starts_from:
         raise ReproError(f"'{settings.variant}' starts from the weights of a '{before}' run: name it with --init-from")
     placed = to_devices(model, devices)
     return Training(
         configuration=configuration,
         store=store,
         seed=settings.seed,
-        epochs=settings.epochs or configuration.epochs,
+        length=settings.epochs or configuration.length,
         until_train_error=settings.until_train_error,
         bf16=settings.precision == "bf16",
         group=group,

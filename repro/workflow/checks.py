@@ -45,6 +45,12 @@ def _check_training(run: Run, settings: Settings, store: Path) -> None:
             f"'{run.folder}' is done, but of {run.epochs} epochs, not {expected.epochs}: ask for "
             f"--epochs {run.epochs}, choose another --out, or remove the folder, {AGAIN}"
         )
+    towers = len((settings.devices or "").split(","))
+    if towers > 1 and len(run.devices) != towers:
+        raise ReproError(
+            f"'{run.folder}' is done, but on {len(run.devices)} device, not on {towers}: choose another --out, or "
+            f"remove the folder, {AGAIN}"
+        )
     if differing := differences(run, replace(expected, epochs=run.epochs)):
         raise ReproError(
             f"'{run.folder}' is done, but differs from what is asked for: {'; '.join(differing)}; choose another "

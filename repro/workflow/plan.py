@@ -71,11 +71,11 @@ def _plan(trainings: set[PlannedTraining], scale: str, device: str | None, preci
     operations, run_bytes = 0.0, 0
     for training in trainings:
         size = dataset_size(training.dataset, scale)
-        configuration = configure(training.variant, "authors", scale, size.classes)
+        configuration = configure(training.variant, "authors", scale, size.classes, training.dataset)
         pixels = configuration.scale.image_size
         replaced = size != DATASET_SIZES[training.dataset]  # by one dataset for all at this scale
         stores[scale if replaced else training.dataset, pixels] = size.total * pixels * pixels * 3
-        operations += operations_per_image(configuration.network) * size.train * configuration.epochs
+        operations += operations_per_image(configuration.network) * size.train * configuration.length
         run_bytes += 4 * parameters(configuration.network)
     hours = operations / (speed * operations_per_image(alexnet.network)) / 3600
     return Plan(scale, len(trainings), sum(stores.values()), run_bytes, operations, speed, hours)

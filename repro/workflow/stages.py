@@ -107,8 +107,7 @@ class Workspace:
 
     def configure(self, variant: str) -> Configuration:
         """Return the configuration of a variant by the recipe asked for, or by the only one that it has."""
-        recipes = find_variant(variant).family.recipes
-        return configure(variant, self.recipe if self.recipe in recipes else next(iter(recipes)), self.scale)
+        return configure(variant, find_variant(variant).recipe_for(self.recipe), self.scale)
 
     def store(self, dataset: str, image_size: int) -> Path:
         """Return the store that serves for `dataset` with images of `image_size` pixels."""
@@ -203,7 +202,9 @@ def experiment(name: str, workspace: Workspace) -> Iterator[Stage]:
     workspace.check()
     seen: set[Path | None] = set()
     for requirement in EXPERIMENTS[name].requirements:
-        adapted = replace(workspace, recipe=requirement.recipe) if requirement.recipe else workspace
+        adapted = replace(workspace, recipe=requirement.recipe or workspace.recipe)
+        if requirement.devices > 1 and workspace.scale == "paper" and workspace.devices is None:
+            adapted = replace(adapted, devices=",".join(f"cuda:{number}" for number in range(requirement.devices)))
         for stage in _stages_of(requirement, adapted):
             if stage.result not in seen:
                 seen.add(stage.result)
@@ -217,7 +218,7 @@ def _stages_of(requirement: Requirement, workspace: Workspace) -> Iterator[Stage
     if requirement.lrs:
         lr = _fastest(requirement, workspace)
         until = requirement.until_train_error if len(requirement.lrs) > 1 else None
-    runs = [workspace.resolve(training, until) for training in members_from_seeds(requirement, lr)]
+    runs = [workspace.resolve(training, until) for training in members_from_seeds(requirement, lr, workspace.recipe)]
     for run in runs:
         yield from run.stages()
     split = _split(runs[0].store, requirement.split)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from repro.paper.experiments import Requirement
-from repro.paper.variants import find_variant, members_of
+from repro.paper.variants import ancestors_of, find_variant, members_of
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,22 @@ class PlannedTraining:
 
 
 def plan_training(
-    variant: str, dataset: str, seed: int, lr: float | None = None, pretrained_on: str | None = None
+    variant: str,
+    dataset: str,
+    seed: int,
+    lr: float | None = None,
+    pretrained_on: str | None = None,
+    recipe: str = "authors",
 ) -> PlannedTraining:
-    """Return the training of a variant, with the origin that the variant or `pretrained_on`, a dataset, demands."""
+    """Return the training of a variant, with the origin that the variant or `pretrained_on`, a dataset, demands.
+
+    `recipe` is the one asked for: a variant that does not have it is trained by the only one that it has.
+    """
     origin = None
     if pretrained_on:
-        origin = plan_training(variant, pretrained_on, seed)
-    elif before := find_variant(variant).begins_from:
-        origin = plan_training(before, find_variant(before).dataset, seed)
+        origin = plan_training(variant, pretrained_on, seed, recipe=recipe)
+    elif ancestors := ancestors_of(variant, find_variant(variant).recipe_for(recipe)):
+        origin = plan_training(ancestors[0].name, ancestors[0].dataset, seed, recipe=recipe)
     return PlannedTraining(variant, dataset, seed, lr, origin, pretrained_on is not None)
 
 
@@ -53,11 +61,13 @@ def grid_of(requirement: Requirement) -> tuple[PlannedTraining, ...]:
     return tuple(plan_training(net, dataset, 0, lr, pretrained_on) for lr in requirement.lrs)
 
 
-def members_from_seeds(requirement: Requirement, lr: float | None) -> tuple[PlannedTraining, ...]:
+def members_from_seeds(
+    requirement: Requirement, lr: float | None, recipe: str = "authors"
+) -> tuple[PlannedTraining, ...]:
     """Return the trainings of a requirement's members from all their seeds, at the learning rate `lr`."""
     return tuple(
-        plan_training(variant, requirement.dataset, seed, lr, requirement.pretrained_on)
-        for variant, seeds in members_of(requirement.net, requirement.seeds)
+        plan_training(variant, requirement.dataset, seed, lr, requirement.pretrained_on, recipe)
+        for variant, seeds in members_of(requirement.net, requirement.seeds, recipe)
         for seed in range(seeds)
     )
 

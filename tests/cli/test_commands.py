@@ -105,7 +105,8 @@ def test_the_list_of_variants_gives_exactly_their_recipes() -> None:
             assert configure(variant, recipe).variant.name == variant
     assert recipes["alexnet"] == "authors, paper"
     assert recipes["cifar-tanh"] == "authors, fan-in"
-    assert recipes["conv6-pretrained"] == "authors"
+    assert recipes["conv6-pretrained"] == "authors, paper"
+    assert recipes["conv6-fall2009"] == "authors"
 
 
 def test_wrong_usage_exits_with_2() -> None:

@@ -216,12 +216,12 @@ def test_tables_as_csv(report: Path) -> None:
 
 def test_without_runs_invariants_are_compared_and_everything_else_is_missing(tmp_path: Path) -> None:
     made = build_report(tmp_path / "none", tmp_path / "out")
-    assert made.counts == {"match": 34, "mismatch": 5, "missing": len(made.verdicts) - 39, "not comparable": 0}
+    assert made.counts == {"match": 37, "mismatch": 5, "missing": len(made.verdicts) - 42, "not comparable": 0}
     assert made.strict_mismatches == ()
     assert (
         "repro train --variant one-gpu --recipe authors --scale paper" in (tmp_path / "out" / "report.html").read_text()
     )
-    assert "34 match, 5 mismatch" in str(made)
+    assert "37 match, 5 mismatch" in str(made)
 
 
 def test_without_comparison_there_are_no_verdicts(runs: Path, tmp_path: Path) -> None:

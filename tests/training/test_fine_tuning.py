@@ -32,7 +32,7 @@ def chain(synthetic_store: Store, tmp_path_factory: pytest.TempPathFactory) -> d
     """The authors' pre-training chain from end to end, an epoch each."""
     out, paths = tmp_path_factory.mktemp("runs"), {}
     for variant in CHAIN:
-        before = VARIANTS[variant].begins_from
+        before = VARIANTS[variant].starts_from.get("authors")
         paths[variant] = trained(synthetic_store, out, variant, paths[before] if before else None)
     return paths
 
@@ -52,7 +52,7 @@ def parameters(path: Path) -> dict[str, torch.Tensor]:
 def test_each_stage_takes_over_what_the_program_did(
     chain: dict[str, Path], synthetic_store: Store, variant: str, carried: set[str]
 ) -> None:
-    before = chain[VARIANTS[variant].begins_from or ""]
+    before = chain[VARIANTS[variant].starts_from.get("authors", "")]
     fresh = prepare_training(Settings(variant, scale="smoke", init_from=before), synthetic_store).model
     old = parameters(before)
     same = {name for name, value in fresh.named_parameters() if name in old and torch.equal(old[name], value)}

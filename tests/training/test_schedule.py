@@ -3,7 +3,7 @@
 import pytest
 
 from repro.paper.recipes import Plateau, Steps
-from repro.training.schedule import Chance, ScheduleState, advance
+from repro.training.schedule import Chance, ScheduleState, advance, divide
 
 CHANCE = Chance(error=90.0, images=1000)
 
@@ -54,3 +54,10 @@ def test_epochs_bound_every_schedule() -> None:
         drops, state = drops_after_each_epoch(schedule, range(60, 0, -1), epochs=7)
         assert len(drops) == 7
         assert state.stopped
+
+
+def test_steps_within_an_epoch_apply_from_their_update_on() -> None:
+    schedule = Steps(after=(2.16, 6), epochs=6.65)
+    passes = (0.0, 2.15, 2.16, 5.99, 6.0)
+    assert [divide(schedule, ScheduleState(), each).drops for each in passes] == [0, 0, 1, 1, 2]
+    assert divide(Plateau(), ScheduleState(drops=2), 80.0) == ScheduleState(drops=2)

@@ -12,6 +12,7 @@ from helpers import repro
 
 from repro.cli import commands as cli
 from repro.errors import ReproError
+from repro.paper.datasets import DATASET_SIZES
 from repro.paper.experiments import EXPERIMENTS, GRIDS, PARTS
 from repro.paper.variants import VARIANTS
 from repro.preparation.prepare import prepare
@@ -47,13 +48,54 @@ def test_all_trains_every_variant(tmp_path: Path) -> None:
     trained = {
         words[words.index("--variant") + 1] for words in words_of(list(experiment("all", smoke(tmp_path))), Kind.TRAIN)
     }
-    assert trained == set(VARIANTS) - {"conv6"}  # the net of conv6-pretrained, from random weights
+    assert trained == set(VARIANTS)
 
 
-def test_pretraining_comes_in_order(tmp_path: Path) -> None:
-    trained = words_of(list(experiment("table2", smoke(tmp_path))), Kind.TRAIN)
-    order = [words[words.index("--variant") + 1] for words in trained if words[words.index("--seed") + 1] == "1"]
-    assert order == ["alexnet", "conv6-fall2009", "conv6-fall2011", "conv6-pretrained"]
+@pytest.mark.parametrize(
+    ("recipe", "chain"),
+    [
+        ("authors", ["conv6-fall2009", "conv6-fall2011", "conv6-pretrained", "conv6-pretrained-fall2009"]),
+        ("paper", ["conv6-fall2011", "conv6-pretrained"]),
+    ],
+)
+def test_pretraining_comes_in_order(recipe: str, chain: list[str], tmp_path: Path) -> None:
+    trained = words_of(list(experiment("table2", replace(smoke(tmp_path), recipe=recipe))), Kind.TRAIN)
+    order = [words[words.index("--variant") + 1] for words in trained if words[words.index("--seed") + 1] == "0"]
+    assert order == ["alexnet", *chain]
+    assert {words[words.index("--recipe") + 1] for words in trained} == {recipe}
+
+
+def paper_stores(tmp_path: Path) -> Path:
+    """Folders that pass for complete stores of every dataset."""
+    for dataset, size in DATASET_SIZES.items():
+        (tmp_path / dataset).mkdir()
+        manifest = {"dataset": dataset, "splits": {split: {} for split in size.images}}
+        (tmp_path / dataset / "manifest.json").write_text(json.dumps(manifest))
+    return tmp_path
+
+
+def test_a_training_has_the_recorded_length_of_its_dataset(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "runs", paper_stores(tmp_path), "paper")
+    stages = [*experiment("table1", workspace), *experiment("table2", workspace), *experiment("fall2009", workspace)]
+    lengths = {
+        (stage.settings.variant, stage.store.name): stage.settings.configure(10, stage.store.name).length
+        for stage in stages
+        if stage.settings and stage.store
+    }
+    assert lengths == {
+        ("alexnet", "ilsvrc2010"): 93, ("alexnet", "ilsvrc2012"): 91, ("conv6", "fall2009"): 28.3,
+        ("conv6-fall2009", "fall2009"): 6.65, ("conv6-fall2011", "fall2011"): 8.11,
+        ("conv6-pretrained", "ilsvrc2012"): 54, ("conv6-pretrained-fall2009", "ilsvrc2012"): 52,
+    }  # fmt: skip
+
+
+def test_two_gpus_hold_a_tower_each_at_the_scale_of_the_paper(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "runs", paper_stores(tmp_path), "paper")
+    trained = [stage.settings.devices for stage in experiment("two-gpus", workspace) if stage.settings]
+    assert trained == ["cuda:0,cuda:1", None]
+    chosen = replace(workspace, devices="cpu")
+    assert {stage.settings.devices for stage in experiment("two-gpus", chosen) if stage.settings} == {"cpu"}
+    assert {stage.settings.devices for stage in experiment("all", workspace) if stage.settings} == {None}
 
 
 def write_errors(workspace: Workspace, lr: float, errors: list[float]) -> None:

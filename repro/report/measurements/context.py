@@ -104,15 +104,15 @@ def context_of(run: Run) -> Context:
 
 
 @cache
-def specified(variant: str, recipe: str, scale: str) -> Configuration:
+def specified(variant: str, recipe: str, scale: str, dataset: str | None = None) -> Configuration:
     """Return what the paper or the authors' program specifies; raises ReproError for names of another version."""
-    return configure(variant, recipe, scale)
+    return configure(variant, recipe, scale, dataset=dataset)
 
 
 def fine_tuned(run: Run) -> bool:
     """Return whether a run started from another run's weights although its variant does not require that."""
     variant = VARIANTS.get(run.variant)
-    return run.init_from is not None and variant is not None and variant.begins_from is None
+    return run.init_from is not None and variant is not None and run.recipe not in variant.starts_from
 
 
 def run_scale(run: Run) -> RunScale:
@@ -122,7 +122,7 @@ def run_scale(run: Run) -> RunScale:
     to be chosen for speed, the rate, the number of epochs and the training error that ends a run are no changes.
     """
     try:
-        expected = specified(run.variant, run.recipe, run.scale)
+        expected = specified(run.variant, run.recipe, run.scale, run.data.dataset)
     except ReproError:  # recorded by another version
         return RunScale(run.scale)
     tuned = fine_tuned(run)

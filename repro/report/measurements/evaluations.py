@@ -12,7 +12,7 @@ import numpy as np
 
 from repro.paper.intervals import Z, error_interval, image_error, paired_interval, seed_interval, welch_interval
 from repro.paper.targets import Measurement, Scope, Target
-from repro.paper.variants import ENSEMBLES
+from repro.paper.variants import ensemble_of
 from repro.records import Evaluation, Records
 from repro.report.measurements.context import Context, data_changes, evaluation_scale
 
@@ -109,9 +109,8 @@ def _members_name(records: Records, evaluation: Evaluation) -> str:
     members = records.members(evaluation)
     known = len(members) == len(evaluation.runs)
     nets = Counter(run.variant for run in members) if known else Counter({evaluation.variant: len(evaluation.runs)})
-    for name, parts in ENSEMBLES.items():
-        if dict(parts) == nets:
-            return name
+    if name := ensemble_of(nets):
+        return name
     return " + ".join(f"{count} {variant}" for variant, count in nets.items())
 
 

@@ -79,7 +79,8 @@ def _best_train_error(run: Run, sufficient: str) -> Measurement | None:
     if sufficient and best <= float(sufficient):
         return Measurement(best, runs=(run.name,))
     try:
-        complete = has_ended(run) and run.epochs >= specified(run.variant, run.recipe, run.scale).epochs
+        expected = specified(run.variant, run.recipe, run.scale, run.data.dataset).epochs
+        complete = has_ended(run) and run.epochs >= expected
     except ReproError:  # recorded by another version
         complete = False
     return Measurement(best, runs=(run.name,)) if complete else None
