@@ -236,6 +236,22 @@ def predict(
     return None
 
 
+@app.command()
+def export(
+    run: opt.RunArgument,
+    out: opt.ExportOutOption,
+    format: opt.FormatOption = "onnx",
+    preprocessing: opt.PreprocessingOption = False,
+    views: opt.ExportViewsOption = "1",
+) -> Next:
+    """Export a trained net for other programs. ONNX, torch.export, timm or a state dict."""
+    from repro.evaluation.export_run import export_run
+
+    path = export_run(run, out, format, preprocessing, int(views))
+    console.print(f"{path}: {run} as {format}")
+    return None
+
+
 @app.command(name="import")
 def import_(
     weights: opt.WeightsArgument,

@@ -12,6 +12,7 @@ SearchSplit = Literal["val", "test"]
 Views = Literal["1", "10"]
 Encoding = Literal["raw", "jpeg"]
 Precision = Literal["fp32", "bf16"]
+Format = Literal["onnx", "torch-export", "timm", "state-dict"]
 Listed = Literal["variants", "ensembles", "datasets", "experiments", "targets", "published"]
 
 AUTO_DEVICE = "a GPU if there is one, else the CPU"
@@ -233,6 +234,24 @@ FigureOption = Annotated[
 ]
 BatchSizeOption = Annotated[
     int, typer.Option("--batch-size", metavar="N", min=1, help="Number of images to compute at once.")
+]
+
+# export
+ExportOutOption = Annotated[
+    Path, typer.Option("--out", metavar="PATH", help="File to write; for timm, the folder to create.")
+]
+FormatOption = Annotated[
+    Format, typer.Option("--format", metavar="onnx|torch-export|timm|state-dict", help="Format of the exported net.")
+]
+PreprocessingOption = Annotated[
+    bool,
+    typer.Option(
+        "--preprocessing", help="Put preprocessing and softmax into the graph: uint8 images in, probabilities out."
+    ),
+]
+ExportViewsOption = Annotated[
+    Views,
+    typer.Option("--views", metavar="1|10", help="With --preprocessing: views that the graph averages (Sec. 4.1)."),
 ]
 
 # import and audit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from repro.data.store import ClassInfo, open_store
 from repro.errors import ReproError
 from repro.formatting import command_line
 from repro.models.published import PublishedWeights, read_published
+from repro.paper.networks import network_record
 from repro.provenance import current_provenance
 from repro.records import (
     RUN,
@@ -92,7 +93,7 @@ def _record(weights: PublishedWeights, source: Path, out: Path, name: str | None
         seed=0,
         epochs=0,
         init_from=Origin(weights.file, weights.sha256),
-        network=tuple({"layer": type(layer).__name__} | asdict(layer) for layer in network.layers),
+        network=network_record(network),
         input_size=network.input_size,
         preprocessing=PreprocessingRecord(
             image_size=model.preprocessing.image_size,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +23,11 @@ from repro.evaluation.predictions import mean_softmax
 from repro.models.devices import find_devices
 from repro.models.network import AlexNet
 from repro.models.towers import Towers, to_devices
-from repro.paper.networks import Layer, Network
+from repro.paper.networks import Network, network_from_record
 from repro.paper.recipes import Augmentation
 from repro.preparation.preprocess import UndecodableImage, decode, to_square
 from repro.records import ClassRecord, PreprocessingRecord, Run, read_run
 
-LAYERS = {kind.__name__: kind for kind in typing.get_args(Layer)}
 ImageLike = str | Path | bytes | NDArray[np.uint8] | Image.Image
 
 
@@ -179,11 +177,10 @@ def _damaged(run: Run, reason: str) -> ReproError:
 def network_of(run: Run) -> Network:
     """Return the net that a run's record spells out. Raises ReproError if it does not."""
     try:
-        layers = [dict(layer) for layer in run.network]
-        network = Network(tuple(LAYERS[layer.pop("layer")](**layer) for layer in layers), run.input_size)
+        network = network_from_record(run.network, run.input_size)
         if network.classes != len(run.data.classes):
             raise ValueError(f"{network.classes} outputs for {len(run.data.classes)} classes")
-    except (KeyError, TypeError, ValueError, AssertionError, IndexError) as error:
+    except ValueError as error:
         raise ReproError(f"'{run.folder}' does not spell out its net ({error}): train the run again") from error
     return network
 

@@ -86,7 +86,8 @@ def _sum_across_maps(x: Tensor, towers: int, n: int) -> Tensor:
 
 def _sum_within_maps(x: Tensor, size: int) -> Tensor:
     """Sum `x` [N, C, H, W] over the `size`×`size` window around each position, zero outside; same shape."""
-    return F.avg_pool2d(x, size, stride=1, padding=size // 2, divisor_override=1)
+    # Not by divisor_override=1: torch.onnx leaves it out.
+    return F.avg_pool2d(x, size, stride=1, padding=size // 2) * size**2
 
 
 class _AcrossMaps(torch.autograd.Function):

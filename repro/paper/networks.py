@@ -7,8 +7,10 @@ CIFAR-10 are the program's; the text only calls them "four-layer".
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,24 @@ class Network:
             return layer
 
         return replace(self.edit(narrow), input_size=input_size)
+
+
+def network_record(network: Network) -> tuple[dict[str, Any], ...]:
+    """Return the layers as records hold them: each a mapping of its kind under "layer" and its fields."""
+    return tuple({"layer": type(layer).__name__} | asdict(layer) for layer in network.layers)
+
+
+def network_from_record(layers: Sequence[Mapping[str, Any]], input_size: int) -> Network:
+    """Return the net that a record spells out. Raises ValueError if it does not."""
+    kinds = {kind.__name__: kind for kind in typing.get_args(Layer)}
+    try:
+        found = [dict(layer) for layer in layers]
+        network = Network(tuple(kinds[layer.pop("layer")](**layer) for layer in found), input_size)
+        if not isinstance(network.layers[-1], Linear):
+            raise ValueError("its last layer is not fully connected")
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"{type(error).__name__} {error}") from error
+    return network
 
 
 def _even(count: float) -> int:

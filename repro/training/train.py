@@ -17,6 +17,7 @@ import safetensors.torch
 from repro.data.store import Store, open_store
 from repro.errors import ReproError, Stopped
 from repro.models.allocator import keep_freed_memory
+from repro.paper.networks import network_record
 from repro.provenance import current_provenance, data_record
 from repro.records import (
     CHECKPOINTS,
@@ -229,7 +230,7 @@ def describe(settings: Settings, store: Store) -> RunRecord:
         until_train_error=settings.until_train_error,
         precision=settings.precision,
         init_from=origin(settings.init_from) if settings.init_from else None,
-        network=tuple({"layer": type(layer).__name__} | asdict(layer) for layer in configuration.network.layers),
+        network=network_record(configuration.network),
         input_size=configuration.network.input_size,
         preprocessing=PreprocessingRecord(
             image_size=store.size,

@@ -31,6 +31,7 @@ OPTIONS = {
     "predict": {
         "--with", "--views", "--top", "--label", "--json", "--csv", "--figure", "--batch-size", "--devices",
     },
+    "export": {"--out", "--format", "--preprocessing", "--views"},
     "import": {"--out", "--as", "--classes", "--data"},
     "audit": {"--data", "--out", "--classes", "--devices"},
     "report": {"--runs", "--out", "--compare", "--strict", "--tensorboard"},

@@ -22,7 +22,7 @@ from repro.evaluation.evaluate import evaluate
 from repro.evaluation.predict import predict_images
 from repro.report.figures.classified import Bars, draw_bars, write_bars
 from repro.report.figures.figure4 import CORRECT
-from repro.training.loop import Settings
+from repro.training.settings import Settings
 from repro.training.train import train
 
 
