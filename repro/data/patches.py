@@ -25,7 +25,8 @@ def cut(
     """Return (patch − mean + shift) / divide_by for each image, float32 [N, crop, crop, 3], on the CPU.
 
     `images` is uint8 [N, S, S, 3], `mean` float32 [S, S, 3] on the CPU, and `shift` float32 [N, 3], a colour shift
-    per image. With `mean_of_patch` the mean is cropped at the position of the patch, otherwise at the centre.
+    per image. With `mean_of_patch` the mean is cropped at the position of the patch, otherwise at the centre. Where
+    compiled loops cannot run, `cut_by_operators` takes its place.
     """
     out = torch.empty(len(images), crop, crop, 3)
     positions = (draws.top, draws.left, draws.mirror)

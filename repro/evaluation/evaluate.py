@@ -55,9 +55,8 @@ def evaluate(
         model.check_store(store, (split, SEARCHED_ON) if searched else (split,))
     check_members(models)
     predictions, weights = _predict(models, store, split, views, searched, on_progress)
-    record = _record(models, store, split, views, predictions, weights, command_line(
-        evaluate_argv(paths, data, split, views, searched)
-    ))  # fmt: skip
+    command = command_line(evaluate_argv(paths, data, split, views, searched))
+    record = _record(models, store, split, views, predictions, weights, command)
     folder = evaluation_folder(models)
     return _write(folder / evaluation_name(split, views, searched), record, predictions), record
 

@@ -260,11 +260,12 @@ def test_timm_loads_the_weights_of_a_run_at_any_scale(tmp_path: Path) -> None:
     assert torch.equal(loaded.eval()(images), trained(images))
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_nets_can_be_copied_and_pickled_and_take_any_batch(recipe: str) -> None:
-    configuration = configure("alexnet", recipe, "smoke", classes=7)
+@pytest.mark.parametrize(("variant", "recipe"), COMBINATIONS)
+def test_nets_can_be_copied_and_pickled_and_take_any_batch(variant: str, recipe: str) -> None:
+    configuration = configure(variant, recipe, "smoke", classes=7)
     model = AlexNet(configuration.network).initialise(configuration.recipe.initialisation).eval()
-    images = torch.randn(1, 3, 56, 56, generator=torch.Generator().manual_seed(0)) * 60
+    size = configuration.network.input_size
+    images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0)) * 60
     for clone in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(clone(images), model(images))
     assert model(images[:0]).shape == (0, 7)
