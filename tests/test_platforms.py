@@ -48,25 +48,22 @@ def open_file(path, *arguments, **options):
     return _open(path, *arguments, **options)
 os.open = open_file
 """,
-    "macOS: no posix_fadvise, no affinity": """
-import os
+    "macOS on a shared folder: no posix_fadvise, no affinity, fsync of a folder fails with EINVAL": """
+import errno, os, stat
 for name in ("posix_fadvise", "posix_fallocate", "sched_getaffinity"):
     vars(os).pop(name, None)
-""",
-    "NFS without locks: flock fails with ENOLCK": """
-import errno, fcntl, os
-def refuse(*arguments):
-    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-fcntl.flock = fcntl.lockf = refuse
-""",
-    "CIFS: fsync of a folder fails with EINVAL": """
-import errno, os, stat
 _fsync = os.fsync
 def fsync(descriptor):
     if stat.S_ISDIR(os.fstat(descriptor).st_mode):
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     _fsync(descriptor)
 os.fsync = fsync
+""",
+    "NFS without locks: flock fails with ENOLCK": """
+import errno, fcntl, os
+def refuse(*arguments):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+fcntl.flock = fcntl.lockf = refuse
 """,
 }
 REFUSED_BY_WINDOWS = set('<>:"|?*\\')
