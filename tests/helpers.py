@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +37,41 @@ def write_pictures(root: Path, counts: dict[str, int], format: str = "JPEG") -> 
     return root
 
 
-def repro(*words: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def repro(*words: object, timeout: float = 900) -> subprocess.CompletedProcess[str]:
     """Run `python -W error -m repro WORDS…` in a new process."""
     command = [sys.executable, "-W", "error", "-m", "repro", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+
+
+FILE_EVENTS = {"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate"}  # of Python's audit hooks
+
+
+def kill_at_file_event(part: str, number: int | None) -> Callable[[], int]:
+    """Kill this process at its `number`-th file event: before and after an fsync, and before a file whose path
+    contains `part` is opened, renamed, truncated or removed. The moment does not depend on the speed of the machine.
+
+    With None nothing is killed. Returns a function that returns the number of events so far.
+    """
+    count = 0
+
+    def happen() -> None:
+        nonlocal count
+        count += 1
+        if count == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if event in FILE_EVENTS and part in str(arguments[0]):
+            happen()
+
+    def counted_fsync(descriptor: int) -> None:
+        happen()
+        fsync(descriptor)
+        happen()
+
+    fsync, os.fsync = os.fsync, counted_fsync
+    sys.addaudithook(hook)
+    return lambda: count
 
 
 @contextlib.contextmanager

@@ -9,12 +9,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import picture, small_disk, write_pictures
+from helpers import kill_at_file_event, picture, small_disk, write_pictures
 from official_archives import write_ilsvrc2012
 
 import repro.preparation.assembly
@@ -154,9 +153,13 @@ def test_killed_after_the_store_was_moved_only_the_staging_area_is_removed(
         prepare("folder", out, source=images, size=16)
 
 
-def prepare_by_eights(images: Path, out: Path) -> None:
+def prepare_by_eights(images: Path, out: Path, kill_at: int | None = None, events: Any = None) -> None:
+    """Prepare in one process; it kills itself at file event `kill_at`, and adds the number of events to `events`."""
+    count = kill_at_file_event(out.name, kill_at) if events else int
     repro.preparation.prepare.SHARD_IMAGES = 8
     prepare("folder", out, source=images, size=32, workers=1)
+    if events:
+        events.value = count()
 
 
 def test_dozens_of_kills_at_random_moments(images: Path, tmp_path: Path) -> None:
@@ -164,30 +167,25 @@ def test_dozens_of_kills_at_random_moments(images: Path, tmp_path: Path) -> None
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["pytest", "repro.data.sums", "repro.preparation.prepare"])
     whole, out, staging = tmp_path / "whole", tmp_path / "killed", tmp_path / ".killed.partial"
+    events = processes.Value("i")
+    exits: list[int | None] = []
 
-    def run(out: Path, seconds: float | None = None) -> float:
-        """Prepare in a process that is killed after `seconds`; return the seconds that it ran."""
-        start = time.monotonic()
-        process = processes.Process(target=prepare_by_eights, args=(images, out))
+    def run(out: Path, kill_at: int | None = None) -> None:
+        process = processes.Process(target=prepare_by_eights, args=(images, out, kill_at, events))
         process.start()
-        process.join(seconds)
-        process.kill()
         process.join()
         assert process.exitcode in (0, -signal.SIGKILL)
         exits.append(process.exitcode)
-        return time.monotonic() - start
 
-    exits: list[int | None] = []
-    run(tmp_path / "first")  # starts the server
-    seconds = run(whole)
+    run(whole)
     moments, found, stores = random.Random(0), set(), 0
-    # How far a process gets depends on the load of the machine: repeat until kills came in enough different states.
+    assert events.value > 100
     while exits.count(-signal.SIGKILL) < KILLS or len(found) < STATES or not out.exists():
         assert len(exits) < PROCESSES, found
         if out.exists():
             shutil.rmtree(out)
         before = inodes(staging)
-        run(out, moments.uniform(0, seconds))
+        run(out, moments.randint(1, events.value))
         if out.exists():
             if staging.exists():  # killed while it was removed
                 prepare_by_eights(images, out)
