@@ -23,7 +23,7 @@ from repro.data.store import open_store
 from repro.errors import ReproError, Stopped
 from repro.preparation.prepare import prepare
 from repro.preparation.shards import make_shard
-from repro.preparation.sources.folder import FileReference
+from repro.preparation.sources.tree import FileReference
 
 KILLS, STATES, PROCESSES = 20, 5, 200
 
