@@ -86,6 +86,7 @@ def prepare(
     allow_partial: opt.AllowPartialOption = False,
     seed: opt.PrepareSeedOption = 0,
     no_splits: opt.NoSplitsOption = False,
+    orientation: opt.OrientationOption = None,
 ) -> Next:
     """Preprocess a dataset into a store of square images. They are scaled and cropped as in Sec. 2."""
     from repro.cli.progress import meter
@@ -104,6 +105,7 @@ def prepare(
             allow_partial=allow_partial,
             seed=seed,
             split_folders=not no_splits,
+            orientation=orientation,
             on_progress=show,
             on_note=console.print,
         )

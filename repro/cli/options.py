@@ -11,6 +11,7 @@ Split = Literal["train", "val", "test"]
 SearchSplit = Literal["val", "test"]
 Views = Literal["1", "10"]
 Encoding = Literal["raw", "jpeg"]
+Orientation = Literal["exif", "stored"]
 Precision = Literal["fp32", "bf16"]
 Format = Literal["onnx", "torch-export", "timm", "state-dict"]
 Listed = Literal["variants", "ensembles", "datasets", "experiments", "targets", "published"]
@@ -87,6 +88,15 @@ EncodingOption = Annotated[
 ]
 AllowPartialOption = Annotated[
     bool, typer.Option("--allow-partial", help="Skip images and archives that are missing, with a note.")
+]
+OrientationOption = Annotated[
+    Orientation | None,
+    typer.Option(
+        "--orientation",
+        metavar="exif|stored",
+        help="exif: turn photographs upright as their EXIF data say; stored: keep the pixels as stored.",
+        show_default="exif for folder, stored for other datasets",
+    ),
 ]
 NoSplitsOption = Annotated[
     bool,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from repro.data.statistics import PixelStatistics
 from repro.data.store import ClassInfo, FileRecord, NamesWriter, ShardRecord, write_array
 from repro.errors import ReproError
+from repro.preparation.formats import first_few
 from repro.preparation.shards import ShardNotes, ShardTask, read_notes, read_sums
 
 
@@ -94,9 +95,10 @@ def assemble(
 
 
 def _check_classes(summary: SplitSummary, classes: Sequence[ClassInfo], allow_partial: bool) -> None:
-    lost = summary.lost_classes()
+    lost = [classes[label].id for label in summary.lost_classes()]
     if not summary.shards or (lost and not allow_partial):
-        raise ReproError(f"no image of class '{classes[lost[0]].id}' in {summary.split} can be decoded")
+        kind = "class" if len(lost) == 1 else "classes"
+        raise ReproError(f"no image of {kind} {first_few(lost)} in {summary.split} can be decoded")
 
 
 def _remove_surplus_files(root: Path, summary: SplitSummary, names: FileRecord) -> None:

@@ -7,6 +7,9 @@ to resampling in floating point.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
@@ -15,6 +18,10 @@ MAX_ASPECT = 4  # ratio of the sides; Pillow resamples more elongated images, cr
 MAX_SCANS = 100  # of a progressive JPEG: each takes a pass over all pixels, and ten are usual
 FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # Huffman-coded: baseline, extended, progressive
 TABLES = frozenset({0xC4, 0xC8, 0xCC})  # markers in the range of the frames that do not begin a frame
+LOSSLESS = frozenset({0xC3, 0xC7, 0xCB, 0xCF})
+HIERARCHICAL = frozenset({0xC5, 0xC6, 0xCD, 0xCE})
+NEXT_MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
+MARKER_AFTER_PIXELS = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)  # neither an escaped 0xFF nor a restart
 WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})  # markers that stand alone
 
 
@@ -56,15 +63,17 @@ def is_ordinary(encoded: bytes, max_pixels: int) -> bool:
     return channels > 0 and (one_scan or encoded.count(b"\xff\xda") <= MAX_SCANS)
 
 
-def to_square_fast(encoded: bytes, size: int) -> NDArray[np.uint8]:
+def to_square_fast(encoded: bytes, size: int, orientation: int = 1) -> NDArray[np.uint8]:
     """Return the central square of an ordinary JPEG, its shorter side resized to `size`: uint8 [size, size, 3], RGB.
 
-    The pixels are those of resizing the whole image (bilinear, antialiased) and cropping it afterwards. Raises
-    ValueError with the complaint of libjpeg if the image cannot be decoded, is incomplete or is damaged.
+    The image is turned upright as `orientation` (1 to 8, as in EXIF) says. The pixels are those of resizing the whole
+    image (bilinear, antialiased) and cropping it afterwards. Raises ValueError with the complaint of libjpeg if the
+    image cannot be decoded, is incomplete or is damaged.
     """
     import torch  # the import takes seconds, and images of other formats do not need it
 
     pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(encoded, strict=True)  # [H, W, 3], RGB
+    pixels = _upright(pixels, orientation)
     height, width = pixels.shape[:2]
     if (height, width) == (size, size):
         return pixels
@@ -91,3 +100,68 @@ def complaint_about(encoded: bytes) -> str:
     except ValueError as error:
         return " ".join(str(error).split())
     return ""
+
+
+def add_end_marker(encoded: bytes) -> bytes | None:
+    """Return a JPEG with the end marker that it lacks; None if it is not a JPEG, has one, or lacks anything else."""
+    if not encoded.startswith(b"\xff\xd8") or _has_all_scans(encoded):
+        return None
+    body = encoded[:-1] if encoded.endswith(b"\xff") else encoded  # half of the marker may be there
+    completed = body + b"\xff\xd9"
+    if not _has_all_scans(completed) or complaint_about(completed):
+        return None
+    return completed
+
+
+def kind_of_jpeg(encoded: bytes) -> str:
+    """Return the kind of a JPEG that cannot be decoded because its kind is not supported; empty for others."""
+    for marker, content in _segments(encoded):
+        if 0xC0 <= marker <= 0xCF and marker not in TABLES:
+            if content[:1] not in (b"", b"\x08"):
+                return f"a JPEG with {content[0]} bits per channel: only 8 are supported"
+            if marker in LOSSLESS:
+                return "a lossless JPEG, which is not supported"
+            return "a hierarchical JPEG, which is not supported" if marker in HIERARCHICAL else ""
+    return ""
+
+
+def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Return [H, W, 3] turned as EXIF defines the orientations 1 to 8."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    vertical, horizontal = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return np.ascontiguousarray(pixels[:: -1 if vertical else 1, :: -1 if horizontal else 1])
+
+
+def _segments(encoded: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield marker and content of each segment from the start of the image to its end; the pixels are skipped."""
+    position = 2 if encoded.startswith(b"\xff\xd8") else len(encoded)
+    while found := NEXT_MARKER.match(encoded, position):
+        marker = found[1][0]
+        position = found.end()
+        if marker == 0xD9:
+            yield marker, b""
+            return
+        if marker in WITHOUT_LENGTH:
+            continue
+        length = int.from_bytes(encoded[position : position + 2], "big")
+        yield marker, encoded[position + 2 : position + length]
+        position += length
+        if marker == 0xDA:  # the pixels follow, up to a marker that is not part of them
+            following = MARKER_AFTER_PIXELS.search(encoded, position)
+            position = following.start() if following else len(encoded)
+
+
+def _has_all_scans(encoded: bytes) -> bool:
+    """Return whether the scans hold every coefficient of every channel in full precision, and an end marker follows."""
+    missing: set[tuple[int, int]] = set()  # channel, coefficient
+    marker = frames = 0
+    for marker, content in _segments(encoded):
+        if marker in FRAMES and len(content) > 5:
+            frames += 1
+            missing |= {(channel, k) for channel in content[6::3][: content[5]] for k in range(64)}
+        elif marker == 0xDA and content and len(content) >= 4 + 2 * content[0]:
+            first, last, precision = content[1 + 2 * content[0] :][:3]
+            scanned = {(channel, k) for channel in content[1::2][: content[0]] for k in range(first, last + 1)}
+            missing = missing | scanned if precision & 15 else missing - scanned
+    return marker == 0xD9 and frames == 1 and not missing

@@ -37,6 +37,8 @@ from repro.processors import available_processors
 SHARD_IMAGES = 512  # images per shard: 100 MB at 256×256, the most that is lost when a worker is stopped
 POOL_IMAGES = 1000  # with fewer images to process, one process finishes before worker processes have started
 REJECTED_SHARE = 0.001  # a larger share of images that cannot be decoded points to a problem with the dataset
+MAX_LISTED = 10  # problems in a message
+ORIENTATIONS = ("exif", "stored")
 LISTING_SECONDS = 10.0  # between two notes while images are listed
 
 OnNote = Callable[[str], None]
@@ -56,6 +58,7 @@ def prepare(
     allow_partial: bool = False,
     seed: int = 0,
     split_folders: bool = True,
+    orientation: str | None = None,
     on_progress: OnProgress | None = None,
     on_note: OnNote | None = None,
 ) -> Store:
@@ -74,24 +77,27 @@ def prepare(
     Worker processes are spawned: a script that calls this function needs `if __name__ == "__main__":`.
     """
     settings = PrepareSettings(
-        dataset, source, size, limit_per_class, encoding, seed, allow_partial, workers, scheduler, split_folders
-    )
+        dataset, source, size, limit_per_class, encoding, seed, allow_partial, workers, scheduler, split_folders,
+        orientation,
+    )  # fmt: skip
     _check_settings(settings)
-    note = on_note or (lambda line: None)
+    note = _reporting(on_note)
     out = Path(out).resolve()  # "." has no name, and a symbolic link cannot be replaced
     size = find_dataset(dataset).size if size is None else size
+    orientation = orientation or find_dataset(dataset).orientation
     stored_settings = {
         "dataset": dataset,
         "size": size,
         "encoding": encoding,
         "seed": seed,
         "limit_per_class": limit_per_class,
+        "orientation": orientation,
         "versions": _versions(),
     }
     plan = {
         **stored_settings,
         "shard_images": SHARD_IMAGES,
-        "source": None if source is None else os.path.realpath(source),
+        "source": None if source is None else os.path.realpath(Path(source).expanduser()),
     }
     if already_published(out, plan):
         return open_store(out)
@@ -99,8 +105,8 @@ def prepare(
     images = _list_images(settings, note)
     with staging_area(out, plan, note) as staging:
         _check_md5(images.md5, staging, allow_partial, note)
-        shards = _Shards(staging, _select(images, settings), size, encoding)
-        _process(shards, settings, on_progress or (lambda done, total: None), note)
+        shards = _Shards(staging, _select(images, settings), size, encoding, orientation)
+        _process(shards, settings, _reporting(on_progress), note)
         manifest = {
             "format": FORMAT,
             "version": VERSION,
@@ -116,6 +122,8 @@ def _check_settings(settings: PrepareSettings) -> None:
     find_dataset(settings.dataset)
     if settings.encoding not in ENCODINGS:
         raise unknown("--encoding", settings.encoding, ENCODINGS)
+    if settings.orientation not in (None, *ORIENTATIONS):
+        raise unknown("--orientation", str(settings.orientation), ORIENTATIONS)
     _check_number("--size", settings.size, 8, 1024)
     _check_number("--limit-per-class", settings.limit_per_class, 1)
     _check_number("--workers", settings.workers, 1)
@@ -134,6 +142,26 @@ def _versions() -> dict[str, str]:
         **{name: version(name) for name in ("numpy", "pillow", "torch", "simplejpeg")},
         "libjpeg_turbo": PIL.features.version("libjpeg_turbo") or "none",
     }
+
+
+def _first_few(problems: Sequence[str]) -> str:
+    """Return the first problems, and the number of the others, in one line of moderate length."""
+    shown = "; ".join(problems[:MAX_LISTED])
+    more = f"; and {len(problems) - MAX_LISTED:,} more problems" if len(problems) > MAX_LISTED else ""
+    return f"{len(problems):,} problems: {shown}{more}" if len(problems) > 1 else shown
+
+
+def _reporting(callback: Callable[..., None] | None) -> Callable[..., None]:
+    """Return the callback, or one that does nothing; its errors are not mistaken for errors of the store's disk."""
+
+    def report(*values: object) -> None:
+        try:
+            if callback:
+                callback(*values)
+        except OSError as error:
+            raise ReproError(f"cannot print the progress: {error.strerror or error}") from error
+
+    return report
 
 
 class _ListingProgress:
@@ -160,9 +188,12 @@ def _list_images(settings: PrepareSettings, note: OnNote) -> Source:
     for line in images.notes:
         note(line)
     if images.problems and not settings.allow_partial:
-        raise ReproError(f"{'; '.join(images.problems)}: fix this, or pass --allow-partial to skip what is missing")
-    for problem in images.problems:
-        note(f"{problem}; continuing without")
+        problems = _first_few(images.problems)
+        raise ReproError(f"{problems}: fix this, or pass --allow-partial to use what is there")
+    for problem in images.problems[:MAX_LISTED]:
+        note(f"accepted by --allow-partial: {problem}")
+    if len(images.problems) > MAX_LISTED:
+        note(f"accepted by --allow-partial: {len(images.problems) - MAX_LISTED:,} more problems")
     if not images.splits.get("train"):
         raise ReproError(
             f"no training images of '{settings.dataset}' in '{settings.source}': name the folder that has them with "
@@ -216,6 +247,7 @@ class _Shards:
     splits: Mapping[str, Sequence[ImageReference]]
     size: int
     encoding: str
+    orientation: str
 
     def tasks(self) -> Iterator[ShardTask]:
         """Yield all tasks, split by split. They are created on demand: together they refer to every image."""
@@ -225,7 +257,9 @@ class _Shards:
                 (folder / split).mkdir(exist_ok=True)
             for number, start in enumerate(range(0, len(references), SHARD_IMAGES)):
                 images = references[start : start + SHARD_IMAGES]
-                yield ShardTask(str(store), str(notes), split, number, images, self.size, self.encoding)
+                yield ShardTask(
+                    str(store), str(notes), split, number, images, self.size, self.encoding, self.orientation
+                )
 
     def images(self) -> int:
         """Return the number of images of all splits."""
@@ -241,6 +275,7 @@ class _ImageCounts:
 
     def __init__(self, total: int, allow_partial: bool) -> None:
         self.done = 0
+        self.turned = 0
         self.total = total
         self._max_rejected = total if allow_partial else REJECTED_SHARE * total
         self._rejected: list[tuple[int, str, str]] = []
@@ -248,12 +283,14 @@ class _ImageCounts:
     def add(self, notes: ShardNotes) -> None:
         """Count the images of a shard. Raises ReproError if too many images are rejected."""
         self.done += len(notes.labels) + len(notes.rejected)
+        self.turned += notes.turned
         self._rejected += notes.rejected
         if len(self._rejected) > self._max_rejected:
-            _, name, reason = self._rejected[0]
+            images = ", ".join(f"'{name}' ({reason})" for _, name, reason in self._rejected[:MAX_LISTED])
+            more = f" and {len(self._rejected) - MAX_LISTED:,} more" if len(self._rejected) > MAX_LISTED else ""
             raise ReproError(
-                f"{len(self._rejected)} of {self.done} images cannot be used, the first is '{name}' ({reason}): fix "
-                "or remove them, or pass --allow-partial to leave them out"
+                f"{len(self._rejected):,} of {self.done:,} images cannot be used: {images}{more}; fix or remove them, "
+                "or pass --allow-partial to leave them out"
             )
 
 
@@ -291,6 +328,9 @@ def _process(shards: _Shards, settings: PrepareSettings, on_progress: OnProgress
         for notes in _make_shards((task for task in shards.tasks() if not task.finished.exists()), pool):
             counts.add(notes)
             on_progress(counts.done, counts.total)
+    if counts.turned:
+        images = "1 image was" if counts.turned == 1 else f"{counts.turned:,} images were"
+        note(f"{images} turned upright as the EXIF data say; --orientation stored keeps the pixels as stored")
 
 
 def _make_shards(tasks: Iterable[ShardTask], pool: WorkerPool) -> Iterator[ShardNotes]:

@@ -6,52 +6,110 @@ The paper leaves some choices open. They are made here, for every dataset:
   on a PIL image to within one grey level; on photographs they differ by 0.28 grey levels on average from the same
   resampling in floating point (rounding to integers alone makes 0.25). This holds for ordinary JPEGs, which
   libjpeg-turbo and torch process (`repro.preparation.jpeg`), and for all other images, which Pillow processes.
-- EXIF orientation is ignored: pixels are used as stored, as in the usual ImageNet pipelines. So are colour profiles.
+- Pixels are used as stored, as in the usual ImageNet pipelines, unless the caller passes the EXIF orientation. (The
+  orientation of TIFF, HEIC and AVIF is part of the format and always applied.) Colour profiles are ignored.
 - Transparent pixels are composited on white, as in a browser; the colour beneath them is arbitrary.
 - Greyscale becomes three equal channels, of 16 bits the upper 8 are kept, CMYK is converted by Pillow's formula, and
   the first frame of an animation is used.
 - Images of more than about 89 million pixels (Pillow's limit against decompression bombs) are rejected, and so are
   JPEGs with so many scans that they would take minutes.
+- A JPEG that lacks only its end marker is used, and so are the pixels of a PNG whose metadata is too large or damaged.
 """
 
 from __future__ import annotations
 
 import io
+import os
+import tempfile
+import threading
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+from PIL.Image import Transpose
 
-from repro.preparation.formats import decodable
-from repro.preparation.jpeg import complaint_about, is_ordinary, to_square_fast
+from repro.preparation.formats import HEAD, decodable, image_format, kind_of
+from repro.preparation.jpeg import (
+    add_end_marker,
+    complaint_about,
+    is_ordinary,
+    kind_of_jpeg,
+    to_square_fast,
+)
 
 MAX_SCANNED_PIXELS = 10**10  # pixels × scans of a JPEG: about seven seconds; a small file could take many minutes
+ORIENTATION = 0x0112  # EXIF tag
+TRANSPOSITIONS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+# Without any of these an image has no orientation: EXIF of JPEG, PNG, WebP, ImageMagick's PNG, and XMP.
+ORIENTATION_SIGNS = (b"Exif\0\0", b"eXIf", b"EXIF", b"Raw profile type exif", b"tiff:Orientation")
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_METADATA = (b"iCCP", b"iTXt", b"tEXt", b"zTXt")
+TIFF_VALUES = {2: "signed integer", 3: "floating-point", 5: "complex integer", 6: "complex"}
+_stderr_lock = threading.Lock()
 
 
 class UndecodableImage(Exception):
     """The image cannot be used; the message is the reason, for the list of rejected images."""
 
 
+class MissingDecoder(UndecodableImage):
+    """The image needs an optional library that is not installed."""
+
+
+def exif_orientation(encoded: bytes) -> int:
+    """Return the orientation of an encoded image, 1 to 8; 1 is upright, or unknown."""
+    if not any(sign in encoded for sign in ORIENTATION_SIGNS) or image_format(encoded[:HEAD]) in ("TIFF", "HEIF"):
+        return 1
+    with warnings.catch_warnings(), suppress(Exception):  # damaged EXIF data make Pillow raise almost any error
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(encoded), formats=decodable()) as picture:
+            orientation = picture.getexif().get(ORIENTATION, 1)
+            return orientation if orientation in TRANSPOSITIONS else 1
+    return 1
+
+
 def to_square(
-    image: bytes | NDArray[np.uint8], size: int, on_complaint: Callable[[str], None] | None = None
+    image: bytes | NDArray[np.uint8],
+    size: int,
+    on_complaint: Callable[[str], None] | None = None,
+    orientation: int = 1,
 ) -> NDArray[np.uint8]:
     """Resize and crop an image to uint8 [size, size, 3], RGB, 0–255.
 
-    `image` is an encoded image, or RGB pixels as uint8 [H, W, 3]. The shorter side is resized to `size`, and the
-    central square is cropped. `on_complaint` is called with the complaint of libjpeg about a damaged JPEG that is
-    decoded nevertheless. Raises `UndecodableImage` for an image that Pillow cannot decode completely.
+    `image` is an encoded image, or RGB pixels as uint8 [H, W, 3]. It is turned upright as `orientation` (1 to 8, as
+    in EXIF) says, the shorter side is resized to `size`, and the central square is cropped. `on_complaint` is called
+    with what is wrong with a damaged image that is used nevertheless. Raises `UndecodableImage` for an image that
+    cannot be decoded completely.
     """
     if isinstance(image, bytes) and is_ordinary(image, Image.MAX_IMAGE_PIXELS or 0):
         with suppress(ValueError):  # Pillow gives a readable reason, or decodes the image nevertheless
-            return to_square_fast(image, size)
-    picture = decode(image) if isinstance(image, bytes) else Image.fromarray(image)
+            return to_square_fast(image, size, orientation)
+    try:
+        picture = decode(image, on_complaint) if isinstance(image, bytes) else Image.fromarray(image)
+    except UndecodableImage:
+        completed = add_end_marker(image) if isinstance(image, bytes) else None
+        if completed is None:
+            raise
+        if on_complaint:
+            on_complaint("the end marker is missing")
+        return to_square(completed, size, on_complaint, orientation)
     if on_complaint and isinstance(image, bytes) and image.startswith(b"\xff\xd8"):
         complaint = complaint_about(image)
         if complaint:
             on_complaint(complaint)
+    if orientation in TRANSPOSITIONS:
+        picture = picture.transpose(TRANSPOSITIONS[orientation])
     # Only the square is resampled. The pixels equal those of resizing first and cropping afterwards, but an image of
     # 1×60,000 does not need an intermediate one of 256×15,360,000.
     left, right = _central_span(picture.width, picture.height, size)
@@ -61,8 +119,25 @@ def to_square(
     return np.array(picture)
 
 
-def decode(encoded: bytes) -> Image.Image:
-    """Decode an image of any mode to RGB. Raises `UndecodableImage` with the reason."""
+def decode(encoded: bytes, on_complaint: Callable[[str], None] | None = None) -> Image.Image:
+    """Decode an image of any mode to RGB. Raises `UndecodableImage` with the reason.
+
+    `on_complaint` is called with the complaint of libtiff about a TIFF that is decoded nevertheless.
+    """
+    if image_format(encoded[:HEAD]) == "TIFF":
+        return _decode_tiff(encoded, on_complaint)
+    try:
+        return _decode(encoded)
+    except UndecodableImage:
+        pixels_only = _without_metadata(encoded)
+        if pixels_only is None:
+            raise
+        with suppress(UndecodableImage):  # the first reason is the better one
+            return _decode(pixels_only)
+        raise
+
+
+def _decode(encoded: bytes) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # corrupt EXIF data and the like do not affect the pixels
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -71,13 +146,104 @@ def decode(encoded: bytes) -> Image.Image:
                 if picture.format in ("JPEG", "MPO"):
                     _check_passes(picture, encoded.count(b"\xff\xda"))
                 picture.load()
-                return _to_rgb(picture)
+                rgb = _to_rgb(picture)
+                if picture.format == "AVIF":  # Pillow reports a transformation of the format as an orientation
+                    transposition = TRANSPOSITIONS.get(picture.getexif().get(ORIENTATION, 1))
+                    rgb = rgb if transposition is None else rgb.transpose(transposition)
+                return rgb
+        except UndecodableImage:
+            raise
         except UnidentifiedImageError:
-            reason = "empty file" if not encoded else f"not an image ({', '.join(decodable())})"
-            raise UndecodableImage(reason) from None
+            raise _unidentified(encoded) from None
         except Exception as error:  # for damaged files the readers of Pillow raise almost any type
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = kind_of_jpeg(encoded) or " ".join(str(error).split()) or type(error).__name__
             raise UndecodableImage(reason) from error
+
+
+def _decode_tiff(encoded: bytes, on_complaint: Callable[[str], None] | None) -> Image.Image:
+    """Decode a TIFF. What libtiff prints, without naming a file, is part of the reason or complaint instead."""
+    lines: list[str] = []
+    try:
+        with _captured_stderr(lines):
+            picture = _decode(encoded)
+    except UndecodableImage as error:
+        if errors := _errors_of_libtiff(lines):
+            raise UndecodableImage(f"{error} ({errors[0]})") from error
+        raise
+    if on_complaint and (errors := _errors_of_libtiff(lines)):
+        on_complaint(errors[0])
+    return picture
+
+
+def _errors_of_libtiff(lines: list[str]) -> list[str]:
+    errors = (" ".join(line.split()).removeprefix("tempfile.tif: ") for line in lines)  # the name that Pillow gives
+    return [f"libtiff: {error}" for error in errors if error and "warning" not in error.lower()]
+
+
+@contextmanager
+def _captured_stderr(lines: list[str]) -> Iterator[None]:
+    """Append to `lines` what C libraries print to the standard error meanwhile, instead of showing it."""
+    with _stderr_lock:
+        try:
+            file = tempfile.TemporaryFile()  # noqa: SIM115
+            stderr = os.dup(2)
+        except OSError:  # no standard error, or no disk for a temporary file
+            yield
+            return
+        with file:
+            os.dup2(file.fileno(), 2)
+            try:
+                yield
+            finally:
+                os.dup2(stderr, 2)
+                os.close(stderr)
+                file.seek(0)
+                lines += file.read().decode(errors="replace").splitlines()
+
+
+def _unidentified(encoded: bytes) -> UndecodableImage:
+    """Return the reason why no reader accepts an image."""
+    format = image_format(encoded[:HEAD])
+    if not encoded:
+        return UndecodableImage("empty file")
+    if format == "HEIF" and format not in decodable():
+        return MissingDecoder("a HEIC image, which needs pip install 'repro[heic]'")
+    if format and format not in decodable():
+        return MissingDecoder(f"a {format} image, which this installation of Pillow cannot read")
+    if kind := kind_of_jpeg(encoded) or _kind_of_tiff(encoded):
+        return UndecodableImage(kind)
+    if format:
+        return UndecodableImage(f"a damaged {format} image, or of a kind that cannot be read")
+    return UndecodableImage(f"not an image ({kind_of(encoded[:HEAD])})")
+
+
+def _kind_of_tiff(encoded: bytes) -> str:
+    """Return the kind of a TIFF whose pixel values are not of the usual types; empty for others."""
+    with suppress(Exception):
+        directory = TiffImagePlugin.ImageFileDirectory_v2(encoded[:8])
+        stream = io.BytesIO(encoded)
+        stream.seek(directory.next)
+        directory.load(stream)
+        bits, values = directory.get(258, (1,)), directory.get(339, (1,))
+        bits, value = bits[0] if isinstance(bits, tuple) else bits, values[0] if isinstance(values, tuple) else values
+        if value in TIFF_VALUES or bits > 16:
+            kind = TIFF_VALUES.get(value, "integer")
+            return f"a TIFF of {bits}-bit {kind} values: pixel values without a fixed range"
+    return ""
+
+
+def _without_metadata(encoded: bytes) -> bytes | None:
+    """Return a PNG without colour profile and texts; None if it has none or is not a PNG."""
+    if not encoded.startswith(PNG_SIGNATURE):
+        return None
+    kept, position = [PNG_SIGNATURE], len(PNG_SIGNATURE)
+    while position + 12 <= len(encoded):
+        end = position + 12 + int.from_bytes(encoded[position : position + 4], "big")
+        if encoded[position + 4 : position + 8] not in PNG_METADATA:
+            kept.append(encoded[position:end])
+        position = end
+    pixels_only = b"".join(kept)
+    return pixels_only if len(pixels_only) < len(encoded) else None
 
 
 def _check_passes(picture: Image.Image, scans: int) -> None:
@@ -89,7 +255,8 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
     if picture.mode in ("I", "F"):
-        raise UndecodableImage(f"mode {picture.mode!r}: pixel values without a fixed range")
+        kind = "floating-point" if picture.mode == "F" else "integer"
+        raise UndecodableImage(f"a {picture.format} of 32-bit {kind} values: pixel values without a fixed range")
     if picture.has_transparency_data:
         layer = picture.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")

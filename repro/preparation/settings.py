@@ -23,6 +23,8 @@ class PrepareSettings:
         scheduler: address of a Dask scheduler whose workers decode, instead of local processes.
         split_folders: take folders named train, val or test (or the like) for splits; False takes every folder for a
             class. For the dataset "folder" alone.
+        orientation: "exif" turns images upright as their EXIF data say, "stored" keeps the pixels as stored; None is
+            the default of the dataset: "exif" for "folder", "stored" for all others.
     """
 
     dataset: str
@@ -35,11 +37,12 @@ class PrepareSettings:
     workers: int | None = None
     scheduler: str | None = None
     split_folders: bool = True
+    orientation: str | None = None
 
     def to_argv(self, out: Path) -> list[str]:
         """Return the words of the command line that prepares a store at `out`, after `repro`; defaults are left out."""
         words = ["prepare", self.dataset, "--out", str(out)]
-        for option in ("source", "size", "limit_per_class", "encoding", "seed", "workers", "scheduler"):
+        for option in ("source", "size", "limit_per_class", "encoding", "orientation", "seed", "workers", "scheduler"):
             value = getattr(self, option)
             if value != getattr(PrepareSettings, option):
                 words += [f"--{option.replace('_', '-')}", str(value)]

@@ -26,7 +26,7 @@ import numpy as np
 from repro import atomic
 from repro.data.statistics import PixelStatistics
 from repro.data.store import ENCODINGS, JpegShardWriter, RawShardWriter, ShardRecord
-from repro.preparation.preprocess import UndecodableImage, to_square
+from repro.preparation.preprocess import MissingDecoder, UndecodableImage, exif_orientation, to_square
 from repro.preparation.sources.source import ImageReference
 
 BATCH = 32  # images between two writes: 6 MB at 256×256, which stay in the processor's cache
@@ -44,6 +44,7 @@ class ShardTask:
         references: the images, in order.
         size: side of the prepared images in pixels.
         encoding: encoding of the shard, a key of `ENCODINGS`.
+        orientation: "exif" turns images upright as their EXIF data say, "stored" keeps the pixels as stored.
     """
 
     store: str
@@ -53,6 +54,7 @@ class ShardTask:
     references: Sequence[ImageReference]
     size: int
     encoding: str
+    orientation: str = "stored"
 
     def inputs(self) -> list[str]:
         """Return the `input_digest` of each image."""
@@ -100,6 +102,7 @@ class ShardNotes:
         names: name of each image in the shard.
         rejected: label, name and reason of each image that cannot be used.
         damaged: name of each image that is used although it is damaged, and the complaint of libjpeg.
+        turned: number of images that were turned upright.
         source_sha256: SHA-256 of names, labels and encoded images, including those that are rejected.
     """
 
@@ -109,6 +112,7 @@ class ShardNotes:
     names: list[str]
     rejected: list[tuple[int, str, str]]
     damaged: list[tuple[str, str]]
+    turned: int
     source_sha256: str
 
     def is_current(self, task: ShardTask) -> bool:
@@ -138,6 +142,7 @@ def make_shard(task: ShardTask) -> None:
     names: list[str] = []
     rejected: list[tuple[int, str, str]] = []
     damaged: list[tuple[str, str]] = []
+    turned = 0
     temporary = task.temporary()
     digest = hashlib.sha256()
     statistics = PixelStatistics(task.size)
@@ -155,12 +160,18 @@ def make_shard(task: ShardTask) -> None:
                 try:
                     image = reference.read()
                     digest.update(hashlib.sha256(image if isinstance(image, bytes) else image.data).digest())
-                    batch[filled] = to_square(image, task.size, complaints.append)
+                    orientation = 1
+                    if task.orientation == "exif" and isinstance(image, bytes):
+                        orientation = exif_orientation(image)
+                    batch[filled] = to_square(image, task.size, complaints.append, orientation)
+                    turned += orientation != 1
                 except OSError as error:
                     reason = f"cannot be read: {error.strerror or error}"
                     inputs[-1] = ""  # so that it is read again: permissions and disks change without a trace
                 except UndecodableImage as error:
                     reason = str(error)
+                    if isinstance(error, MissingDecoder):  # it may be installed before the next call
+                        inputs[-1] = ""
                 if reason:
                     rejected.append((reference.label, reference.name, reason))
                     continue
@@ -178,7 +189,7 @@ def make_shard(task: ShardTask) -> None:
         temporary.unlink()
     sums = statistics.sums.astype(np.int32)  # enough for 512 images of values up to 255
     np.savez(task.sums, images=np.array(statistics.images), sums=sums, products=statistics.products)
-    notes = ShardNotes(inputs, record if labels else None, labels, names, rejected, damaged, digest.hexdigest())
+    notes = ShardNotes(inputs, record if labels else None, labels, names, rejected, damaged, turned, digest.hexdigest())
     task.uncommitted.write_text(json.dumps(asdict(notes)), encoding="ascii")
 
 

@@ -19,7 +19,7 @@ from repro.training import checkpoint
 OPTIONS = {
     "prepare": {
         "--out", "--source", "--size", "--limit-per-class", "--workers", "--scheduler", "--encoding", "--allow-partial",
-        "--seed", "--no-splits",
+        "--seed", "--no-splits", "--orientation",
     },
     "train": {
         "--variant", "--data", "--out", "--recipe", "--scale", "--seed", "--epochs", "--lr", "--devices", "--precision",

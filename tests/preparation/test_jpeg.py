@@ -1,6 +1,7 @@
 """The fast path for ordinary JPEGs: the same pixels and the same rejections as Pillow, and no damage unreported."""
 
 import io
+import re
 import struct
 import time
 from collections.abc import Callable
@@ -224,6 +225,56 @@ def test_mutated_jpegs_are_rejected_or_decoded_as_by_pillow() -> None:
 
 def test_a_jpeg_cut_short_anywhere_is_rejected() -> None:
     whole = picture(8, 300, 200)
-    for length in np.linspace(0, len(whole) - 2, 300, dtype=int).tolist():
+    for length in np.linspace(0, len(whole) - 3, 300, dtype=int).tolist():
         with pytest.raises(UndecodableImage):
             to_square(whole[:length], 32)
+
+
+def baseline_scans() -> bytes:
+    """Return a baseline JPEG with a scan for each channel, of one block and one value each."""
+    tables = (
+        b"\xff\xdb\0\x43\0"
+        + bytes([1]) * 64
+        + b"".join(b"\xff\xc4\0\x14" + bytes([table]) + bytes([1]) + bytes(15) + b"\0" for table in (0x00, 0x10))
+    )
+    frame = b"\xff\xc0\0\x11\x08\0\x08\0\x08\x03" + b"".join(bytes([channel, 0x11, 0]) for channel in (1, 2, 3))
+    scans = b"".join(b"\xff\xda\0\x08\x01" + bytes([channel, 0]) + b"\0\x3f\0" + b"\x3f" for channel in (1, 2, 3))
+    return b"\xff\xd8" + tables + frame + scans + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("kind", ["baseline", "progressive", "grey", "CMYK", "elongated", "separate scans"])
+def test_a_jpeg_without_its_end_marker_is_used_and_reported(kind: str) -> None:
+    image = Image.open(io.BytesIO(picture(5, 300, 200, "PNG")))
+    whole = {
+        "baseline": jpeg(image),
+        "progressive": jpeg(image, progressive=True),
+        "grey": jpeg(image.convert("L")),
+        "CMYK": jpeg(image.convert("CMYK")),
+        "elongated": jpeg(image.resize((1000, 100))),
+        "separate scans": baseline_scans(),
+    }[kind]
+    for missing in (1, 2):
+        complaints: list[str] = []
+        result = to_square(whole[:-missing], 32, complaints.append)
+        np.testing.assert_allclose(result, to_square(whole, 32).astype(int), atol=1)
+        if kind == "grey":  # Pillow accepts it, and libjpeg has a complaint
+            assert "premature end" in complaints[0].lower()
+        else:
+            assert complaints == ["the end marker is missing"]
+
+
+@pytest.mark.parametrize("kind", ["progressive", "separate scans"])
+def test_a_jpeg_that_lacks_whole_scans_is_rejected(kind: str) -> None:
+    """It ends where a scan ends, so that only the end marker seems to be missing."""
+    image = Image.open(io.BytesIO(picture(5, 300, 200, "PNG")))
+    whole = jpeg(image, progressive=True) if kind == "progressive" else baseline_scans()
+    starts = [match.start() for match in re.finditer(rb"\xff\xda", whole)]
+    assert len(starts) >= 3
+    for start in starts:
+        with pytest.raises(UndecodableImage):
+            to_square(whole[:start], 32)
+
+
+def test_a_rejected_jpeg_with_its_end_marker_stays_rejected() -> None:
+    with pytest.raises(UndecodableImage, match="decompression bomb"):
+        to_square(with_size(picture(1), 20_000, 20_000), 32)

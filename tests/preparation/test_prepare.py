@@ -1,5 +1,6 @@
 import errno
 import filecmp
+import io
 import json
 import os
 import shutil
@@ -7,19 +8,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from helpers import picture, write_pictures
+from PIL import Image
 
 import repro.preparation.prepare
+import repro.preparation.shards
 from repro.data.store import Store, open_store
 from repro.errors import ReproError
 from repro.preparation.estimates import seconds_per_image
 from repro.preparation.prepare import _ListingProgress, prepare
-from repro.preparation.preprocess import to_square
+from repro.preparation.preprocess import MissingDecoder, to_square
 from repro.preparation.settings import PrepareSettings
 from repro.preparation.sources.datasets import DATASETS
 from repro.preparation.sources.folder import folder
@@ -144,7 +148,7 @@ def test_a_small_share_of_undecodable_images_is_listed_with_reasons(tmp_path: Pa
     assert len(store.splits["train"]) == 1302
     assert "train/a/text.jpg" not in store.splits["train"].names
     (images / "train/b/text.jpg").write_text("no image at all")
-    assert_refused(r"2 of \d+ images cannot be used.*train/a/text.jpg.*not an image",
+    assert_refused(r"2 of \d,\d+ images cannot be used.*train/a/text.jpg.*not an image",
             tmp_path, "folder", tmp_path / "again", source=images, size=8, workers=1)  # fmt: skip
 
 
@@ -169,6 +173,87 @@ def test_a_damaged_jpeg_is_used_and_listed_with_the_complaint_of_libjpeg(images:
     assert (damaged["split"], damaged["name"]) == ("train", "train/a/0.jpg")
     assert "premature end" in damaged["reason"]
     assert "train/a/0.jpg" in store.splits["train"].names
+
+
+def test_orientation_is_applied_to_folders_with_a_note(images: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = images / "train/a/3.jpg"
+    with Image.open(io.BytesIO(picture(5, 60, 40, "PNG"))) as image:
+        image.save(turned, exif=exif, quality=95)
+    stores, notes = {}, {}
+    for orientation in (None, "exif", "stored"):
+        notes[orientation] = list[str]()
+        out = tmp_path / str(orientation)
+        options: Any = {"orientation": orientation, "on_note": notes[orientation].append}
+        stores[orientation] = prepare("folder", out, source=images, size=16, **options)
+    index = stores["exif"].splits["train"].names.index("train/a/3.jpg")
+    pixels = {key: store.splits["train"].images(np.array([index]))[0] for key, store in stores.items()}
+    np.testing.assert_array_equal(pixels["stored"], to_square(turned.read_bytes(), 16))
+    np.testing.assert_array_equal(pixels["exif"], to_square(turned.read_bytes(), 16, orientation=6))
+    assert stores[None].fingerprint == stores["exif"].fingerprint != stores["stored"].fingerprint
+    assert [store.manifest["orientation"] for store in stores.values()] == ["exif", "exif", "stored"]
+    turns = {key: [line for line in lines if "upright" in line] for key, lines in notes.items()}
+    assert [len(lines) for lines in turns.values()] == [1, 1, 0]
+    assert turns[None][0].startswith("1 image was turned upright")
+    assert [name for name, dataset in DATASETS.items() if dataset.orientation == "exif"] == ["folder"]
+
+
+def test_many_unusable_images_are_counted_and_ten_are_named(images: Path, tmp_path: Path) -> None:
+    for number in range(500):
+        (images / f"train/a/bad{number:03}.jpg").write_bytes(b"")
+    with pytest.raises(ReproError, match=r"500 of 510 images cannot be used: 'train/a/bad000\.jpg' \(empty") as error:
+        prepare("folder", tmp_path / "store", source=images, size=8)
+    assert "and 490 more; fix or remove them" in str(error.value)
+    assert "bad009" in str(error.value)
+    assert "bad010" not in str(error.value)
+    assert len(str(error.value)) < 1000
+
+
+def test_many_problems_are_counted_and_ten_are_named(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = replace(folder(images, 0), problems=tuple(f"problem {number} of a source" for number in range(1000)))
+    monkeypatch.setattr(repro.preparation.prepare, "open_source", lambda *arguments: source)
+    with pytest.raises(ReproError, match=r"^1,000 problems: problem 0 .*problem 9 of a source; and 990 more") as error:
+        prepare("folder", tmp_path / "store", source=images, size=8)
+    assert "problem 10 " not in str(error.value)
+    notes: list[str] = []
+    prepare("folder", tmp_path / "store", source=images, size=8, allow_partial=True, on_note=notes.append)
+    accepted = [line for line in notes if line.startswith("accepted by --allow-partial: ")]
+    assert len(accepted) == 11
+    assert accepted[-1].endswith("990 more problems")
+
+
+@pytest.mark.parametrize("moment", ["on_note", "on_progress"])
+def test_an_output_that_is_full_is_not_an_error_of_the_store(images: Path, tmp_path: Path, moment: str) -> None:
+    def full(*values: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    callbacks: Any = {moment: full}
+    with pytest.raises(ReproError, match=r"^cannot print the progress: No space left on device"):
+        prepare("folder", tmp_path / "store", source=images, size=8, **callbacks)
+
+
+def test_a_missing_decoder_may_be_installed_before_the_next_call(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = prepare("folder", tmp_path / "whole", source=images, size=8)
+    missing = picture(0)
+
+    def fail(image: bytes, *arguments: Any) -> np.ndarray:
+        if image == missing:
+            raise MissingDecoder("a HEIC image, which needs pip install 'repro[heic]'")
+        return to_square(image, *arguments)
+
+    monkeypatch.setattr(repro.preparation.prepare, "SHARD_IMAGES", 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(repro.preparation.shards, "to_square", fail)
+        with pytest.raises(ReproError, match="needs pip install"):
+            prepare("folder", tmp_path / "store", source=images, size=8)
+    store = prepare("folder", tmp_path / "store", source=images, size=8, allow_partial=True)
+    assert store.manifest["rejected"] == []
+    assert len(store.splits["train"]) == len(whole.splits["train"])
 
 
 def test_a_class_without_usable_images_is_an_error(tmp_path: Path) -> None:
@@ -279,13 +364,14 @@ def test_names_that_are_not_utf8(images: Path, tmp_path: Path) -> None:
 
 
 def test_settings_build_the_command_line_that_states_them() -> None:
-    settings = PrepareSettings("folder", Path("my pictures"), 64, 5, "jpeg", 3, True, 2, "tcp://host:8786")
+    settings = PrepareSettings(
+        "folder", Path("my pictures"), 64, 5, "jpeg", 3, True, 2, "tcp://host:8786", orientation="stored"
+    )
     assert settings.to_argv(Path("out")) == [
         "prepare", "folder", "--out", "out", "--source", "my pictures", "--size", "64", "--limit-per-class", "5",
-        "--encoding", "jpeg", "--seed", "3", "--workers", "2", "--scheduler", "tcp://host:8786", "--allow-partial",
+        "--encoding", "jpeg", "--orientation", "stored", "--seed", "3", "--workers", "2",
+        "--scheduler", "tcp://host:8786", "--allow-partial",
     ]  # fmt: skip
-    settings = PrepareSettings("folder", split_folders=False)
-    assert settings.to_argv(Path("out")) == ["prepare", "folder", "--out", "out", "--no-splits"]
     assert PrepareSettings("synthetic").to_argv(Path("out")) == ["prepare", "synthetic", "--out", "out"]
 
 

@@ -1,4 +1,6 @@
 import io
+import os
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -10,10 +12,10 @@ import pytest
 from helpers import picture
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
-from repro.preparation.preprocess import UndecodableImage, to_square
+from repro.preparation.preprocess import UndecodableImage, exif_orientation, to_square
 
 
 def encode(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
@@ -95,7 +97,107 @@ def test_cmyk_jpeg_and_the_first_frame_of_a_webp() -> None:
     assert to_square(animation, 9)[4, 4].tolist() == [255, 0, 0]
 
 
-def test_exif_orientation_is_ignored() -> None:
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "elongated"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied_as_by_pillow(orientation: int, format: str) -> None:
+    """Before resizing and cropping, whose result depends on the direction for odd differences."""
+    image = Image.open(io.BytesIO(picture(3, *((500, 100) if format == "elongated" else (61, 40)), "PNG")))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if format == "WEBP" else {"quality": 95, "progressive": format == "elongated"}
+    encoded = encode(image, format.replace("elongated", "JPEG"), exif=exif, **options)
+    assert exif_orientation(encoded) == orientation
+    with Image.open(io.BytesIO(encoded)) as opened:
+        upright = ImageOps.exif_transpose(opened).convert("RGB")
+    result = to_square(encoded, 33, orientation=orientation)
+    assert difference(result, to_square(np.asarray(upright), 33)).max() <= 1
+    if orientation != 1:
+        assert difference(result, to_square(encoded, 33)).max() > 20
+
+
+def test_the_orientation_of_a_tiff_is_applied_once() -> None:
+    """Pillow applies it when it loads a TIFF."""
+    image = Image.open(io.BytesIO(picture(3, 50, 30, "PNG")))
+    encoded = encode(image, "TIFF", tiffinfo={0x0112: 6})
+    expected = to_square(np.asarray(image.transpose(Image.Transpose.ROTATE_270)), 20)
+    np.testing.assert_array_equal(to_square(encoded, 20, orientation=exif_orientation(encoded)), expected)
+
+
+@pytest.mark.parametrize("value", [0, 9, 65535])
+def test_an_invalid_orientation_is_upright(value: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    assert exif_orientation(encode(Image.open(io.BytesIO(picture(3))), "JPEG", exif=exif)) == 1
+    assert exif_orientation(b"Exif\0\0 is not an image") == 1
+
+
+def png_chunk(kind: bytes, content: bytes, crc: int | None = None) -> bytes:
+    checksum = zlib.crc32(kind + content) if crc is None else crc
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        png_chunk(b"iCCP", b"profile\0\0" + zlib.compress(bytes(3_000_000))),
+        png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"x" * 2_500_000)),
+        png_chunk(b"tEXt", b"Comment\0" + b"x" * 70_000_000),
+        png_chunk(b"iTXt", b"Comment\0\1\0\0\0" + zlib.compress(b"x" * 2_500_000)),
+        png_chunk(b"zTXt", b"Comment\0\0" + b"not compressed"),
+        png_chunk(b"tEXt", b"Comment\0text", crc=1),
+    ],
+    ids=["profile", "compressed", "text", "international", "damaged", "checksum"],
+)
+def test_metadata_of_a_png_do_not_matter(chunk: bytes) -> None:
+    plain = picture(3, format="PNG")
+    header = 8 + 12 + 13
+    np.testing.assert_array_equal(to_square(plain[:header] + chunk + plain[header:], 20), to_square(plain, 20))
+    end = len(plain) - 12
+    np.testing.assert_array_equal(to_square(plain[:end] + chunk + plain[end:], 20), to_square(plain, 20))
+    with pytest.raises(UndecodableImage):  # pixels that are missing still matter
+        to_square(plain[:header] + chunk + plain[header:-60], 20)
+
+
+def test_kinds_of_images_that_are_not_supported_are_named() -> None:
+    jpeg = picture(1)
+    assert jpeg[jpeg.index(b"\xff\xc0") + 4] == 8
+    start = jpeg.index(b"\xff\xc0")
+    twelve = jpeg[:start] + b"\xff\xc1" + jpeg[start + 2 : start + 4] + b"\x0c" + jpeg[start + 5 :]
+    doubles = encode(Image.new("F", (9, 9), 0.5), "TIFF")
+    bits = doubles.index(struct.pack("<HHI", 258, 3, 1)) + 8
+    for content, reason in (
+        (twelve, "a JPEG with 12 bits per channel: only 8 are supported"),
+        (jpeg.replace(b"\xff\xc0", b"\xff\xc3"), "a lossless JPEG, which is not supported"),
+        (doubles, "a TIFF of 32-bit floating-point values: pixel values without a fixed range"),
+        (doubles[:bits] + b"\x40" + doubles[bits + 1 :], "a TIFF of 64-bit floating-point values: pixel values"),
+        (encode(Image.fromarray(np.full((9, 9), 70_000, np.int32)), "TIFF"), "a TIFF of 32-bit"),
+        (b"<!DOCTYPE html>", "not an image (a text file)"),
+        (b"PK\x03\x04" + bytes(30), "not an image (a zip archive)"),
+    ):
+        with pytest.raises(UndecodableImage, match=re.escape(reason)):
+            to_square(content, 20)
+
+
+def test_lines_of_libtiff_are_reported_and_not_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    image = Image.open(io.BytesIO(picture(3, 200, 200, "PNG")))
+    whole = encode(image, "TIFF", compression="tiff_lzw")
+    complaints: list[str] = []
+    to_square(whole, 32, complaints.append)
+    assert not complaints
+    damaged = bytearray(whole)
+    damaged[100:2000] = np.random.default_rng(0).bytes(1900)
+    lines = complaints
+    try:
+        to_square(bytes(damaged), 32, complaints.append)
+    except UndecodableImage as error:
+        lines = [str(error)]
+    assert "libtiff: Using code not yet in table" in lines[0]
+    assert "\n" not in lines[0]
+    os.write(2, b"still connected")
+    assert capfd.readouterr().err == "still connected"
+
+
+def test_exif_orientation_is_ignored_by_default() -> None:
     upright = Image.open(io.BytesIO(picture(3)))
     exif = Image.Exif()
     exif[0x0112] = 6

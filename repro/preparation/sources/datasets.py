@@ -28,6 +28,7 @@ class Dataset:
     used_for: str  # its use in the paper
     size: int  # default side of the prepared images, pixels
     open: Callable[[Path | None, int, OnFile], Source]  # lists the images, given --source and --seed
+    orientation: str = "stored"  # default of --orientation
 
 
 # Names under which people look for a dataset, where the nearest spelling would mislead.
@@ -153,6 +154,7 @@ DATASETS: dict[str, Dataset] = {
         used_for="the paper's pipeline on any images; Sec. 2 for the preprocessing",
         size=256,
         open=folder,
+        orientation="exif",
     ),
     "webdataset": Dataset(
         description="your own images in WebDataset shards",
