@@ -34,8 +34,8 @@ def test_table1_at_the_scale_and_speed_of_the_paper() -> None:
 def test_runs_are_counted_once_with_their_pretraining() -> None:
     # Five seeds of alexnet, chains of three stages on three of them, and one net that has not seen Fall 2011.
     assert plan("table2")[0].runs == 5 + 3 * 3 + 1
-    # Two nets by two recipes, each at five rates and from two more seeds at one.
-    assert plan("figure1")[0].runs == 2 * 2 * (5 + 2)
+    # Two nets by two recipes, each at five learning rates and from three more seeds at one.
+    assert plan("figure1")[0].runs == 2 * 2 * (5 + 3)
     # Three seeds from random weights, three fine-tuned, and the three nets that those begin from.
     assert plan("catsdogs")[0].runs == 3 + 3 + 3
     assert plan("catsdogs")[0].store_bytes == (1_281_167 + 50_000 + 20_000 + 5_000) * 256 * 256 * 3
