@@ -156,6 +156,9 @@ def test_folders_that_are_hardly_classes_are_refused_by_name(tmp_path: Path) -> 
     pets = write_files(tmp_path / "pets", ["images/cat_1.jpg", "images/dog_1.jpg", "annotations/trimaps/cat_1.png"])
     refused("'annotations', 'images' may be no class: give it alone", pets)
     assert ids(folder(pets, 0, splits=False)) == ["annotations", "images"]
+    copies = write_pictures(tmp_path / "copies", {"cat": 2, "dog": 2, "augmented/cat": 2, "augmented/dog": 2})
+    refused("'augmented' holds folders of the same names as the classes beside it", copies)
+    assert ids(folder(copies, 0, splits=False)) == ["augmented", "cat", "dog"]
 
 
 @pytest.mark.parametrize("name", ["train", "test", "Dev"])
@@ -191,7 +194,13 @@ def test_single_folders_above_the_classes_are_entered(tmp_path: Path) -> None:
     (tmp_path / "README").write_text("pets")
     source = folder(tmp_path, 0)
     assert ids(source) == ["cat", "dog"]
-    assert any("the images are in" in note and "download" in note for note in source.notes)
+    assert [note for note in source.notes if "the images are in" in note] == [
+        f"the images are in '{tmp_path / 'download/pets'}'"
+    ]
+    (tmp_path / "sizes.csv").write_text("file,width,height\n0.jpg,40,30\n", encoding="utf-8")
+    table = "file,width,height\n" + "".join(f"{id}/{n}.jpg,40,{n}\n" for id in ("cat", "dog") for n in range(3))
+    (tmp_path / "download/sizes.csv").write_text(table, encoding="utf-8")
+    assert ids(folder(tmp_path, 0)) == ["cat", "dog"]
     nested = write_pictures(
         tmp_path / "nested", {f"{split}/{split}/{id}": 2 for split in ("train", "val") for id in "ab"}
     )

@@ -10,6 +10,7 @@ Where there is no val, one training image in ten of each class (at least one) is
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -68,27 +69,52 @@ def list_images(tree: Tree, splits: bool = True) -> Source:
     """List the images of a tree in any of the layouts. Raises ReproError if it is in none of them."""
     if is_store(tree, ""):
         raise ReproError(f"'{tree.location}' is a store that repro prepare made: it needs no preparation")
-    with_images = [name for name in tree.listing().folders if not is_store(tree, name) and tree.has_images(name)]
+    inner = _inner_tree(tree, splits)
+    source = _list_inner(inner, splits)
+    if inner is tree:
+        return source
+    return replace(source, notes=(f"the images are in '{inner.location}'", *source.notes))
+
+
+def _inner_tree(tree: Tree, splits: bool) -> Tree:
+    """Return the tree below single folders that hold all splits or classes, as archives often have."""
+    while True:
+        folders = _folders_with_images(tree, "")
+        if len(folders) != 1 or tree.images_in() or tree.images_in(folders[0]):
+            return tree
+        if (splits and folders[0] in split_folders(tree).values()) or _tables(tree):
+            return tree
+        tree = tree.below(folders[0])
+
+
+def _tables(tree: Tree) -> list[LabelTable]:
+    """Return the tables at the top of a tree that label its images; those of something else are none."""
+    found = []
+    paths = table_files(tree, "")
+    images = tree.images() if paths else []
+    for path in paths:
+        with suppress(ReproError):
+            found.append(read_table(tree, path, [images]))
+    return [table for table in found if table]
+
+
+def _list_inner(tree: Tree, splits: bool) -> Source:
+    folders = [name for name in _folders_with_images(tree, "") if not is_store(tree, name)]
     named = split_folders(tree) if splits else {}
-    if named and (not with_images or set(named.values()) & set(with_images)):
-        return _list_splits(tree, named, [name for name in with_images if name not in named.values()])
-    if len(with_images) >= 2:
+    if named and (not folders or set(named.values()) & set(folders)):
+        return _list_splits(tree, named, [name for name in folders if name not in named.values()])
+    if len(folders) >= 2:
         if splits:
-            _refuse_unknown_splits(tree, with_images)
+            _refuse_unknown_splits(tree, folders)
         source = list_class_folders(tree, {"train": ""})
         _refuse_other_labels(tree, source)
         return source
-    if labelled := _list_together(tree, {"train": ""}, by_name=False):
-        return labelled
-    if len(with_images) == 1 and not tree.images_in() and not tree.images_in(with_images[0]):
-        inner = list_images(tree.below(with_images[0]), splits)
-        return replace(inner, notes=(f"the images are in '{tree.at(with_images[0])}'", *inner.notes))
     if labelled := _list_together(tree, {"train": ""}):
         return labelled
-    if tree.images_in():
+    if loose := tree.images_in():
         raise ReproError(
-            f"'{tree.location}' holds {len(tree.images_in()):,} images in no class folders, with labels neither in a "
-            "table nor in their names: give the folder above if they are one class of several; "
+            f"'{tree.location}' holds {plural(len(loose), 'image', 'images')} in no class folders, with labels neither in "
+            "a table nor in their names: give the folder above if they are one class of several; "
             f"--source is {WANTED}"
         )
     _refuse_shards(tree)
@@ -135,9 +161,7 @@ def _list_splits(tree: Tree, splits: dict[str, str], others: Sequence[str]) -> S
     return replace(source, notes=(*split_notes(splits), *notes, *source.notes))
 
 
-def _list_together(
-    tree: Tree, roots: Mapping[str, str], classes: Sequence[str] = (), by_name: bool = True
-) -> Source | None:
+def _list_together(tree: Tree, roots: Mapping[str, str], classes: Sequence[str] = ()) -> Source | None:
     """List images that lie together in the folder of each split, with labels from tables, or else their names.
 
     `classes` are given where they are known. None if no image of train, or of any split, has a label.
@@ -149,7 +173,7 @@ def _list_together(
         if table := read_table(tree, path, _scopes(path, roots, images), classes):
             labels.add(tree, table, split_in_name(path) if set(roots.values()) == {""} else "")
     for paths in images.values():
-        if by_name and not classes and not any(path in labels.of for path in paths):
+        if not classes and not any(path in labels.of for path in paths):
             labels.of.update(name_labels(paths))
     ids = list(classes) or in_label_order(set(labels.of.values()))
     if len(ids) < 2 or not labels.of:
@@ -265,6 +289,12 @@ def _refuse_unknown_splits(tree: Tree, folders: Sequence[str]) -> None:
         raise ReproError(
             f"'{tree.location}': {first_few(parts)} may be no class: give it alone with --source, or {NO_SPLITS}"
         )
+    copies = [name for name in folders if len(set(_folders_with_images(tree, name)) & {*folders}) >= 2]
+    if copies:
+        raise ReproError(
+            f"'{tree.location}': {first_few(copies)} holds folders of the same names as the classes beside it: "
+            f"remove it, or {NO_SPLITS}"
+        )
     if any(tree.images_in(name) for name in folders):
         return
     inner = [set(_folders_with_images(tree, _below_single_folders(tree, name))) for name in folders]
@@ -277,15 +307,10 @@ def _refuse_unknown_splits(tree: Tree, folders: Sequence[str]) -> None:
 
 def _refuse_other_labels(tree: Tree, source: Source) -> None:
     """Raise ReproError if a table beside class folders labels their images by other classes."""
-    paths = [reference.name for reference in source.splits["train"]]
-    try:
-        tables = [table for path in table_files(tree, "") if (table := read_table(tree, path, [paths]))]
-    except ReproError:  # a table of something else
-        return
     ids = {info.id for info in source.classes}
-    for table in tables:
+    for table in _tables(tree):
         labels = set(table.labels.values())
-        if 1 < len(labels) < len(paths) / 2 and not labels & ids:
+        if 1 < len(labels) < len(source.splits["train"]) / 2 and not labels & ids:
             raise ReproError(
                 f"'{tree.location}': the folders {first_few(sorted(ids), 3)} and the table '{table.file}' ("
                 f"{first_few(sorted(labels), 3)}) disagree on the classes: remove the table, or put the "
