@@ -112,9 +112,10 @@ def _list_inner(tree: Tree, splits: bool) -> Source:
     if labelled := _list_together(tree, {"train": ""}):
         return labelled
     if loose := tree.images_in():
+        count = plural(len(loose), "image", "images")
         raise ReproError(
-            f"'{tree.location}' holds {plural(len(loose), 'image', 'images')} in no class folders, with labels neither in "
-            "a table nor in their names: give the folder above if they are one class of several; "
+            f"'{tree.location}' holds {count} in no class folders, with labels neither in a table nor in their names: "
+            "give the folder above if they are one class of several; "
             f"--source is {WANTED}"
         )
     _refuse_shards(tree)
