@@ -257,10 +257,8 @@ def test_a_jpeg_without_its_end_marker_is_used_and_reported(kind: str) -> None:
         complaints: list[str] = []
         result = to_square(whole[:-missing], 32, complaints.append)
         np.testing.assert_allclose(result, to_square(whole, 32).astype(int), atol=1)
-        if kind == "grey":  # Pillow accepts it, and libjpeg has a complaint
-            assert "premature end" in complaints[0].lower()
-        else:
-            assert complaints == ["the end marker is missing"]
+        # Pillow accepts some of them, and libjpeg has the complaint.
+        assert complaints in (["the end marker is missing"], ["Premature end of JPEG file"])
 
 
 @pytest.mark.parametrize("kind", ["progressive", "separate scans"])
