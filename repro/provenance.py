@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -32,14 +33,33 @@ def current_provenance() -> Provenance:
     versions = {name: metadata.version(name) for name in ("torch", "numpy")}
     return Provenance(
         versions={"repro": repro.__version__, **versions, "python": platform.python_version()},
-        machine=MachineRecord(platform.platform(), _processor(), os.cpu_count()),
+        machine=current_machine(),
         git_revision=_git_revision(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
+def current_machine() -> MachineRecord:
+    """Return the record of this machine."""
+    import torch  # here: records of stores need no torch
+
+    from repro.models.devices import has_fast_bf16
+
+    bf16 = ", bf16" if has_fast_bf16(torch.device("cpu")) else ""
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return MachineRecord(
+        platform=platform.platform(),
+        processor=_processor(),
+        instructions=torch.backends.cpu.get_cpu_capability() + bf16,
+        cpus=os.cpu_count(),
+        gpus=", ".join(gpus),
+    )
+
+
 def _processor() -> str:
     """Return the processor's model name."""
+    if sys.platform == "darwin":
+        return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor()
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -51,13 +71,17 @@ def _processor() -> str:
 
 def _git_revision() -> str:
     """Return the commit of the checkout, with "+changes" if there are uncommitted ones; empty outside a checkout."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+    git = ("git", "-C", str(Path(__file__).parent))
+    folder, _, revision = _output(*git, "rev-parse", "--show-toplevel", "HEAD").partition("\n")
+    if not revision or Path(folder) != Path(__file__).resolve().parents[1]:
+        return ""
+    return revision + ("+changes" if _output(*git, "status", "--porcelain") else "")
+
+
+def _output(*command: str) -> str:
+    """Return what a program prints; empty if it fails or is not installed."""
     try:
-        top = subprocess.run([*git, "rev-parse", "--show-toplevel", "HEAD"], capture_output=True, text=True)
-        folder, _, revision = top.stdout.strip().partition("\n")
-        if top.returncode != 0 or Path(folder) != Path(__file__).resolve().parents[1]:
-            return ""
-        status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace")
     except OSError:
         return ""
-    return revision + ("+changes" if status.stdout.strip() else "")
+    return done.stdout.strip() if done.returncode == 0 else ""

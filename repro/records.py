@@ -158,12 +158,16 @@ class MachineRecord:
     Attributes:
         platform: operating system and its version.
         processor: model name of the processor.
+        instructions: vector instructions of the processor that torch uses, such as "AVX512, bf16".
         cpus: number of logical processors.
+        gpus: names of the GPUs, separated by commas.
     """
 
     platform: str = ""
     processor: str = ""
+    instructions: str = ""
     cpus: int | None = None
+    gpus: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,7 +90,7 @@ def write_run(
         input_size=112,
         data=data,
         versions={"repro": "0.1.0", "torch": "2.9"},
-        machine=MachineRecord("Linux", "x86_64", 2),
+        machine=MachineRecord("Linux", "x86_64", "AVX2", 2),
         git_revision="0123456789abcdef",
         command=f"repro train --variant {variant} --recipe {recipe} --seed {seed} --data stores/ten",
         started="2025-01-01T00:00:00+00:00",

@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-import resource
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +97,8 @@ def test_whichever_call_fails_the_checkpoint_before_is_whole(
 
 
 def test_a_write_that_is_cut_short_leaves_the_checkpoint_before_whole(tmp_path: Path) -> None:
-    """The system itself takes only the first bytes of a file, and then none."""
+    """The operating system accepts only the first bytes of a file."""
+    resource = pytest.importorskip("resource", reason="only on POSIX systems")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     whole = max(path.stat().st_size for path in checkpoint.save(tmp_path, 1, tensors(1), {"step": 1}).parent.iterdir())
     for size in range(0, whole, 19):

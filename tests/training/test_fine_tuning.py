@@ -1,6 +1,7 @@
-"""Fine-tuning: what is taken over from another run, and what is not."""
+"""Fine-tuning: which weights are copied from another run, and which are not."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def trained(store: Store, out: Path, variant: str, before: Path | None = None) -
 
 @pytest.fixture(scope="module")
 def chain(synthetic_store: Store, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The authors' pre-training chain from end to end, an epoch each."""
+    """The stages of the authors' pre-training chain, trained for an epoch each."""
     out, paths = tmp_path_factory.mktemp("runs"), {}
     for variant in CHAIN:
         before = VARIANTS[variant].starts_from.get("authors")
@@ -42,32 +43,32 @@ def parameters(path: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("variant", "carried"),
+    ("variant", "copied"),
     [
         ("conv6-fall2009", {"conv1", "conv2", "conv3", "conv4", "conv5"}),
         ("conv6-fall2011", {"conv1", "conv2", "conv3", "conv4", "conv5", "conv6"}),
         ("conv6-pretrained", {"conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "fc6", "fc7"}),
     ],
 )
-def test_each_stage_takes_over_what_the_program_did(
-    chain: dict[str, Path], synthetic_store: Store, variant: str, carried: set[str]
+def test_each_stage_copies_the_layers_that_the_program_did(
+    chain: dict[str, Path], synthetic_store: Store, variant: str, copied: set[str]
 ) -> None:
     before = chain[VARIANTS[variant].starts_from.get("authors", "")]
     fresh = prepare_training(Settings(variant, scale="smoke", init_from=before), synthetic_store).model
     old = parameters(before)
     same = {name for name, value in fresh.named_parameters() if name in old and torch.equal(old[name], value)}
-    assert {name.split(".")[0] for name in same} == carried
-    assert {f"{layer}.{kind}" for layer in carried for kind in ("weight", "bias")} == same
+    assert {name.split(".")[0] for name in same} == copied
+    assert {f"{layer}.{kind}" for layer in copied for kind in ("weight", "bias")} == same
     record = json.loads((chain[variant] / "run.json").read_text())
     assert record["init_from"]["run"] == before.name
 
 
-def test_a_stage_without_the_one_before_is_refused(synthetic_store: Store, tmp_path: Path) -> None:
+def test_a_stage_without_an_initial_run_is_refused(synthetic_store: Store, tmp_path: Path) -> None:
     with pytest.raises(ReproError, match="starts from the weights of a 'conv6-fall2011' run: name it with --init-from"):
         trained(synthetic_store, tmp_path, "conv6-pretrained")
 
 
-def test_the_last_layer_is_taken_over_for_the_same_classes_only(chain: dict[str, Path], tmp_path: Path) -> None:
+def test_the_last_layer_is_copied_for_the_same_classes_only(chain: dict[str, Path], tmp_path: Path) -> None:
     run = read_run(chain["alexnet"])
     classes = [each.id for each in run.data.classes]
     model = AlexNet(configure("alexnet", scale="smoke", classes=10).network)
@@ -95,7 +96,43 @@ def test_weights_that_do_not_fit(chain: dict[str, Path], synthetic_store: Store,
     assert not list(tmp_path.iterdir())
 
 
-def test_resuming_from_another_beginning_is_refused(chain: dict[str, Path], synthetic_store: Store) -> None:
+def test_resuming_with_another_initial_run_is_refused(chain: dict[str, Path], synthetic_store: Store) -> None:
     settings = Settings("conv6-fall2011", scale="smoke", epochs=1, init_from=chain["conv6-pretrained"])
     with pytest.raises(ReproError, match="holds a different run: its init_from is"):
         next(train(settings, synthetic_store.path, chain["alexnet"].parent, resume=True))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            "not finite",
+            r"are not finite \(conv3.weight\): the training diverged; train the run again with a lower --lr",
+        ),
+        ("other weights", r"are damaged \(checksum mismatch: SHA-256 "),
+        ("cut", r"the weights '.*' are damaged \("),
+        ("missing", r"is finished, but its weights.safetensors is missing"),
+        ("unfinished", r"is not finished: continue it with repro train .* --resume"),
+    ],
+)
+def test_damaged_or_diverged_weights_are_not_started_from(
+    chain: dict[str, Path], synthetic_store: Store, tmp_path: Path, damage: str, message: str
+) -> None:
+    before = shutil.copytree(chain["alexnet"], tmp_path / "before")
+    file, values = before / "weights.safetensors", parameters(chain["alexnet"])
+    if damage == "not finite":
+        values["conv3.weight"][0] = torch.nan
+        file.write_bytes(safetensors.torch.save(values))
+        (before / "weights.safetensors.sha256").unlink()
+    elif damage == "other weights":
+        file.write_bytes(safetensors.torch.save({**values, "conv3.weight": values["conv3.weight"] + 1}))
+    elif damage == "cut":
+        file.write_bytes(file.read_bytes()[:-1])
+    else:
+        file.unlink()
+        if damage == "unfinished":
+            record = json.loads((before / "run.json").read_bytes()) | {"ended": None}
+            (before / "run.json").write_bytes(json.dumps(record).encode())
+    with pytest.raises(ReproError, match=message):
+        trained(synthetic_store, tmp_path / "runs", "alexnet", before)
+    assert not (tmp_path / "runs").exists()
