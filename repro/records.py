@@ -10,7 +10,8 @@ Files in a run's folder, <runs>/<variant>-<recipe>-<scale>-seed<k>/:
     weights.safetensors.sha256     checksum of the weights, in the format of `sha256sum -c`
     weights.safetensors            written last
     .lock                          held by the process that trains the run
-    evaluation-<split>-<views>.json    an `EvaluationRecord`, with predictions-<split>-<views>.npz
+    evaluation-<split>-<views>.json    an `EvaluationRecord`, with predictions-<split>-<views>.npz; the names of
+                                       those on another store than the run's own end in -on-<store>
     retrieval-<split>.json             a `RetrievalRecord`, with retrieval-<split>.npz
 
 The evaluation of an ensemble has its own folder beside the runs'. Files of an ensemble whose weights were searched
@@ -76,14 +77,18 @@ def run_name(
     return f"{variant}-{recipe}-{scale}{extras}-{label}{'+'.join(map(str, seeds))}"
 
 
-def evaluation_name(split: str, views: int, searched: bool = False) -> str:
-    """Return the file name of an evaluation."""
-    return f"evaluation-{split}-{views}{'-searched' if searched else ''}.json"
+def evaluation_name(split: str, views: int, searched: bool = False, store: str = "") -> str:
+    """Return the file name of an evaluation; `store` names another one than the run was trained on."""
+    return f"evaluation-{_evaluation_stem(split, views, searched, store)}.json"
 
 
-def predictions_name(split: str, views: int, searched: bool = False) -> str:
+def predictions_name(split: str, views: int, searched: bool = False, store: str = "") -> str:
     """Return the file name of an evaluation's predictions per image."""
-    return f"predictions-{split}-{views}{'-searched' if searched else ''}.npz"
+    return f"predictions-{_evaluation_stem(split, views, searched, store)}.npz"
+
+
+def _evaluation_stem(split: str, views: int, searched: bool, store: str) -> str:
+    return f"{split}-{views}{'-searched' if searched else ''}{f'-on-{store}' if store else ''}"
 
 
 def retrieval_name(split: str) -> str:

@@ -161,11 +161,17 @@ def evaluate(
     views: opt.ViewsOption = "10",
     devices: opt.DevicesOption = None,
     search_weights: opt.SearchWeightsOption = False,
+    confusion: opt.ConfusionOption = None,
 ) -> Next:
     """Measure top-1 and top-5 error. Of several runs, the softmax outputs are averaged (Sec. 6)."""
     from repro.cli.progress import meter
     from repro.evaluation import evaluate as stage
 
+    if confusion:
+        from repro.evaluation.confusion import check_classes
+        from repro.records import read_run
+
+        check_classes(len(read_run(runs[0]).data.classes))
     with meter(console, "evaluating", "images") as show:
         path, record = stage.evaluate(runs, data, split, int(views), devices, show, search_weights)
     for guesses in ("top1", "top5"):
@@ -178,6 +184,10 @@ def evaluate(
         console.print(f"weights {weights}, selected on {record.weights_selected_on}")
     if record.note:
         console.print(record.note, style="yellow")
+    if confusion:
+        from repro.cli.predictions import show_confusion
+
+        show_confusion(console, path.with_name(record.predictions), record.data.classes, confusion)
     return _report_on(path.parent.parent)
 
 

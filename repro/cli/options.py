@@ -216,6 +216,12 @@ SearchWeightsOption = Annotated[
         "--search-weights", help="Average several runs with weights selected on val, instead of equal weights."
     ),
 ]
+ConfusionOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--confusion", metavar="FILE", help="Also write the confusion matrix as CSV and show the largest confusions."
+    ),
+]
 
 # predict
 ImagesArgument = Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,9 +13,11 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from repro.evaluation.predict import Classified
+    from repro.records import ClassRecord
 
 Form = Literal["table", "json", "csv"]
 
+MOST_CONFUSED = 5
 COLUMNS = ("image", "label", "rank", "id", "name", "probability")
 
 
@@ -61,6 +63,19 @@ def draw(images: Iterable[Classified], path: Path) -> None:
         names, probabilities = [each.name for each in image.guesses], [each.probability for each in image.guesses]
         bars.append(Bars(image.thumbnail, title, names, probabilities, correct))
     write_bars(bars, path)
+
+
+def show_confusion(console: Console, predictions: Path, classes: Sequence[ClassRecord], path: Path) -> None:
+    """Write the confusion matrix of an evaluation as CSV, and print which classes are confused most."""
+    from repro.evaluation.confusion import most_confused, read_confusion, write_confusion
+
+    matrix = read_confusion(predictions, len(classes))
+    write_confusion(path, matrix, classes)
+    for label, guess, images in most_confused(matrix, MOST_CONFUSED):
+        share = images / matrix[label].sum()
+        names = [classes[index].name or classes[index].id for index in (label, guess)]
+        console.print(f"{names[0]} taken for {names[1]}: {images:,} images, {share:.1%} of the class")
+    console.print(f"{path}: confusion matrix of {len(classes)} classes")
 
 
 def _document(image: Classified) -> dict[str, object]:

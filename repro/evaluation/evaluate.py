@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from repro.evaluation.trained_model import TrainedModel, open_run
 from repro.models.allocator import keep_freed_memory
 from repro.paper.intervals import error_interval
 from repro.provenance import current_provenance, data_record
-from repro.records import EvaluationRecord, evaluation_name, predictions_name, run_name, write_record
+from repro.records import DataRecord, EvaluationRecord, evaluation_name, predictions_name, run_name, write_record
 
 SEARCHED_ON = "val"
 SELECTED_ON_THESE = "the weights were selected on these very images: on others the errors would be higher"
@@ -44,7 +45,11 @@ def evaluate(
     A run's files go into its folder, an average's into a separate folder beside the first run. Softmax outputs are
     averaged over 1 or 10 `views` and over the runs, in float32 whatever precision they were trained in. With
     `searched` the runs' weights in the average are first searched on the val split with as many views. `on_progress`
-    is called with images done and images in all. Raises ReproError for runs, data or a split that do not fit.
+    is called with images done and images in all.
+
+    A store that the runs were not trained on must have the same classes by id; its record names another dataset, so
+    that no claim is compared with it, and its files name the store. Raises ReproError for runs, data or a split that
+    do not fit.
     """
     keep_freed_memory()
     if searched and len(paths) == 1:
@@ -52,13 +57,31 @@ def evaluate(
     store = open_store(data)
     models = [open_run(path, devices, store) for path in paths]
     for model in models:
-        model.check_store(store, (split, SEARCHED_ON) if searched else (split,))
+        model.check_store(store, (split, SEARCHED_ON) if searched else (split,), same=False)
     check_members(models)
+    models = [model.in_order_of(store) for model in models]
     predictions, weights = _predict(models, store, split, views, searched, on_progress)
     command = command_line(evaluate_argv(paths, data, split, views, searched))
     record = _record(models, store, split, views, predictions, weights, command)
-    folder = evaluation_folder(models)
-    return _write(folder / evaluation_name(split, views, searched), record, predictions), record
+    name = evaluation_name(split, views, searched, _other_store(models, store))
+    return _write(evaluation_folder(models) / name, record, predictions), record
+
+
+def _other_store(models: Sequence[TrainedModel], store: Store) -> str:
+    """Return a name for `store` in file names; empty if it is the one that all models were trained on."""
+    if all(model.run.data.fingerprint == store.fingerprint for model in models):
+        return ""
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", store.path.resolve().name).strip("-")
+    return f"{name}-{store.fingerprint[:8]}"
+
+
+def _data_record(models: Sequence[TrainedModel], store: Store) -> DataRecord:
+    """Return the record of `store`; of another than the models were trained on, as a dataset that no claim is about."""
+    record = data_record(store)
+    if not _other_store(models, store):
+        return record
+    trained_on = " and ".join(dict.fromkeys(model.run.data.dataset for model in models))
+    return replace(record, dataset=f"{store.dataset}, trained on {trained_on}")
 
 
 def check_members(models: Sequence[TrainedModel]) -> None:
@@ -137,7 +160,7 @@ def _record(
         recipe=first.recipe,
         scale=first.scale,
         seeds=tuple(model.run.seed for model in models),
-        data=data_record(store),
+        data=_data_record(models, store),
         split=split,
         views=views,
         images=len(predictions.labels),
@@ -150,7 +173,7 @@ def _record(
         weights_selected_on=SEARCHED_ON if searched else "",
         # A search on the images that are evaluated makes their error look lower.
         note=SELECTED_ON_THESE if searched and split == SEARCHED_ON else "",
-        predictions=predictions_name(split, views, searched),
+        predictions=predictions_name(split, views, searched, _other_store(models, store)),
         command=command,
         **vars(current_provenance()),
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -81,17 +82,47 @@ class TrainedModel:
         no_colour_noise = np.zeros((3, 3))
         return Views(self.mean, no_colour_noise, settings.crop_size, augmentation, self.devices[0])
 
-    def check_store(self, store: Store, splits: Sequence[str]) -> None:
-        """Raise ReproError if `store` is not the one that the run was trained on, or lacks any of `splits`."""
+    def check_store(self, store: Store, splits: Sequence[str], same: bool = True) -> None:
+        """Raise ReproError if `store` lacks any of `splits`, or is not the one that the run was trained on.
+
+        Without `same` it may be another, if it has the same classes by id, in any order.
+        """
         for split in splits:
             if split not in store.splits:
                 raise ReproError(f"the store '{store.path}' has no split '{split}', only {', '.join(store.splits)}")
         trained_on = self.run.data
-        if trained_on.fingerprint != store.fingerprint:
+        if same and trained_on.fingerprint != store.fingerprint:
             raise ReproError(
                 f"the run '{self.run.folder}' was trained on other data than '{store.path}' (fingerprint "
                 f"{trained_on.fingerprint[:12]}, not {store.fingerprint[:12]}): name the store '{trained_on.path}'"
             )
+        known, found = {each.id for each in self.classes}, {info.id for info in store.classes}
+        if known != found:
+            differing = sorted(known ^ found)[0]
+            where = "the run" if differing in known else "the store"
+            raise ReproError(
+                f"the run '{self.run.folder}' and the store '{store.path}' have other classes: {len(known):,} and "
+                f"{len(found):,}, and only {where} has '{differing}'; name a store with the classes of "
+                f"'{trained_on.path or trained_on.dataset}'"
+            )
+
+    def in_order_of(self, store: Store) -> TrainedModel:
+        """Return the model with its outputs in the order of the classes of `store`, which has the same ids.
+
+        Raises ReproError if that changes the order and the net is on two devices.
+        """
+        positions = {each.id: index for index, each in enumerate(self.classes)}
+        order = [positions[info.id] for info in store.classes]
+        if order == list(range(len(order))):
+            return self
+        if not isinstance(self.net, AlexNet):
+            raise ReproError("the classes of the store are in another order: name one device with --devices")
+        net = copy.deepcopy(self.net)
+        with torch.no_grad():
+            for parameter in net.get_classifier().parameters():
+                parameter.copy_(parameter[order].clone())
+        classes = tuple(self.classes[index] for index in order)
+        return replace(self, net=net, run=replace(self.run, data=replace(self.run.data, classes=classes)))
 
     def preprocess(self, image: ImageLike) -> NDArray[np.uint8]:
         """Return an image as a store would hold it, uint8 [S, S, 3]. Raises ReproError if it cannot be decoded.

@@ -26,7 +26,7 @@ OPTIONS = {
         "--init-from", "--until-train-error", "--resume", "--checkpoint",
         "--save-minutes",
     },
-    "evaluate": {"--data", "--split", "--views", "--devices", "--search-weights"},
+    "evaluate": {"--data", "--split", "--views", "--devices", "--search-weights", "--confusion"},
     "retrieve": {"--data", "--split", "--devices"},
     "predict": {
         "--with", "--views", "--top", "--label", "--json", "--csv", "--figure", "--batch-size", "--devices",
