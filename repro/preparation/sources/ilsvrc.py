@@ -524,13 +524,11 @@ def _kaggle_names(path: Path) -> dict[str, str]:
 def _find_kit(path: Path, year: Year) -> Path | None:
     """Return the development kit as downloaded, gunzipped or unpacked; None if there is none."""
     stem = year.kit.removesuffix(".tar.gz")
-    names = (year.kit, f"{stem}.tgz", f"{stem}.tar", stem, stem.removeprefix("ILSVRC2010_"), "devkit", "")
-    folders = [*(path / below for below in BELOW), *list(path.absolute().parents)[:LEVELS_ABOVE]]
-    for folder in folders:
-        for name in names:
-            if (name and (folder / name).is_file()) or _kit_folder(folder / name):
-                return folder / name
-    return None
+    names = (year.kit, f"{stem}.tgz", f"{stem}.tar", stem)
+    here = (stem.removeprefix("ILSVRC2010_"), "devkit", "")  # names that say no year: not looked for above
+    candidates = [path / below / name for below in BELOW for name in (*names, *here)]
+    candidates += [folder / name for folder in list(path.absolute().parents)[:LEVELS_ABOVE] for name in names]
+    return next((kit for kit in candidates if kit.is_file() or _kit_folder(kit)), None)
 
 
 def _kit_folder(path: Path) -> Path | None:
