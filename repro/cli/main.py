@@ -9,6 +9,7 @@ import errno
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 
 from repro import interrupts
@@ -26,7 +27,7 @@ def main() -> None:
     """Run the command line; exit codes as documented in the README."""
     interrupts.stop_at_once()
     try:
-        code = _run(sys.argv[1:])
+        code = run(sys.argv[1:], _prepare_process)
         interrupts.finish()
     except Stopped as stopped:  # by a signal at the very end
         code = 128 + stopped.signal
@@ -37,14 +38,11 @@ def main() -> None:
     sys.exit(code)
 
 
-def _run(arguments: list[str]) -> int:
+def run(arguments: list[str], prepare: Callable[[], None] = lambda: None) -> int:
+    """Run a command line, after `prepare`; return its exit code, with the message of an error on standard error."""
     debug = DEBUG in arguments
     try:
-        from repro.cli import streams
-
-        streams.prepare_streams()
-        _prepare_warnings()
-        os.environ["MPLBACKEND"] = "agg"  # figures are files; a backend that is not installed ends `import matplotlib`
+        prepare()
         from repro.cli.commands import app
 
         try:
@@ -66,6 +64,14 @@ def _run(arguments: list[str]) -> int:
         return _fail(_describe(error), 1, debug)
     except Exception as error:
         return _fail(_describe(error), 1, debug)
+
+
+def _prepare_process() -> None:
+    from repro.cli import streams
+
+    streams.prepare_streams()
+    _prepare_warnings()
+    os.environ["MPLBACKEND"] = "agg"  # figures are files; a backend that is not installed ends `import matplotlib`
 
 
 def _with_debug_first(arguments: list[str]) -> list[str]:

@@ -13,6 +13,7 @@ from helpers import repro, small_disk
 
 from repro import interrupts
 from repro.cli import commands as cli
+from repro.cli import main
 from repro.data.store import Store
 from repro.training import checkpoint
 
@@ -186,16 +187,22 @@ def test_pipeline_from_images_to_the_report(tmp_path: Path) -> None:
     ],
 )
 def test_a_user_error_is_one_line_and_exit_code_3(
-    words: tuple[str, ...], message: str, synthetic_store: Store, tmp_path: Path
+    words: tuple[str, ...], message: str, synthetic_store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "file").write_text("not a folder", encoding="utf-8")
     paths = {"tmp": tmp_path, "store": synthetic_store.path}
-    done = repro(*(word.format(**paths) for word in words))
-    assert done.returncode == 3
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("repro: ")
-    assert message.format(**paths) in done.stderr
+    assert main.run([word.format(**paths) for word in words]) == 3
+    errors = capsys.readouterr().err
+    assert len(errors.splitlines()) == 1
+    assert errors.startswith("repro: ")
+    assert message.format(**paths) in errors
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def test_a_user_error_as_a_process(tmp_path: Path) -> None:
+    done = repro("verify", tmp_path / "none")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert re.fullmatch(r"repro: .*none.*\n", done.stderr)
 
 
 def start(*words: object) -> subprocess.Popen[str]:
