@@ -39,7 +39,7 @@ def test_dask_workers_make_the_same_store(tmp_path: Path) -> None:
     path = os.pathsep.join([root, *filter(None, sys.path)])
     result = subprocess.run(
         [sys.executable, "-c", SCRIPT, images, tmp_path / "dask"],
-        capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": path}, cwd=tmp_path,
+        capture_output=True, text=True, timeout=600, env={**os.environ, "PYTHONPATH": path}, cwd=tmp_path,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["2"]  # both workers took part
