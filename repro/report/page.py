@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import repro
-from repro.paper.targets import MISSING, NOT_COMPARABLE, VERDICTS, Verdict, load_deviations
+from repro.paper.targets import MISSING, NOT_COMPARABLE, UNDECIDED, VERDICTS, Verdict, load_deviations
 from repro.paper.variants import BASES
 from repro.records import Records, Run
 from repro.report import summary
@@ -125,6 +125,7 @@ def page_context(
         "strict_note": summary.strict_note(firsts),
         "counts": {word: counts[word] for word in VERDICTS},
         "directions": directions,
+        "undecided": sum(each.verdict == MISSING and each.direction == UNDECIDED for each in firsts),
         "claims": claims,
         "sections": list(dict.fromkeys(claim.verdict.target.section for claim in claims)),
         "tables": tables,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from repro.errors import ReproError
 from repro.paper.datasets import DATASET_SIZES
 from repro.paper.targets import MATCH, MISMATCH, NOT_COMPARABLE, Verdict
+from repro.paper.tolerances import MIN_SEEDS
 from repro.paper.variants import configure
 from repro.records import DataRecord, Records, Run
 from repro.report.measurements.context import RunScale, context_of, data_changes, precedence, run_scale
@@ -24,18 +25,19 @@ def headline(verdicts: Sequence[Verdict]) -> str:
     counts = Counter(each.verdict for each in measured)
     comparable = counts[MATCH] + counts[MISMATCH]
     hold = sum(each.verdict == MATCH for each in computed)
-    text = f"{hold} of the {len(computed)} claims that follow from the architecture alone hold. "
+    text = f"{hold} of the {len(computed)} claims that need no run hold. "
     if comparable:
         return text + (
-            f"Of the {len(measured)} that require a run, {comparable} were measured as in the paper, and "
-            f"{counts[MATCH]} of them match."
+            f"Of the {len(measured)} that need a run, {comparable} {'was' if comparable == 1 else 'were'} measured on "
+            f"the paper's data and scale and decided; {counts[MATCH]} of them "
+            f"{'matches' if counts[MATCH] == 1 else 'match'}."
         )
     if counts[NOT_COMPARABLE]:
         return text + (
-            f"None of the {len(measured)} that require a run was measured on the paper's data and scale; "
+            f"None of the {len(measured)} that need a run was decided on the paper's data and scale; "
             f"{counts[NOT_COMPARABLE]} were measured in other conditions, where only the direction of an effect counts."
         )
-    return text + f"None of the {len(measured)} that require a run has been measured yet."
+    return text + f"None of the {len(measured)} that need a run has been measured yet."
 
 
 def result(verdicts: Mapping[str, Sequence[Verdict]]) -> str:
@@ -79,9 +81,13 @@ def _limitations(data: DataRecord, scale: RunScale, runs: Sequence[Run]) -> Limi
         can.append(f"The paper's numbers on {DATASETS[data.dataset]}: same images, same size of net and patch.")
     else:
         can.append("That the pipeline works from images to verdicts, and that the net learns.")
-        can.append("The direction of an effect: whether a change of net or recipe helps in these conditions.")
+        can.append("The direction of an effect within one net, such as that of averaging ten views.")
         cannot.append(f"Any error of the paper.{_difference(runs[0])}")
         cannot.append("The size of an effect on ImageNet: small effects there may vanish or reverse here.")
+    if sum(len(each) >= MIN_SEEDS for each in seeds.values()) > 1:
+        can.append("The direction of an effect of a net or recipe, for those with at least three seeds.")
+    else:
+        cannot.append("Which net or recipe is better: that needs three seeds of each.")
     if max(map(len, seeds.values())) < 2:
         cannot.append(
             "Variation over seeds: each net was trained once, so intervals cover the sampling of images only."

@@ -15,7 +15,7 @@ from repro.paper.targets import Measurement, Verdict, find_target
 from repro.paper.tolerances import MIN_SEEDS
 from repro.paper.variants import BASES, VARIANTS, configure
 from repro.records import SPACES, Records
-from repro.report.comparisons import own_comparisons
+from repro.report.comparisons import OwnComparison, own_comparisons
 from repro.report.figures.figure1 import grid_rows, grids
 from repro.report.measurements.context import evaluation_scale, retrieval_scale, run_scale
 from repro.report.measurements.evaluations import error_level, net_name
@@ -272,32 +272,31 @@ def lr_table(records: Records) -> Table:
 
 def comparison_table(records: Records) -> Table:
     """Return the comparisons that the runs allow beyond the paper's claims: of starting weights and of recipes."""
-    body: list[list[Cell]] = []
+    sections: dict[str, list[list[Cell]]] = {}
     for each in own_comparisons(records):
-        difference = each.difference
-        low, high = difference.interval or (-math.inf, math.inf)
-        if each.seeds < MIN_SEEDS:
-            conclusion = f"these nets only: fewer than {MIN_SEEDS} seeds"
-        elif low <= 0 <= high:
-            count = seeds_to_decide(abs(difference.value), difference.deviation or 0.0, difference.image_error)
-            conclusion = "undecided" + (
-                f": at least {max(count, MIN_SEEDS)} seeds of each" if count else ": more images"
-            )
-        else:
-            conclusion = f"{each.first if difference.value < 0 else each.second} is better"
-        body.append([
-            each.net, each.data, each.evaluation, each.first, each.second, *each.errors, difference, each.seeds,
-            conclusion,
-        ])  # fmt: skip
-    heads = columns(
-        "Net", "Data", "Evaluation", "First", "Second", "Error of first, %", "Error of second, %",
-        "Difference, points", "Seeds of each", "Conclusion",
-    )  # fmt: skip
+        row: list[Cell] = [each.first, each.second, *each.errors, each.difference, _conclusion(each)]
+        sections.setdefault(f"{each.net} on {each.data}, {each.evaluation}", []).append(row)
+    errors = [Column(name, "Top-1 error, %") for name in ("first", "second")]
+    heads = (*columns("First", "Second"), *errors, *columns("Difference, points", "Conclusion"))
     note = (
-        "Top-1 error of nets that differ in their starting weights or their recipe. Intervals are over seeds and "
-        "images, or of one pair of nets over images only. Whatever is named under First and Second differs."
+        "Nets that differ in their starting weights or their recipe, and in whatever else is named. Intervals are over "
+        "seeds and images, or of one pair of nets over images only."
     )
-    return Table("comparisons", "Comparisons beyond the paper", note, heads, [Section("", body)])
+    bodies = [Section(heading, rows) for heading, rows in sections.items()]
+    return Table("comparisons", "Comparisons beyond the paper", note, heads, bodies)
+
+
+def _conclusion(comparison: OwnComparison) -> str:
+    """Return what a comparison shows; in words what would decide it, if it is undecided."""
+    difference, seeds = comparison.difference, f"{comparison.seeds} seeds of each"
+    low, high = difference.interval or (-math.inf, math.inf)
+    if comparison.seeds < MIN_SEEDS:
+        return f"these nets only: fewer than {MIN_SEEDS} seeds"
+    if not low <= 0 <= high:
+        return f"{comparison.first if difference.value < 0 else comparison.second} is better, {seeds}"
+    count = seeds_to_decide(abs(difference.value), difference.deviation or 0.0, difference.image_error)
+    needed = f"about {max(count, MIN_SEEDS)}" if count else "more images, not seeds,"
+    return f"undecided with {seeds}; {needed} would decide if the difference is true"
 
 
 def run_table(records: Records) -> Table:

@@ -34,12 +34,12 @@ def test_pretraining_is_compared_and_everything_that_differs_is_named(tmp_path: 
     }  # fmt: skip
     assert abs(found.difference.value) == pytest.approx(5)
     assert (found.difference.over, found.seeds) == ("seeds", 3)
-    assert conclusion(tmp_path).startswith("undecided: at least ")
+    assert conclusion(tmp_path).startswith("undecided with 3 seeds of each; about ")
 
 
 def test_a_difference_beyond_the_spread_is_decided(tmp_path: Path) -> None:
     write_both(tmp_path, [30, 31, 32], [20, 21, 22])
-    assert conclusion(tmp_path) == "fine-tuned, lr 0.001, recipe authors is better"
+    assert conclusion(tmp_path) == "fine-tuned, lr 0.001, recipe authors is better, 3 seeds of each"
 
 
 def test_one_seed_decides_nothing(tmp_path: Path) -> None:

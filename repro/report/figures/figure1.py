@@ -116,11 +116,13 @@ def _speed_picture(name: str, context: Context, nets: Mapping[str, Grid]) -> Pic
     caption = (
         f"Training error against epochs on {context.data.label} ({context.recipe} recipe, {context.scale.label}): the "
         f"four-layer net with ReLU (solid) and with tanh (dashed), each at the learning rate that reaches {until:g}% "
-        f"first; of several seeds the mean with the range shaded, thin lines the other learning rates. {crossings} "
+        f"first with seed 0; of the seeds that count, the others, the mean with the range shaded, thin lines the other "
+        f"learning rates. {crossings} "
         f"{ratio}"
     )
     alt = f"Two curves that fall with the epochs. {ratio}"
-    return finish(figure, name, "Figure 1: ReLU against tanh", caption, alt)
+    title = "Figure 1: ReLU against tanh" + ("" if context.recipe == "authors" else f", recipe {context.recipe}")
+    return finish(figure, name, title, caption, alt)
 
 
 def _draw_other_rates(axes: Axes, grid: Grid, style: NetStyle) -> None:
