@@ -158,3 +158,20 @@ def test_rates_that_the_spread_over_seeds_cannot_tell_apart_are_marked(tmp_path:
     build_report(tmp_path, tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "tables" / "figure1.csv", keep_default_na=False).set_index("Learning rate")
     assert table["Result"][[0.001, 0.002, 0.004]].tolist() == ["", "within the spread of the fastest", "fastest"]
+
+
+def test_records_without_weights_do_not_hide_a_seed_that_failed(tmp_path: Path) -> None:
+    """As published: no run has weights, none records its end, and one seed of tanh never reaches the error."""
+    write_grid(tmp_path, "cifar-relu", 0.002, [60, 24])
+    write_grid(tmp_path, "cifar-tanh", 0.001, [70] * 11 + [20])
+    write_seeds(tmp_path, [60, 24], [70] * 11 + [20])
+    write_course(tmp_path, "cifar-tanh", 0.001, 4, [70] * 16)
+    for run in tmp_path.rglob("run.json"):
+        (run.parent / "weights.safetensors").unlink()
+        record = json.loads(run.read_text(encoding="utf-8"))
+        del record["ended"]
+        run.write_text(json.dumps(record), encoding="utf-8")
+    verdict = ratio(tmp_path)
+    assert verdict.measurement
+    assert verdict.measurement.bound == 1
+    assert verdict.verdict != "match"

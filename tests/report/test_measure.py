@@ -54,6 +54,9 @@ def test_strict_as_typed(tmp_path: Path) -> None:
     runs.mkdir()
     words = ["-W", "error", "-m", "repro", "report", "--runs", runs, "--out", out, "--compare", "--strict"]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+    assert done.returncode == 3  # nothing to compare
+    write_evaluation(runs, error=25)
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")  # what is missing is no mismatch
     write_full(runs, error=41)
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
@@ -136,7 +139,8 @@ def test_a_net_trained_on_fewer_images_than_it_is_evaluated_with_is_not_comparab
 
 
 def test_a_run_that_ended_at_a_training_error_is_not_comparable(tmp_path: Path) -> None:
-    write_full(tmp_path, error=37.5, until_train_error=99.5)
+    ended = {"reason": "until_train_error", "epochs": 3, "weights": ""}
+    write_full(tmp_path, error=37.5, until_train_error=99.5, ended=ended)
     assert "ended at 99.5% training error" in verdict(tmp_path, "table1-cnn-top1").reason
 
 

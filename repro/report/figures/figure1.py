@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from repro.paper.targets import Measurement, find_target
 from repro.records import Records, Run
 from repro.report.figures.style import COLOURS, INK, Picture, finish
-from repro.report.measurements.context import Context, context_of, has_ended, precedence
+from repro.report.measurements.context import Context, context_of, precedence
 from repro.report.measurements.grid import Grid, build_grid, speed_ratio, train_errors
 
 
@@ -82,7 +82,7 @@ def _epochs_cell(grid: Grid, run: Run) -> str | float:
     reached = grid.epochs_taken(run)
     if reached is not None:
         return reached
-    return f"not in {len(run.log)}" if has_ended(run) else f"not yet in {len(run.log)}"
+    return f"not in {len(run.log)}" if run.finished else f"not yet in {len(run.log)}"
 
 
 def speed_pictures(records: Records) -> Iterable[Picture]:

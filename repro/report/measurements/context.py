@@ -135,17 +135,10 @@ def run_scale(run: Run) -> RunScale:
     )  # fmt: skip
 
 
-def has_ended(run: Run) -> bool:
-    """Return whether a run has trained to its end, also if its records were published without the weights."""
-    return run.finished or len(run.log) >= run.epochs or _ended_early(run) is not None
-
-
 def _ended_early(run: Run) -> float | None:
-    """Return the training error at which a run was set to end, if it has reached it before its last epoch."""
-    until = run.until_train_error
-    if until is None or not run.log or not run.log[-1].train_top1_error <= until:
-        return None
-    return until if len(run.log) < run.epochs else None
+    """Return the training error at which a run ended before its last epoch; None if it did not."""
+    early = run.ended is not None and run.ended.reason == "until_train_error"
+    return run.until_train_error if early else None
 
 
 def data_changes(data: DataRecord) -> tuple[str, ...]:

@@ -12,7 +12,6 @@ from repro.paper.experiments import LR_GRIDS, Requirement, epochs_to_error, fast
 from repro.paper.intervals import seed_factor, welch_interval
 from repro.paper.targets import Measurement
 from repro.records import Run
-from repro.report.measurements.context import has_ended
 
 
 @dataclass(frozen=True)
@@ -39,14 +38,14 @@ class Grid:
     @property
     def runs(self) -> tuple[Run, ...]:
         """The runs at the fastest learning rate that count; the one that chose it only if no other has ended."""
-        others = (run for run in self.fastest[1:] if has_ended(run) or self.epochs_taken(run) is not None)
+        others = (run for run in self.fastest[1:] if run.finished or self.epochs_taken(run) is not None)
         return tuple(others) or self.fastest[:1]
 
     @property
     def complete(self) -> bool:
         """Whether a run at every declared learning rate has reached the error, or its last epoch."""
         return all(
-            any(has_ended(run) or self.epochs_taken(run) is not None for run in self.runs_by_lr.get(lr, ()))
+            any(run.finished or self.epochs_taken(run) is not None for run in self.runs_by_lr.get(lr, ()))
             for lr in self.requirement.lrs
         )
 
@@ -75,7 +74,7 @@ def train_errors(run: Run) -> list[float]:
 
 def one_per_seed(runs: Iterable[Run]) -> list[Run]:
     """Return one run per seed, by seed: one that has ended before others, then the one with the most epochs."""
-    ordered = sorted(runs, key=lambda run: (run.seed, has_ended(run), len(run.log), run.started))
+    ordered = sorted(runs, key=lambda run: (run.seed, run.finished, len(run.log), run.started))
     return list({run.seed: run for run in ordered}.values())
 
 
@@ -117,7 +116,7 @@ def speed_ratio(first: Grid | None, second: Grid | None) -> Measurement | None:
     logs, short, names = [], [], []
     for each in (first, second):
         reached = {run: each.epochs_taken(run) for run in each.runs}
-        counted = [run for run, epoch in reached.items() if epoch is not None or has_ended(run)]
+        counted = [run for run, epoch in reached.items() if epoch is not None or run.finished]
         if not counted:
             return None
         short.append(any(reached[run] is None for run in counted))

@@ -13,7 +13,7 @@ from repro.paper.experiments import LR_GRIDS, epochs_to_error
 from repro.paper.intervals import seed_interval, welch_interval
 from repro.paper.targets import Measurement, Target
 from repro.records import Records, Run
-from repro.report.measurements.context import Context, context_of, has_ended, learning_changes
+from repro.report.measurements.context import Context, context_of, learning_changes
 from repro.report.measurements.grid import build_grid, select_runs, speed_ratio
 from repro.report.measurements.runs import RUN_MEASURES, epochs_to_train_error, finite, mean_of, run_level
 
@@ -113,7 +113,7 @@ def _convergence_ratio(first: Run, second: Run) -> Measurement | None:
 
     At one learning rate the number of epochs measures the nets; after a drop it would measure the schedule.
     """
-    if not has_ended(first) or not has_ended(second):
+    if not first.finished or not second.finished:
         return None
     errors = [_val_errors_before_drop(run) for run in (first, second)]
     if not all(errors):

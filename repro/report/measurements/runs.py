@@ -11,7 +11,7 @@ from repro.paper.experiments import epochs_to_error
 from repro.paper.intervals import Z, seed_interval
 from repro.paper.targets import Measurement, Target
 from repro.records import EpochRecord, Run
-from repro.report.measurements.context import has_ended, specified
+from repro.report.measurements.context import specified
 from repro.report.measurements.conv1 import oriented_share, tower_colour_difference
 from repro.report.measurements.evaluations import binomial_error
 from repro.report.measurements.grid import train_errors
@@ -50,14 +50,14 @@ def _of_log(read: Callable[[tuple[EpochRecord, ...]], float]) -> RunMeasure:
     """Return the measure of a number that is read from the log of a run that has ended."""
 
     def measured(run: Run, _: str) -> Measurement | None:
-        return Measurement(read(run.log), runs=(run.name,)) if run.log and has_ended(run) else None
+        return Measurement(read(run.log), runs=(run.name,)) if run.log and run.finished else None
 
     return measured
 
 
 def _final_train_error(run: Run, _: str) -> Measurement | None:
     """Return the training error of the last epoch, with the interval that the number of images implies."""
-    if not run.log or not has_ended(run):
+    if not run.log or not run.finished:
         return None
     error, images = run.log[-1].train_top1_error, run.data.images.get("train", 0)
     if not images:
@@ -80,7 +80,7 @@ def _best_train_error(run: Run, sufficient: str) -> Measurement | None:
         return Measurement(best, runs=(run.name,))
     try:
         expected = specified(run.variant, run.recipe, run.scale, run.data.dataset).epochs
-        complete = has_ended(run) and run.epochs >= expected
+        complete = run.finished and run.epochs >= expected
     except ReproError:  # recorded by another version
         complete = False
     return Measurement(best, runs=(run.name,)) if complete else None
