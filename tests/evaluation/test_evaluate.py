@@ -154,8 +154,12 @@ def test_unsuitable_runs_and_splits_are_errors(trained: list[Path], synthetic_st
         evaluate([trained[0], trained[0]], data)
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
-    (unfinished / "run.json").write_text((trained[0] / "run.json").read_text())
+    record = json.loads((trained[0] / "run.json").read_text(encoding="utf-8"))
+    (unfinished / "run.json").write_text(json.dumps({**record, "ended": None}), encoding="utf-8")
     with pytest.raises(ReproError, match=r"is not finished: continue it with repro train .* --resume"):
+        evaluate([unfinished], data)
+    (unfinished / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(ReproError, match=r"is finished, but its weights.safetensors is missing"):
         evaluate([unfinished], data)
     (unfinished / "weights.safetensors").write_bytes((trained[0] / "weights.safetensors").read_bytes()[:5000])
     with pytest.raises(ReproError, match=r"the weights '.*' are damaged"):
