@@ -149,7 +149,8 @@ def _report_kept_shards(staging: StagingArea) -> Iterator[None]:
         yield
     except (OSError, ReproError, Stopped) as error:
         kept = staging.count_finished()
-        resume = f"; {kept:,} shards are kept in '{staging.path}': run the same command again to resume" if kept else ""
+        shards = "1 shard is" if kept == 1 else f"{kept:,} shards are"
+        resume = f"; {shards} kept in '{staging.path}': run the same command again to resume" if kept else ""
         if isinstance(error, Stopped):
             raise Stopped(error.signal, f"stopped{resume or '; no incomplete files are left'}") from error
         reason = error.strerror or error if isinstance(error, OSError) else error
