@@ -42,6 +42,7 @@ def test_shards_keep_their_order_and_numbers_are_labels(tmp_path: Path) -> None:
     assert [r.label for r in source.splits["val"]] == [1, 0]
     assert [r.read() for r in source.splits["train"][:3]] == [picture(k) for k in range(3)]
     assert any("not numbered from 0 without gaps" in note for note in source.notes)
+    assert "skipped 1 system file or folder: 1 ._*" in source.notes
 
 
 def test_without_val_one_in_ten_is_held_out(tmp_path: Path) -> None:
@@ -49,6 +50,8 @@ def test_without_val_one_in_ten_is_held_out(tmp_path: Path) -> None:
     source = webdataset(tmp_path / "shard-000000.tar", 0)
     assert counts(source) == {"train": 18, "val": 2}
     assert [info.id for info in source.classes] == ["cat", "dog"]
+    (tmp_path / "mixed.tar").write_bytes(shard(["1", "1", "cat", "cat"]))
+    assert [info.id for info in webdataset(tmp_path / "mixed.tar", 0).classes] == ["1", "cat"]
 
 
 def test_splits_by_folder_and_shards_without_one(tmp_path: Path) -> None:
@@ -99,6 +102,9 @@ def test_folders_without_shards_and_shards_without_train(tmp_path: Path) -> None
     for path, match in ((None, "give --source"), (tmp_path, r"holds no \*\.tar")):
         with pytest.raises(ReproError, match=match):
             webdataset(path, 0)
+    (tmp_path / "x.zip").write_bytes(b"PK\3\4")
+    with pytest.raises(ReproError, match=r"x\.zip' is a zip archive; --source is a folder of WebDataset shards"):
+        webdataset(tmp_path / "x.zip", 0)
     (tmp_path / "val-0.tar").write_bytes(shard(["0", "1"]))
     with pytest.raises(ReproError, match="shards of 'val' but none of train"):
         webdataset(tmp_path, 0)

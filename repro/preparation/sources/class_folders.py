@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from repro.data.store import FORMAT, ClassInfo
 from repro.errors import ReproError
@@ -61,10 +61,14 @@ def split_notes(splits: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(f"'{name}' is taken as {split}" for split, name in splits.items() if name != split)
 
 
+def are_numbers(ids: Iterable[str]) -> bool:
+    """Are all class ids numbers, such as 0 and 17?"""
+    return all(id.isascii() and id.isdigit() for id in ids)
+
+
 def in_label_order(ids: set[str]) -> list[str]:
     """Return class ids in the order of their labels: alphabetically, numbers by their value."""
-    numbers = all(id.isascii() and id.isdigit() for id in ids)
-    return sorted(ids, key=lambda id: (int(id), id)) if numbers else sorted(ids)
+    return sorted(ids, key=lambda id: (int(id), id)) if are_numbers(ids) else sorted(ids)
 
 
 def order_notes(ids: Sequence[str]) -> tuple[str, ...]:

@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from repro.errors import ReproError
-from repro.preparation.formats import HEAD, ending, first_few, is_image, is_system
-from repro.preparation.sources.class_folders import class_infos, in_label_order
+from repro.preparation.formats import HEAD, Skipped, archive_format, ending, first_few, is_image, is_system, kind_of
+from repro.preparation.sources.class_folders import are_numbers, class_infos, in_label_order
 from repro.preparation.sources.folder import hold_out
 from repro.preparation.sources.label_table import split_in_name
 from repro.preparation.sources.location import source_path
@@ -33,7 +33,8 @@ def webdataset(path: Path | None, seed: int, on_file: OnFile = ignore_file) -> S
     if path is None:
         raise ReproError(f"dataset 'webdataset' needs shards: give --source {WANTED}")
     path = source_path(path, WANTED)
-    shards = _shards(path)
+    skipped = Skipped()
+    shards = _shards(path, skipped)
     if not shards:
         raise ReproError(f"'{path}' holds no *.tar: give --source {WANTED}")
     found: dict[str, list[tuple[str, TarReference]]] = {}
@@ -42,13 +43,14 @@ def webdataset(path: Path | None, seed: int, on_file: OnFile = ignore_file) -> S
         split = _split_of_shard(name)
         if not split:
             unnamed.append(name)
-        found.setdefault(split or "train", []).extend(_samples(shard, split or "train", name, on_file))
+        found.setdefault(split or "train", []).extend(_samples(shard, split or "train", name, skipped, on_file))
     if "train" not in found:
         raise ReproError(f"'{path}' holds shards of {first_few(sorted(found))} but none of train")
     ids = in_label_order({label for label, _ in found["train"]})
     if len(ids) < 2:
         raise ReproError(f"the shards in '{path}' hold {len(ids)} classes: at least two are needed")
-    return _with_labels(found, ids, unnamed, len(shards), seed)
+    source = _with_labels(found, ids, unnamed, len(shards), seed)
+    return replace(source, notes=(*source.notes, *skipped.notes()))
 
 
 def _with_labels(
@@ -57,7 +59,7 @@ def _with_labels(
     numbers = {id: label for label, id in enumerate(ids)}
     notes = [f"{shards:,} shards with {len(ids):,} classes: {first_few(ids)}"]
     problems = []
-    if ids[0].isdigit() and [int(id) for id in ids] != list(range(len(ids))):
+    if are_numbers(ids) and [int(id) for id in ids] != list(range(len(ids))):
         notes.append(f"the classes are not numbered from 0 without gaps: class {ids[-1]} gets the label {len(ids) - 1}")
     if unnamed and len(unnamed) < shards:
         notes.append(f"taken as train, because their names say no split: {first_few(unnamed)}")
@@ -71,16 +73,17 @@ def _with_labels(
     return source if "val" in splits else hold_out(source, seed)
 
 
-def _shards(path: Path) -> list[tuple[str, Path]]:
+def _shards(path: Path, skipped: Skipped) -> list[tuple[str, Path]]:
     """Return the shards in a folder and its folders, by their names relative to it, in the order of their numbers."""
     if path.is_file():
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+        if not SHARD.fullmatch(path.name) and archive_format(head) not in ("tar", "gzip"):
+            raise ReproError(f"'{path}' is {kind_of(head)}; --source is {WANTED}")
         return [(path.name, path)]
-    found = [file for pattern in ("*", "*/*") for file in path.glob(pattern)]
-    names = [
-        (file.relative_to(path).as_posix(), file)
-        for file in found
-        if SHARD.fullmatch(file.name) and not is_system(file.name) and file.is_file()
-    ]
+    found = [file for pattern in ("*", "*/*") for file in path.glob(pattern) if SHARD.fullmatch(file.name)]
+    skipped.system[str(path)] = [file.name for file in found if is_system(file.name)]
+    names = [(file.relative_to(path).as_posix(), file) for file in found if not is_system(file.name) and file.is_file()]
     return sorted(names, key=lambda named: [int(part) if part.isdigit() else part for part in _parts(named[0])])
 
 
@@ -94,7 +97,7 @@ def _split_of_shard(name: str) -> str:
     return split_in_name(file) or split_in_name(folder)
 
 
-def _samples(path: Path, split: str, name: str, on_file: OnFile) -> list[tuple[str, TarReference]]:
+def _samples(path: Path, split: str, name: str, skipped: Skipped, on_file: OnFile) -> list[tuple[str, TarReference]]:
     """Return the class and a reference of each image of a shard."""
     archive = Archive.file(path, on_file)
     shard = re.sub(r"\.(tar|tgz|tar\.gz)$", "", name, flags=re.IGNORECASE)
@@ -105,6 +108,7 @@ def _samples(path: Path, split: str, name: str, on_file: OnFile) -> list[tuple[s
     for member in archive.members():
         file = member.name.removeprefix("./")
         if any(is_system(part) for part in file.split("/")):
+            skipped.system.setdefault(f"{path}/", []).append(file.rpartition("/")[2])
             continue
         folder, slash, base = file.rpartition("/")
         key, _, kind = base.partition(".")
