@@ -137,6 +137,7 @@ def train(
     save_minutes: opt.SaveMinutesOption = 10.0,
     resume: opt.ResumeOption = False,
     checkpoint: opt.CheckpointOption = None,
+    keep_checkpoints: opt.KeepCheckpointsOption = False,
 ) -> Next:
     """Train a network of the paper. Stop it at any time; --resume continues it (Sec. 3 to 5)."""
     from repro.cli.progress import training_display
@@ -147,7 +148,7 @@ def train(
     settings = Settings(variant, recipe, scale, seed, epochs, lr, devices, precision, init_from, until_train_error)
     folder: Path | None = None
     with deferred() as stop_signal, training_display(console) as show:
-        for event in stage.train(settings, data, out, resume, stop_signal, save_minutes, checkpoint):
+        for event in stage.train(settings, data, out, resume, stop_signal, save_minutes, checkpoint, keep_checkpoints):
             show(event)
             folder = event.path if isinstance(event, stage.Started | stage.AlreadyFinished) else folder
     return ("evaluate", folder, "--data", data) if folder else None

@@ -174,6 +174,12 @@ SaveMinutesOption = Annotated[
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Resume the run from its newest checkpoint, or start it if there is none.")
 ]
+KeepCheckpointsOption = Annotated[
+    bool,
+    typer.Option(
+        "--keep-checkpoints", help="Keep the last checkpoints of the finished run, to train it for more --epochs later."
+    ),
+]
 CheckpointOption = Annotated[
     Path | None,
     typer.Option(

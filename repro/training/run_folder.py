@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from repro.records import LOCK, RUN, EpochRecord, Run, RunRecord, read_run, to_j
 @contextmanager
 def locked_run(folder: Path, record: RunRecord, resume: bool) -> Iterator[Run]:
     """Create the run in `folder`, or open it to `resume` it, and lock it within the context.
+
+    A run that is resumed with more epochs than it was started with gets them, see `_extend`.
 
     Raises ReproError if another process is training in `folder`, if it cannot be created, if it holds a run and
     `resume` is not set, or if it holds a run that differs from `record` in what decides the result.
@@ -45,9 +48,29 @@ def _open(folder: Path, record: RunRecord, resume: bool) -> Run:
     if not resume:
         raise ReproError(f"'{folder}' already holds a run: add --resume to continue it, or choose another --out")
     run = read_run(folder)
+    if record.epochs > run.epochs and not differences(run, replace(record, epochs=run.epochs)):
+        return _extend(run, record)
     if differing := differences(run, record):
         raise ReproError(f"'{folder}' holds a different run: {'; '.join(differing)}; choose another --out")
     return run
+
+
+def _extend(run: Run, record: RunRecord) -> Run:
+    """Give a run more epochs: a finished one is unfinished again, and continues from its last checkpoint.
+
+    The schedule is defined by the epochs so far, not by their total, so the result is that of a run of as many epochs
+    from the start. Raises ReproError for a finished run whose checkpoints were not kept.
+    """
+    if run.finished:
+        if not any(run.checkpoints_path.glob("*.json")):
+            raise ReproError(
+                f"'{run.folder}' is finished after {run.epochs} epochs and has no checkpoint to continue from: train "
+                "it again with --keep-checkpoints in another --out"
+            )
+        run.checksum_path.unlink(missing_ok=True)
+        run.weights_path.unlink(missing_ok=True)
+    write_record(run.folder / RUN, record)
+    return read_run(run.folder)
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -68,3 +68,8 @@ class Chance:
         """Return whether `val_error`, in percent, is below chance by more than three standard errors."""
         share = self.error / 100
         return val_error < self.error - 300 * math.sqrt(share * (1 - share) / self.images)
+
+
+def exhausted(schedule: Plateau | Steps, state: ScheduleState) -> bool:
+    """Return whether the plateau rule has ended training, whatever the number of epochs."""
+    return isinstance(schedule, Plateau) and state.drops == schedule.drops and state.waited >= schedule.patience

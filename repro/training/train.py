@@ -38,6 +38,7 @@ from repro.training.distributed import ProcessGroup, join_process_group
 from repro.training.fine_tuning import origin
 from repro.training.loop import Step, Validating, train_epochs
 from repro.training.run_folder import append_log, differences, locked_run, truncate_log
+from repro.training.schedule import exhausted
 from repro.training.settings import Settings
 from repro.training.state import Training, prepare_training
 
@@ -85,6 +86,7 @@ def train(
     stop_signal: Callable[[], int | None] = lambda: None,
     save_minutes: float = SAVE_MINUTES,
     resume_from: Path | None = None,
+    keep_checkpoints: bool = False,
 ) -> Iterator[Event]:
     """Train a run in its folder below `out`, with a log and checkpoints; yield its events.
 
@@ -100,6 +102,8 @@ def train(
         save_minutes: minutes between two checkpoints within an epoch.
         resume_from: one of the run's checkpoints to continue from, either of its files. A damaged newest checkpoint
             is skipped with a warning, a damaged `resume_from` is an error.
+        keep_checkpoints: keep the last two checkpoints of the finished run, from which it can be trained for more
+            epochs.
 
     Raises ReproError for settings, data or files that the user has to fix.
     """
@@ -121,12 +125,14 @@ def train(
         run = group.run_checked(open_folder)
         if group.broadcast(run is not None and run.has_weights):
             if run:
-                _remove_checkpoints(run)  # of a run that was killed right after its weights were written
+                if not keep_checkpoints:
+                    _remove_checkpoints(run)  # of a run that was killed right after its weights were written
                 yield AlreadyFinished(run.folder, len(run.log))
             return
         saved = group.run_checked(lambda: _load_checkpoint(run, resume_from) if run else None)
-        if saved:
+        if saved and run:
             training.restore(saved)
+            _continue_if_extended(run, training)
         if run:
             truncate_log(run, training.epoch - 1)
         training.synchronize()
@@ -139,10 +145,20 @@ def train(
                 yield event
         if run:
             _finish(run, training)
+            if not keep_checkpoints:
+                _remove_checkpoints(run)
+
+
+def _continue_if_extended(run: Run, training: Training) -> None:
+    """Let training continue after the epoch at which it had ended, if it ended there for want of more epochs."""
+    log = tuple(epoch for epoch in read_log(run.log_path) if epoch.epoch < training.epoch)
+    plateau = exhausted(training.configuration.recipe.schedule, training.schedule)
+    if training.schedule.stopped and not plateau and end_reason(run, log) is None:
+        training.schedule = replace(training.schedule, stopped=False)
 
 
 def _finish(run: Run, training: Training) -> None:
-    """Record how training ended, write the weights, and remove the checkpoints.
+    """Record how training ended, and write the weights.
 
     A run that is killed before its weights are written still has a checkpoint, from which it is finished.
     """
@@ -153,7 +169,6 @@ def _finish(run: Run, training: Training) -> None:
     record = RunRecord(**{each.name: getattr(run, each.name) for each in fields(RunRecord)})
     write_record(run.folder / RUN, replace(record, ended=ended))
     write_weights(run.folder, content)
-    _remove_checkpoints(run)
 
 
 def _remove_checkpoints(run: Run) -> None:

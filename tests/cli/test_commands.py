@@ -25,7 +25,7 @@ OPTIONS = {
     "train": {
         "--variant", "--data", "--out", "--recipe", "--scale", "--seed", "--epochs", "--lr", "--devices", "--precision",
         "--init-from", "--until-train-error", "--resume", "--checkpoint",
-        "--save-minutes",
+        "--save-minutes", "--keep-checkpoints",
     },
     "evaluate": {"--data", "--split", "--views", "--devices", "--search-weights", "--confusion"},
     "retrieve": {"--data", "--split", "--devices"},

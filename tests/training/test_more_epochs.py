@@ -1,0 +1,94 @@
+"""A finished run that kept its checkpoints is trained for more epochs, to the bits of a straight run of as many."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from repro.data.store import Store
+from repro.errors import ReproError
+from repro.paper.recipes import Plateau, Steps
+from repro.preparation.prepare import prepare
+from repro.records import read_run
+from repro.training import run_folder
+from repro.training.schedule import ScheduleState, exhausted
+from repro.training.settings import Settings
+from repro.training.train import train
+
+TWO = Settings("alexnet", "authors", "smoke", seed=1, epochs=2)
+THREE = replace(TWO, epochs=3)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Two batches an epoch, the second one smaller."""
+    return prepare("synthetic", tmp_path_factory.mktemp("stores") / "synthetic", limit_per_class=20)
+
+
+@pytest.fixture(scope="module")
+def straight(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three epochs from the start."""
+    started, *_ = train(THREE, store.path, tmp_path_factory.mktemp("straight"))
+    return started.path
+
+
+def losses(run: Path) -> list[float]:
+    return [json.loads(line)["train_loss"] for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_more_epochs_give_the_bits_of_a_straight_run(
+    store: Store, straight: Path, tmp_path: Path, interrupted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, *_ = train(TWO, store.path, tmp_path, keep_checkpoints=True)
+    run = started.path
+    assert read_run(run).has_weights
+    if interrupted:  # between the removal of the weights and the record of more epochs
+
+        def killed(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(run_folder, "write_record", killed)
+            with pytest.raises(KeyboardInterrupt):
+                list(train(THREE, store.path, tmp_path, resume=True))
+    events = list(train(THREE, store.path, tmp_path, resume=True))
+    assert events[0].epoch == 3
+    assert (run / "weights.safetensors").read_bytes() == (straight / "weights.safetensors").read_bytes()
+    assert losses(run) == losses(straight)
+    record = read_run(run)
+    assert record.epochs == 3
+    assert record.ended is not None
+    assert record.ended.epochs == 3
+    assert "--epochs 3" in record.command
+    assert not record.checkpoints_path.exists()
+
+
+def test_without_checkpoints_or_with_fewer_epochs_it_is_refused_and_left_alone(store: Store, straight: Path) -> None:
+    before = {path.name: path.read_bytes() for path in straight.iterdir() if path.is_file()}
+    with pytest.raises(
+        ReproError, match="finished after 3 epochs and has no checkpoint to continue from: train it again"
+    ):
+        list(train(replace(TWO, epochs=4), store.path, straight.parent, resume=True))
+    with pytest.raises(ReproError, match="its epochs is 3, not 2"):
+        list(train(TWO, store.path, straight.parent, resume=True))
+    assert {path.name: path.read_bytes() for path in straight.iterdir() if path.is_file()} == before
+
+
+def states() -> Iterator[tuple[Plateau | Steps, ScheduleState, bool]]:
+    plateau = Plateau(drops=2, patience=5)
+    yield plateau, ScheduleState(drops=2, waited=5, stopped=True), True
+    yield plateau, ScheduleState(drops=2, waited=4, stopped=True), False
+    yield plateau, ScheduleState(drops=1, waited=5, stopped=True), False
+    yield Steps(), ScheduleState(drops=3, waited=9, stopped=True), False
+
+
+@pytest.mark.parametrize(("schedule", "state", "over"), list(states()))
+def test_the_plateau_rule_s_end_is_told_from_the_last_epoch_s(
+    schedule: Plateau | Steps, state: ScheduleState, over: bool
+) -> None:
+    assert exhausted(schedule, state) is over
