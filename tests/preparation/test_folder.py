@@ -323,6 +323,15 @@ def test_a_table_with_a_column_of_splits_or_one_table_for_each(tmp_path: Path) -
         assert set(names(source, "val")) == {f"images/{n}.jpg" for n, _, split in rows if split == "valid"}
 
 
+def test_labels_that_train_lacks_are_a_problem(tmp_path: Path) -> None:
+    root = write_files(tmp_path / "root", [f"{n}.jpg" for n in range(10)])
+    rows = [f"{n}.jpg,{('cat', 'dog')[n % 2]},train" for n in range(8)]
+    table = "\n".join(["image,label,split", *rows, "8.jpg,cat,test", "9.jpg,cow,test"])
+    (root / "labels.csv").write_text(table, encoding="utf-8")
+    source = partial("1 class that train lacks: 'cow'", root, tmp_path)
+    assert (ids(source), counts(source)) == (["cat", "dog"], {"train": 6, "val": 2, "test": 1})
+
+
 def test_a_table_of_train_is_not_used_for_test(tmp_path: Path) -> None:
     """Kaggle numbers the images of train and test alike."""
     root = write_files(tmp_path, [f"{split}/{n}.png" for split in ("train", "test") for n in range(1, 9)])

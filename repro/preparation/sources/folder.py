@@ -168,38 +168,44 @@ def _list_together(tree: Tree, roots: Mapping[str, str], classes: Sequence[str] 
     `classes` are given where they are known. None if no image of train, or of any split, has a label.
     """
     images = {split: tree.images(root) for split, root in roots.items()}
-    labels = _Labels()
-    every = [path for paths in images.values() for path in paths]
-    for path in [path for folder in _and_above(roots.values()) for path in table_files(tree, folder)]:
-        if table := read_table(tree, path, _scopes(path, roots, images), classes):
-            labels.add(tree, table, split_in_name(path) if set(roots.values()) == {""} else "")
-    for paths in images.values():
-        if not classes and not any(path in labels.of for path in paths):
-            labels.of.update(name_labels(paths))
-    ids = list(classes) or in_label_order(set(labels.of.values()))
+    labels = _find_labels(tree, roots, images, classes)
+    splits = {path: labels.splits.get(path, split) for split, paths in images.items() for path in paths}
+    ids = list(classes) or in_label_order({id for path, id in labels.of.items() if splits[path] == "train"})
     if len(ids) < 2 or not labels.of:
         return None
     numbers = {id: label for label, id in enumerate(ids)}
     found: dict[str, list[ImageReference]] = {}
-    for split, paths in images.items():
-        for path in paths:
-            if path in labels.of:
-                reference = tree.reference(path, numbers[labels.of[path]])
-                found.setdefault(labels.splits.get(path, split), []).append(reference)
-    if not classes and not found.get("train"):
-        return None
-    unlabelled = [path for path in every if path not in labels.of]
-    notes = [*labels.notes(), *([] if classes else order_notes(ids))]
-    if unlabelled and labels.of:
+    for path, id in labels.of.items():
+        if id in numbers:
+            found.setdefault(splits[path], []).append(tree.reference(path, numbers[id]))
+    notes = [*labels.notes(ids), *([] if classes else order_notes(ids))]
+    if unlabelled := [path for path in splits if path not in labels.of]:
         notes.append(
             f"left out {plural(len(unlabelled), 'image', 'images')} without a label: {first_few(unlabelled, 3)}"
         )
-    splits = {
+    problems = labels.problems
+    if unknown := sorted(set(labels.of.values()) - numbers.keys()):
+        problems = [*problems, f"{plural(len(unknown), 'class', 'classes')} that train lacks: {first_few(unknown)}"]
+    ordered = {
         split: tree.in_reading_order(sorted(found[split], key=lambda reference: (reference.label, reference.name)))
         for split in SPLITS
         if split in found
     }
-    return Source(class_infos(ids), splits, tuple(labels.problems), tuple(notes))
+    return Source(class_infos(ids), ordered, tuple(problems), tuple(notes))
+
+
+def _find_labels(
+    tree: Tree, roots: Mapping[str, str], images: Mapping[str, list[str]], classes: Sequence[str]
+) -> _Labels:
+    """Return the labels of images in tables beside or above them; where there is no table, those in their names."""
+    labels = _Labels()
+    for path in [path for folder in _and_above(roots.values()) for path in table_files(tree, folder)]:
+        if table := read_table(tree, path, _scopes(path, roots, images), classes):
+            labels.add(tree, table, split_in_name(path) if set(roots.values()) == {""} else "")
+    if not labels.tables and not classes:
+        for paths in images.values():
+            labels.of.update(name_labels(paths))
+    return labels
 
 
 def _and_above(folders: Iterable[str]) -> list[str]:
@@ -248,11 +254,10 @@ class _Labels:
         self.tables.append(table.file)
         tree.skipped.reported.add(tree.at(table.file))
 
-    def notes(self) -> list[str]:
+    def notes(self, ids: Sequence[str]) -> list[str]:
         """Say where the labels are from."""
         origin = f"from {first_few(self.tables)}" if self.tables else "from the names of the images"
-        ids = in_label_order(set(self.of.values()))
-        return [f"labels {origin}: {first_few(ids)}"]
+        return [f"labels {origin}: {first_few(list(ids))}"]
 
 
 def _refuse_ambiguous_splits(
