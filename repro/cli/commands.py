@@ -44,7 +44,7 @@ def _show_next(next_command: Next, **options: object) -> None:
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,  # plain help: nothing in it is taken for markup, and it fits every terminal
     result_callback=_show_next,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -399,11 +399,11 @@ def plan(
 
 
 @app.command(name="list")
-def list_(what: opt.ListArgument) -> Next:
-    """List variants, ensembles, datasets, experiments or targets."""
-    from repro.cli.tables import TABLES, print_listing
+def list_(what: opt.ListArgument, runs: opt.RunsOption = Path("outputs/runs")) -> Next:
+    """List variants, ensembles, datasets, experiments, targets, published nets or your runs."""
+    from repro.cli.tables import TABLES, print_listing, run_listing
 
-    print_listing(console, TABLES[what]())
+    print_listing(console, run_listing(runs) if what == "runs" else TABLES[what]())
     return AFTER_LIST[what] if console.is_terminal else None  # other programs read the rows
 
 

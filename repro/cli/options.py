@@ -14,7 +14,7 @@ Encoding = Literal["raw", "jpeg"]
 Orientation = Literal["exif", "stored"]
 Precision = Literal["fp32", "bf16"]
 Format = Literal["onnx", "torch-export", "timm", "state-dict"]
-Listed = Literal["variants", "ensembles", "datasets", "experiments", "targets", "published"]
+Listed = Literal["variants", "ensembles", "datasets", "experiments", "targets", "published", "runs"]
 
 AUTO_DEVICE = "a GPU if there is one, else the CPU"
 
@@ -35,7 +35,7 @@ ListArgument = Annotated[
     Listed,
     typer.Argument(
         metavar="WHAT",
-        help="What to list: variants, ensembles, datasets, experiments, targets or published (nets of others).",
+        help="What to list: variants, ensembles, datasets, experiments, targets, published (nets of others) or runs.",
     ),
 ]
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import filesize
 from rich.console import Console
 from rich.table import Table
 
+from repro.errors import ReproError
 from repro.paper.experiments import EXPERIMENTS
 from repro.paper.variants import ENSEMBLES, VARIANTS
 
@@ -190,6 +193,28 @@ def audit_listing(audited: Sequence[AuditRow]) -> Listing:
         for row in audited
     )
     return Listing(("net", "error", "views", "published", "measured", "verdict", "reason"), rows)
+
+
+def run_listing(folder: Path) -> Listing:
+    """Each run below `folder`: how far it is, and how good. Raises ReproError if there is none."""
+    from repro.records import read_records
+
+    records = read_records(folder)
+    rows = []
+    for run in records.runs:
+        evaluated = [
+            f"{each.split} {each.views}: {each.top1_error:.1f}/{each.top5_error:.1f}"
+            for each in records.evaluations
+            if each.folder == run.folder
+        ]
+        last = run.log[-1] if run.log else None
+        error = f"{last.val_top1_error:.1f}%" if last and math.isfinite(last.val_top1_error) else ""
+        state = "finished" if run.finished else "unfinished"
+        epochs = f"{len(run.log)}/{run.epochs}" if run.epochs else ""
+        rows.append((run.name, run.data.label, state, epochs, error, "; ".join(evaluated)))
+    if not rows:
+        raise ReproError(f"no runs below '{folder}': name another folder with --runs")
+    return Listing(("run", "data", "state", "epochs", "val top-1", "evaluated: top-1/top-5"), tuple(rows))
 
 
 TABLES: dict[str, Callable[[], Listing]] = {

@@ -1,5 +1,6 @@
 """The command line as a user types it: options, exit codes, errors, signals, full disks."""
 
+import json
 import os
 import re
 import signal
@@ -41,7 +42,7 @@ OPTIONS = {
     },
     "plan": {"--images-per-second", "--devices", "--precision"},
     "verify": set(),
-    "list": set(),
+    "list": {"--runs"},
     "demo": {"--out"},
 }  # fmt: skip
 
@@ -82,6 +83,27 @@ def test_list(what: str) -> None:
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) > 4
     assert not re.search(r"\w…", done.stdout)  # nothing is cut short
+
+
+def test_the_shell_completes_commands_and_options() -> None:
+    for typed, expected in (("repro pre", {"prepare", "predict"}), ("repro export --f", {"--format"})):
+        count = str(len(typed.split()) - 1)
+        env = os.environ | {"_REPRO_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": count}
+        done = subprocess.run([sys.executable, "-m", "repro"], env=env, capture_output=True, text=True)
+        assert set(done.stdout.split()) == expected
+
+
+def test_the_list_of_runs_says_how_far_and_how_good(tmp_path: Path) -> None:
+    reference = Path(__file__).parents[2] / "outputs" / "reference" / "runs"
+    done = repro("list", "runs", "--runs", reference)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if " alexnet-authors-small-seed0 " in line]
+    assert len(lines) == 1
+    record = json.loads((reference / "alexnet-authors-small-seed0" / "evaluation-val-10.json").read_text())
+    assert f"val 10: {record['top1_error']:.1f}/{record['top5_error']:.1f}" in lines[0]
+    assert "30/30" in lines[0]
+    nothing = repro("list", "runs", "--runs", tmp_path)
+    assert (nothing.returncode, nothing.stderr.count("\n")) == (3, 1)
 
 
 def test_the_list_of_datasets_gives_origin_size_layout_and_use() -> None:
