@@ -43,6 +43,7 @@ from safetensors.numpy import load_file
 
 from repro import atomic
 from repro.errors import ReproError
+from repro.paper.datasets import DATASET_SIZES
 
 FORMAT = 1
 
@@ -57,9 +58,6 @@ EVALUATIONS = "evaluation-*.json"
 RETRIEVALS = "retrieval-*.json"
 
 SPACES = ("fc7", "pixels", "codes")  # in which neighbours are retrieved
-
-# A store with fewer training images than this holds only a part of the dataset, whatever its name.
-COMPLETE = {"ilsvrc2010": 1_100_000, "ilsvrc2012": 1_100_000, "fall2009": 4_000_000, "cifar10": 40_000}
 
 T = TypeVar("T")
 
@@ -137,18 +135,15 @@ class DataRecord:
         return tuple(each.name or each.id for each in self.classes)
 
     @property
-    def scope(self) -> str:
-        """Name of the dataset, marked if the store holds only a part of it."""
-        train = self.images.get("train")
-        partial = train is not None and train < COMPLETE.get(self.dataset, 0)
-        return f"a part of {self.dataset}" if partial else self.dataset
-
-    @property
     def label(self) -> str:
-        """Name of the data for readers."""
+        """Name of the data for readers, marked if the store holds only a part of the training images."""
         if self.dataset == "folder":
             return self.name or "a folder of images"
-        return "the built-in synthetic images" if self.dataset == "synthetic" else self.scope
+        if self.dataset == "synthetic":
+            return "the built-in synthetic images"
+        official, train = DATASET_SIZES.get(self.dataset), self.images.get("train")
+        partial = official is not None and train is not None and train < 0.9 * official.train
+        return f"a part of {self.dataset}" if partial else self.dataset
 
     @property
     def description(self) -> str:
