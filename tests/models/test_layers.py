@@ -20,6 +20,7 @@ from repro.models.layers import (
     PaperDropout,
     RoundedUpConv2d,
     SpatialNormalization,
+    TowerLinear,
     across_maps,
     fused,
     within_maps,
@@ -357,3 +358,14 @@ def test_locally_connected_layer_is_a_different_small_product_at_each_position()
             position = 5 * y + x
             expected = window @ layer.weight[position].T + layer.bias[:, position]
             torch.testing.assert_close(out[:, :, y, x], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_tower_layer_is_two_layers_side_by_side() -> None:
+    layer = TowerLinear(3, 4)
+    first, second = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    with torch.no_grad():
+        for half, rows in ((first, slice(0, 2)), (second, slice(2, 4))):
+            half.weight.copy_(layer.weight[rows])
+            half.bias.copy_(layer.bias[rows])
+    x = torch.randn(5, 6)
+    torch.testing.assert_close(layer(x), torch.cat((first(x[:, :3]), second(x[:, 3:])), dim=1))
