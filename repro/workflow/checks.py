@@ -9,7 +9,6 @@ from repro.data.store import open_store
 from repro.errors import ReproError
 from repro.records import RUN, WEIGHTS_CHECKSUM, Run, read_evaluation, read_run
 from repro.training.run_folder import differences
-from repro.training.settings import Settings
 from repro.training.train import describe
 from repro.verification.run import check_evaluations, verify_run
 from repro.workflow.stages import Kind, Stage
@@ -33,23 +32,24 @@ def check_done(stage: Stage) -> None:
             f"the log or the weights, {AGAIN}"
         )
     if stage.settings and stage.store:
-        _check_training(read_run(folder), stage.settings, stage.store)
+        _check_training(read_run(folder), stage)
     elif stage.kind == Kind.EVALUATE and stage.store:
         _check_evaluation(stage.result, stage.store)
 
 
-def _check_training(run: Run, settings: Settings, store: Path) -> None:
-    expected = describe(settings, open_store(store))
+def _check_training(run: Run, stage: Stage) -> None:
+    assert stage.settings
+    assert stage.store
+    expected = describe(stage.settings, open_store(stage.store))
     if run.epochs != expected.epochs and not _ended_early(run):
         raise ReproError(
             f"'{run.folder}' is done, but of {run.epochs} epochs, not {expected.epochs}: ask for "
             f"--epochs {run.epochs}, choose another --out, or remove the folder, {AGAIN}"
         )
-    towers = len((settings.devices or "").split(","))
-    if towers > 1 and len(run.devices) != towers:
+    if stage.devices > 1 and len(run.devices) != stage.devices:
         raise ReproError(
-            f"'{run.folder}' is done, but on {len(run.devices)} device, not on {towers}: choose another --out, or "
-            f"remove the folder, {AGAIN}"
+            f"'{run.folder}' is done, but on {len(run.devices)} device, not on {stage.devices}: choose another --out, "
+            f"or remove the folder, {AGAIN}"
         )
     if differing := differences(run, replace(expected, epochs=run.epochs)):
         raise ReproError(

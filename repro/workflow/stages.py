@@ -43,6 +43,7 @@ class Stage:
         result: the file that exists once it is done; None if it is always run.
         settings: settings of a training.
         store: the store of a training, an evaluation or a retrieval.
+        devices: number of devices that have to have held the net, for a claim about time; 1 if it does not matter.
     """
 
     kind: Kind
@@ -50,6 +51,7 @@ class Stage:
     result: Path | None = None
     settings: Settings | None = None
     store: Path | None = None
+    devices: int = 1
 
     @property
     def done(self) -> bool:
@@ -208,7 +210,8 @@ def experiment(name: str, workspace: Workspace) -> Iterator[Stage]:
         for stage in _stages_of(requirement, adapted):
             if stage.result not in seen:
                 seen.add(stage.result)
-                yield stage
+                timed = stage.kind == Kind.TRAIN and adapted.devices != workspace.devices
+                yield replace(stage, devices=requirement.devices) if timed else stage
 
 
 def _stages_of(requirement: Requirement, workspace: Workspace) -> Iterator[Stage]:

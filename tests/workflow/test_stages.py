@@ -93,6 +93,7 @@ def test_two_gpus_hold_a_tower_each_at_the_scale_of_the_paper(tmp_path: Path) ->
     workspace = Workspace(tmp_path / "runs", paper_stores(tmp_path), "paper")
     trained = [stage.settings.devices for stage in experiment("two-gpus", workspace) if stage.settings]
     assert trained == ["cuda:0,cuda:1", None]
+    assert [stage.devices for stage in experiment("two-gpus", workspace) if stage.settings] == [2, 1]
     chosen = replace(workspace, devices="cpu")
     assert {stage.settings.devices for stage in experiment("two-gpus", chosen) if stage.settings} == {"cpu"}
     assert {stage.settings.devices for stage in experiment("all", workspace) if stage.settings} == {None}
@@ -199,6 +200,12 @@ def test_finished_runs_with_other_settings_are_refused(done: Workspace, monkeypa
     monkeypatch.setattr("repro.models.devices.has_fast_bf16", lambda device: True)
     with pytest.raises(ReproError, match=r"differs from what is asked for: its precision is fp32, not bf16; choose"):
         check_all(replace(done, precision="bf16"))
+
+
+def test_a_run_on_one_gpu_does_not_serve_a_claim_about_the_time_on_two(done: Workspace) -> None:
+    stage = next(stage for stage in experiment("table1", done) if stage.kind == Kind.TRAIN)
+    with pytest.raises(ReproError, match=r"is done, but on 1 device, not on 2: choose another --out"):
+        replace(stage, devices=2).check()
 
 
 def test_finished_runs_of_a_replaced_store_are_refused(done: Workspace, tmp_path: Path) -> None:
