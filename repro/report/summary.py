@@ -46,7 +46,7 @@ def result(verdicts: Mapping[str, Sequence[Verdict]]) -> str:
     if measurement is None or measurement.scope is None:
         return ""
     scope = measurement.scope
-    views = "the centre patch" if scope.views == 1 else f"{scope.views} views"
+    views = "the centre crop" if scope.views == 1 else f"{scope.views} views"
     seeds = f", mean of {measurement.n} seeds" if measurement.over == "seeds" else ""
     split = SPLIT_NAMES.get(scope.split or "", scope.split)
     return (
@@ -78,7 +78,7 @@ def _limitations(data: DataRecord, scale: RunScale, runs: Sequence[Run]) -> Limi
         seeds.setdefault((run.variant, run.recipe), set()).add(run.seed)
     can, cannot = [], []
     if scale == RunScale("paper") and data.dataset in DATASETS and not data_changes(data):
-        can.append(f"The paper's numbers on {DATASETS[data.dataset]}: same images, same size of net and patch.")
+        can.append(f"The paper's numbers on {DATASETS[data.dataset]}: same images, same size of net and crop.")
     else:
         can.append("That the pipeline works from images to verdicts, and that the net learns.")
         can.append("The direction of an effect within one net, such as that of averaging ten views.")
@@ -111,7 +111,7 @@ def _difference(run: Run) -> str:
     except ReproError:
         return ""
     if ours.scale.crop_size != papers.scale.crop_size:
-        parts.append(f"patches have {ours.scale.crop_size} pixels instead of {papers.scale.crop_size}")
+        parts.append(f"crops have {ours.scale.crop_size} pixels instead of {papers.scale.crop_size}")
     if ours.scale.width != papers.scale.width:
         parts.append(f"layers have {ours.scale.width:g} of their width")
     if run.epochs < papers.epochs:

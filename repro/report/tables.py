@@ -27,7 +27,7 @@ TABLE_1 = (
     ("Sparse coding (others)", "table1-sparse-coding-top1", "table1-sparse-coding-top5"),
     ("SIFT + FVs (others)", "table1-sift-fv-top1", "table1-sift-fv-top5"),
     ("CNN", "table1-cnn-top1", "table1-cnn-top5"),
-    ("CNN, centre patch alone", "one-view-top1", "one-view-top5"),
+    ("CNN, centre crop alone", "one-view-top1", "one-view-top5"),
 )
 TABLE_2 = (
     ("SIFT + FVs (others)", None, None, "table2-sift-fv-top5-test"),

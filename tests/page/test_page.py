@@ -86,7 +86,7 @@ def test_filters_and_order(browser: Browser, address: str) -> None:
     page.locator("select[name=section]").select_option("3.1")
     assert set(shown.evaluate_all("rows => rows.map(row => row.dataset.section)")) == {"3.1"}
     page.locator("select[name=section]").select_option("")
-    page.locator("input[name=text]").fill("CENTRE patch alone")
+    page.locator("input[name=text]").fill("CENTRE crop alone")
     assert shown.count() == 2
     page.locator("input[name=text]").fill("")
     page.locator("select[name=order]").select_option("verdict")

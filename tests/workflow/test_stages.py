@@ -270,7 +270,7 @@ def test_everything_at_smoke_scale_from_start_to_end(tmp_path: Path) -> None:
         ]
         return [name.partition(", recipe")[0] for name in names]
 
-    assert {"CNN", "CNN, centre patch alone"} <= {*measured("table1", "Top-1: measured", "Top-5: measured")}
+    assert {"CNN", "CNN, centre crop alone"} <= {*measured("table1", "Top-1: measured", "Top-5: measured")}
     nets = {"1 CNN", "5 CNNs", "1 CNN*", "7 CNNs*"}
     assert nets == {*measured("table2", "Top-1 (val): measured", "Top-5 (val): measured")}
     assert [name.partition(" (")[0] for name in measured("others", "Top-1: measured")] == [
