@@ -14,7 +14,7 @@ from repro.cli import commands as cli
 from repro.data.store import Store
 from repro.errors import ReproError, Stopped
 from repro.formatting import command_line
-from repro.workflow.stages import Stage
+from repro.workflow.stages import Kind, Stage
 
 COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
 PUBLISHED = Path(__file__).parents[2] / "outputs" / "reference" / "runs"
@@ -91,4 +91,4 @@ def test_a_stopped_experiment_does_not_advise_an_option_it_lacks(monkeypatch: py
 
     monkeypatch.setattr(type(COMMANDS["train"]), "main", stop)
     with pytest.raises(Stopped, match=r"^saved after update 7; run the same command again to continue$"):
-        cli._run_stages([Stage(("train", "--variant", "alexnet", "--data", "x"))])
+        cli._run_stages([Stage(Kind.TRAIN, ("train", "--variant", "alexnet", "--data", "x"))])
