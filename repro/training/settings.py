@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,8 +44,10 @@ class Settings:
     until_train_error: float | None = None
 
     def __post_init__(self) -> None:
-        if self.lr is not None and not 0 < self.lr < math.inf:
-            raise ReproError(f"--lr is {self.lr}: the learning rate must be a finite number above 0")
+        if self.lr is not None and not 0 < self.lr < MAX_LR:
+            raise ReproError(
+                f"--lr is {self.lr}: the learning rate must be a finite number above 0 and below {MAX_LR:g}"
+            )
 
     @property
     def fine_tuned(self) -> bool:
@@ -61,10 +62,8 @@ class Settings:
     def configure(self, classes: int, dataset: str | None = None) -> Configuration:
         """Return the configuration for a dataset and its number of classes, with the learning rate chosen here.
 
-        Raises ReproError for unknown names, and for a learning rate that float32 does not hold.
+        Raises ReproError for unknown names.
         """
-        if self.lr is not None and not 0 < self.lr < MAX_LR:
-            raise ReproError(f"a learning rate of {self.lr:g} cannot be used: choose one above 0 and below {MAX_LR:g}")
         configuration = configure(self.variant, self.recipe, self.scale, classes, dataset)
         if self.lr:
             configuration = replace(configuration, recipe=replace(configuration.recipe, lr=self.lr))

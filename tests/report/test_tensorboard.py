@@ -11,7 +11,7 @@ from repro.records import read_records
 from repro.report.tensorboard import CURVES, export
 
 
-def test_every_curve_comes_back_once(tmp_path: Path) -> None:
+def test_every_curve_is_exported_once(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -27,7 +27,7 @@ def test_every_curve_comes_back_once(tmp_path: Path) -> None:
     assert errors[1].wall_time - errors[0].wall_time == pytest.approx(run.log[1].seconds, abs=1e-3)
 
 
-def test_without_the_package_the_mend_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_with_its_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
     with pytest.raises(ReproError, match="pip install tensorboard"):
         export((), tmp_path)

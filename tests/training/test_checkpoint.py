@@ -1,4 +1,4 @@
-"""Checkpoints survive damage and full disks: the newest whole one is found, none is lost."""
+"""Checkpoints after damage and on full disks: the newest undamaged one is found, and none is lost."""
 
 import errno
 import os
@@ -18,7 +18,7 @@ def tensors(value: float) -> dict[str, torch.Tensor]:
     return {"w": torch.full((3, 2), value), "velocity.w": torch.full((3, 2), -value)}
 
 
-def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, 7, tensors(0.1), {"loss": 0.1 + 0.2, "nested": {"epoch": 3}})
     loaded = checkpoint.load_newest(tmp_path)
     assert loaded is not None
@@ -34,7 +34,7 @@ def test_only_the_newest_two_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "no tensors", "half a state", "empty"])
-def test_a_damaged_one_is_passed_over_with_a_warning(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_path: Path, damage: str) -> None:
     checkpoint.save(tmp_path, 1, tensors(1), {"step": 1})
     state = checkpoint.save(tmp_path, 2, tensors(2), {"step": 2})
     data = state.with_suffix(".safetensors")
@@ -56,12 +56,12 @@ def test_a_damaged_one_is_passed_over_with_a_warning(tmp_path: Path, damage: str
         checkpoint.load(state)
 
 
-def test_none_at_all(tmp_path: Path) -> None:
+def test_a_folder_without_checkpoints(tmp_path: Path) -> None:
     assert checkpoint.load_newest(tmp_path / "nowhere") is None
 
 
 def check_after_failure(folder: Path, error: ReproError) -> None:
-    """The one before is whole, whatever became of the new one, and the next save works and leaves nothing over."""
+    """The earlier checkpoint is undamaged, and the next save works and leaves no partial files."""
     assert re.fullmatch(
         r"cannot (write|create the folder) '.*': (No space left on device|File too large).*", str(error)
     )
@@ -78,7 +78,7 @@ FAILING = [(call, number) for call, count in (("open", 3), ("fsync", 5), ("repla
 
 
 @pytest.mark.parametrize(("call", "number"), FAILING)
-def test_whichever_call_fails_the_checkpoint_before_is_whole(
+def test_whichever_call_fails_the_earlier_checkpoint_is_undamaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
 ) -> None:
     real, calls = getattr(os, call), iter(range(100))
@@ -96,7 +96,7 @@ def test_whichever_call_fails_the_checkpoint_before_is_whole(
     check_after_failure(tmp_path, failure.value)
 
 
-def test_a_write_that_is_cut_short_leaves_the_checkpoint_before_whole(tmp_path: Path) -> None:
+def test_a_write_that_is_cut_short_leaves_the_earlier_checkpoint_undamaged(tmp_path: Path) -> None:
     """The operating system accepts only the first bytes of a file."""
     resource = pytest.importorskip("resource", reason="only on POSIX systems")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -113,7 +113,7 @@ def test_a_write_that_is_cut_short_leaves_the_checkpoint_before_whole(tmp_path: 
         check_after_failure(folder, failure.value)
 
 
-def test_what_killed_saves_left_over_goes_with_the_next(tmp_path: Path) -> None:
+def test_partial_files_of_killed_saves_are_removed_by_the_next(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, 1, tensors(1), {"step": 1})
     (tmp_path / "0000000002.safetensors").write_bytes(b"no JSON came")
     (tmp_path / ".0000000003.safetensors.partial").write_bytes(b"half")
@@ -122,7 +122,7 @@ def test_what_killed_saves_left_over_goes_with_the_next(tmp_path: Path) -> None:
     assert sorted({path.name[:10] for path in tmp_path.iterdir()}) == ["0000000001", "0000000004"]
 
 
-def test_when_all_are_damaged_nothing_is_begun_anew_unasked(tmp_path: Path) -> None:
+def test_when_all_checkpoints_are_damaged_it_is_an_error(tmp_path: Path) -> None:
     for step in (1, 2):
         path = checkpoint.save(tmp_path, step, tensors(step), {"step": step})
         path.write_text(path.read_text().replace('"step": ', '"step": 1'))
@@ -131,7 +131,7 @@ def test_when_all_are_damaged_nothing_is_begun_anew_unasked(tmp_path: Path) -> N
     assert len(list(tmp_path.iterdir())) == 4
 
 
-def test_json_refuses_what_other_readers_cannot_read(tmp_path: Path) -> None:
+def test_nan_is_not_written_as_json(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nan"):
         atomic.write_json(tmp_path / "x.json", {"loss": float("nan")})
     assert not list(tmp_path.iterdir())

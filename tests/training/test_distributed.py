@@ -1,4 +1,4 @@
-"""Data-parallel training in real processes: the same run whatever their number, and an end when one of them ends."""
+"""Data-parallel training in real processes: equal results for any number of them, and an error when one ends."""
 
 import json
 import os
@@ -21,15 +21,15 @@ from repro.training.train import train
 NAME = "alexnet-{}-smoke-seed1"
 EPOCHS = 3
 SIX_DEVICES = ("--devices", ",".join(["cpu"] * 6))
-AS_TYPED = "from repro.cli.main import main; main()"
-IMPATIENT = (
-    "import datetime, repro.training.distributed as ranks; ranks.TIMEOUT = datetime.timedelta(seconds=3); " + AS_TYPED
+MAIN = "from repro.cli.main import main; main()"
+SHORT_TIMEOUT = (
+    "import datetime, repro.training.distributed as ranks; ranks.TIMEOUT = datetime.timedelta(seconds=3); " + MAIN
 )
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """130 training images: a batch of 128, which three ranks cannot share evenly, and one of two, fewer than them."""
+    """130 training images: a batch of 128, of which three ranks have uneven shards, and one of 2, fewer than ranks."""
     return prepare("synthetic", tmp_path_factory.mktemp("stores") / "synthetic", limit_per_class=13)
 
 
@@ -38,8 +38,8 @@ def words(store: Store, out: Path, *more: object, recipe: str = "authors", seed:
     return [str(word) for word in (*fixed, "--recipe", recipe, "--seed", seed, "--out", out, *more)]
 
 
-def start(commands: list[list[str]], code: str = AS_TYPED) -> list[subprocess.Popen[str]]:
-    """A rank for each command, started as torchrun does, but so that each one's exit code can be seen."""
+def start(commands: list[list[str]], code: str = MAIN) -> list[subprocess.Popen[str]]:
+    """Start a rank for each command as torchrun does, with separate exit codes and outputs."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "TORCHELASTIC_RUN_ID": "test"}
@@ -58,7 +58,7 @@ def start(commands: list[list[str]], code: str = AS_TYPED) -> list[subprocess.Po
 
 
 def wait(ranks: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
-    """Each rank's exit code, output and messages."""
+    """Return the exit code, the output and the messages of each rank."""
     texts = [rank.communicate(timeout=600) for rank in ranks]
     return [(rank.returncode, *text) for rank, text in zip(ranks, texts, strict=True)]
 
@@ -74,7 +74,7 @@ def log(run: Path) -> list[dict]:
 
 
 def difference(one: Path, other: Path) -> float:
-    """The largest difference of any weight, over the largest of its tensor; the logs must agree too."""
+    """Return the largest relative difference of any weight; the logs must agree too."""
     for ours, theirs in zip(log(one), log(other), strict=True):
         assert ours.pop("train_loss") == pytest.approx(theirs.pop("train_loss"), rel=1e-5)
         assert ours == theirs
@@ -85,7 +85,7 @@ def difference(one: Path, other: Path) -> float:
 
 @pytest.fixture(scope="module")
 def alone(store: Store, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The run in one process, by either recipe."""
+    """The run in one process, with both recipes."""
     out = tmp_path_factory.mktemp("alone")
     for recipe in ("authors", "paper"):
         list(train(Settings("alexnet", recipe, "smoke", seed=1, epochs=EPOCHS), store.path, out))
@@ -94,25 +94,25 @@ def alone(store: Store, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
 
 @pytest.fixture(scope="module")
 def two_ranks(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run in two processes, as a user types it."""
+    """The run in two processes, started by torchrun."""
     out = tmp_path_factory.mktemp("two")
     torchrun = [sys.executable, "-W", "error", "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "repro"]
     done = subprocess.run([*torchrun, *words(store, out)], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("validation") == EPOCHS  # one of the two shows the run
+    assert done.stdout.count("validation") == EPOCHS  # only rank 0 displays it
     return out / NAME.format("authors")
 
 
 @pytest.fixture(scope="module")
 def three_ranks(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run by the text's recipe in three processes of two devices each."""
+    """The run with recipe paper in three processes of two devices each."""
     out = tmp_path_factory.mktemp("three")
     first, *others = wait(start([words(store, out, *SIX_DEVICES, recipe="paper")] * 3))
     assert (first[0], first[2], others) == (0, "", [(0, "", "")] * 2)
     return out / NAME.format("paper")
 
 
-def test_two_ranks_are_one_run(alone: dict[str, Path], two_ranks: Path) -> None:
+def test_two_ranks_give_the_results_of_one(alone: dict[str, Path], two_ranks: Path) -> None:
     measured = difference(alone["authors"], two_ranks)
     print(f"two ranks against one: {measured:.1e}")
     assert measured < 1e-5
@@ -121,17 +121,17 @@ def test_two_ranks_are_one_run(alone: dict[str, Path], two_ranks: Path) -> None:
     assert record["command"].startswith("torchrun --nproc-per-node 2 -m repro train --variant alexnet")
 
 
-def test_three_ranks_with_two_devices_each_are_the_same_run(alone: dict[str, Path], three_ranks: Path) -> None:
-    """Uneven shares, a batch that leaves one rank nothing, LRN across the towers."""
+def test_three_ranks_with_two_devices_each_give_the_results_of_one(alone: dict[str, Path], three_ranks: Path) -> None:
+    """Uneven shards, a batch of which one rank has no image, LRN across the towers."""
     measured = difference(alone["paper"], three_ranks)
     print(f"three ranks of two devices against one of one: {measured:.1e}")
     assert measured < 1e-5
 
 
-def test_a_signal_to_one_rank_stops_all_and_they_resume_to_the_same_bits(
+def test_a_signal_to_one_rank_stops_all_and_they_resume_with_bit_identical_results(
     store: Store, three_ranks: Path, tmp_path: Path
 ) -> None:
-    """Three, because the sum of two does not depend on their order."""
+    """With three ranks, because the sum of two does not depend on their order."""
     run = tmp_path / three_ranks.name
     ranks = start([words(store, tmp_path, *SIX_DEVICES, recipe="paper")] * 3)
     wait_for_first_epoch(run, ranks[0])
@@ -146,7 +146,7 @@ def test_a_signal_to_one_rank_stops_all_and_they_resume_to_the_same_bits(
     assert log(run) == log(three_ranks)
 
 
-def test_a_killed_rank_ends_the_others_and_one_process_can_go_on(
+def test_a_killed_rank_ends_the_others_and_one_process_can_resume(
     store: Store, alone: dict[str, Path], tmp_path: Path
 ) -> None:
     run = tmp_path / NAME.format("authors")
@@ -164,8 +164,8 @@ def test_a_killed_rank_ends_the_others_and_one_process_can_go_on(
     assert difference(alone["authors"], run) < 1e-5
 
 
-def test_a_silent_rank_is_not_waited_for_for_ever(store: Store, tmp_path: Path) -> None:
-    ranks = start([words(store, tmp_path)] * 2, IMPATIENT)
+def test_a_rank_that_does_not_respond_is_an_error_in_the_others(store: Store, tmp_path: Path) -> None:
+    ranks = start([words(store, tmp_path)] * 2, SHORT_TIMEOUT)
     wait_for_first_epoch(tmp_path / NAME.format("authors"), ranks[0])
     ranks[0].send_signal(signal.SIGSTOP)
     try:
@@ -188,7 +188,7 @@ def test_ranks_started_with_different_settings_are_refused(store: Store, tmp_pat
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
-def test_the_ranks_share_a_batch_by_position(count: int) -> None:
+def test_the_shards_of_a_batch_are_consecutive_and_differ_by_one_image_at_most(count: int) -> None:
     for images in (0, 1, 2, 127, 128):
         shares = [range(images)[ProcessGroup(rank, count).shard(images)] for rank in range(count)]
         assert [row for share in shares for row in share] == list(range(images))

@@ -21,7 +21,7 @@ from repro.preparation.prepare import prepare
 KILLS = 24
 NAME = "alexnet-authors-smoke-seed0"
 TESTS = Path(__file__).parents[1]
-# `repro train`, but that its checkpoints stay when it is finished: the velocities are in them.
+# `repro train`, but the checkpoints are kept when it is finished, because they hold the velocities.
 TRAIN = "import shutil; shutil.rmtree = lambda *_, **__: None; from repro.cli.main import main; main()"
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")}  # two would be no faster
 

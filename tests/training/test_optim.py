@@ -8,7 +8,7 @@ from repro.paper.variants import configure
 from repro.training.optim import PaperSGD, build_optimiser
 
 
-def test_three_steps_by_hand_across_a_drop_of_the_rate() -> None:
+def test_three_steps_by_hand_across_a_drop_of_the_learning_rate() -> None:
     w = torch.nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
     rule = PaperSGD([w], lr=0.01, momentum=0.9, weight_decay=0.0005)
 
@@ -22,11 +22,11 @@ def test_three_steps_by_hand_across_a_drop_of_the_rate() -> None:
     # v = 0.9·(-0.03001) - 0.0005·0.01·1.96999 - 0.01·(-1) = -0.01701884995
     assert step(-1.0) == pytest.approx(1.95297115005, abs=1e-13)
     rule.param_groups[0]["lr"] = 0.001
-    # The old velocity keeps its length: v = 0.9·(-0.01701884995) - 0.0005·0.001·1.95297115005 - 0.001·2
+    # Earlier velocity keeps its size: v = 0.9·(-0.01701884995) - 0.0005·0.001·1.95297115005 - 0.001·2
     assert step(2.0) == pytest.approx(1.95297115005 - 0.015316964955 - 0.000000976485575 - 0.002, abs=1e-13)
 
 
-def test_agrees_with_torch_while_the_rate_stands_and_not_after_it_drops() -> None:
+def test_equals_torch_sgd_until_the_learning_rate_drops() -> None:
     ours, theirs = (torch.nn.Parameter(torch.ones(3, dtype=torch.float64)) for _ in range(2))
     rule = PaperSGD([ours], lr=0.1, momentum=0.9, weight_decay=0.01)
     torch_rule = torch.optim.SGD([theirs], lr=0.1, momentum=0.9, weight_decay=0.01)

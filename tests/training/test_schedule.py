@@ -1,4 +1,4 @@
-"""The schedules against runs written out by hand."""
+"""The schedules against states computed by hand."""
 
 import pytest
 
@@ -9,7 +9,7 @@ CHANCE = Chance(error=90.0, images=1000)
 
 
 def drops_after_each_epoch(schedule, errors, epochs=100):
-    """The number of drops after each epoch until the schedule stops, and the final state."""
+    """Return the number of drops after each epoch until the schedule stops, and the final state."""
     state, drops = ScheduleState(), []
     for epoch, error in enumerate(errors, start=1):
         state = advance(schedule, state, epoch, epochs, error, CHANCE)

@@ -1,4 +1,4 @@
-"""Training: repeatable, resumable to the same bits, and clear about what goes wrong."""
+"""Training: reproducible, resumable with bit-identical results, and with errors that say what to do."""
 
 import hashlib
 import json
@@ -68,7 +68,9 @@ def finished(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return finish(store, tmp_path_factory.mktemp("runs"))
 
 
-def test_one_seed_one_result_and_another_seed_another(store: Store, finished: Path, tmp_path: Path) -> None:
+def test_equal_seeds_give_equal_weights_and_different_seeds_do_not(
+    store: Store, finished: Path, tmp_path: Path
+) -> None:
     again = finish(store, tmp_path)
     assert weights(again) == weights(finished)
     assert log_without_times(again) == log_without_times(finished)
@@ -76,7 +78,7 @@ def test_one_seed_one_result_and_another_seed_another(store: Store, finished: Pa
     assert weights(other) != weights(finished)
 
 
-def test_the_folder_says_how_to_repeat_the_run(store: Store, finished: Path) -> None:
+def test_the_folder_records_how_to_repeat_the_run(store: Store, finished: Path) -> None:
     record = json.loads((finished / "run.json").read_text())
     assert finished.name == "alexnet-authors-smoke-seed1"
     assert record["data"]["fingerprint"] == store.fingerprint
@@ -97,10 +99,12 @@ def test_the_folder_says_how_to_repeat_the_run(store: Store, finished: Path) -> 
 
 
 @pytest.mark.parametrize("recipe", ["authors", "paper"])
-def test_stopped_after_any_update_it_resumes_to_the_same_bits(store: Store, tmp_path: Path, recipe: str) -> None:
+def test_a_run_that_is_stopped_anywhere_resumes_with_bit_identical_results(
+    store: Store, tmp_path: Path, recipe: str
+) -> None:
     settings = Settings("alexnet", recipe, "smoke", seed=1, epochs=3)
     whole = finish(store, tmp_path / "whole", settings)
-    # After an update, before the validation, within it, at the epoch's end, and in the epoch after that.
+    # After an update, before and within a validation, at the end of an epoch, and in the next epoch.
     for events in (1, 1, 1, 2, 2):
         signals = iter([None] * (events - 1) + [signal.SIGTERM])
         with pytest.raises(Stopped) as stopped:
@@ -111,7 +115,7 @@ def test_stopped_after_any_update_it_resumes_to_the_same_bits(store: Store, tmp_
     assert log_without_times(parts) == log_without_times(whole)
 
 
-def test_killed_between_log_and_checkpoint_no_line_is_lost_or_doubled(
+def test_killed_between_log_and_checkpoint_no_line_is_lost_or_duplicated(
     store: Store, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saves = iter(range(10))
@@ -131,7 +135,7 @@ def test_killed_between_log_and_checkpoint_no_line_is_lost_or_doubled(
     assert weights(run) == weights(finished)
 
 
-def test_a_damaged_checkpoint_costs_an_epoch_not_the_run(store: Store, finished: Path, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_costs_an_epoch_at_most(store: Store, finished: Path, tmp_path: Path) -> None:
     events = train(SETTINGS, store.path, tmp_path)
     run = tmp_path / finished.name
     next(event for event in events if isinstance(event, EpochRecord) and event.epoch == 2)
@@ -142,7 +146,7 @@ def test_a_damaged_checkpoint_costs_an_epoch_not_the_run(store: Store, finished:
     with pytest.warns(RuntimeWarning, match="is damaged .* using the one before it"):
         next(resumed)
     resumed.close()
-    # Whoever goes on after another crash must not find it again: the log ends before it now.
+    # The log now ends before it: after another crash it must not be the newest.
     assert not newest.exists()
     finish(store, tmp_path, resume=True)
     assert weights(run) == weights(finished)
@@ -151,7 +155,7 @@ def test_a_damaged_checkpoint_costs_an_epoch_not_the_run(store: Store, finished:
 
 @pytest.fixture
 def stopped(store: Store, finished: Path, tmp_path: Path) -> Path:
-    """The same run, stopped before its last epoch; it has the checkpoints of the first two."""
+    """The same run, stopped before its last epoch, with the checkpoints of the first two."""
     events = train(SETTINGS, store.path, tmp_path)
     next(event for event in events if isinstance(event, EpochRecord) and event.epoch == 2)
     events.close()
@@ -159,16 +163,14 @@ def stopped(store: Store, finished: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("suffix", ["json", "safetensors"])
-def test_a_checkpoint_that_is_named_is_where_it_goes_on(
-    store: Store, finished: Path, stopped: Path, suffix: str
-) -> None:
+def test_resuming_from_a_named_checkpoint(store: Store, finished: Path, stopped: Path, suffix: str) -> None:
     first, second = sorted((stopped / "checkpoints").glob(f"*.{suffix}"))
     events = train(SETTINGS, store.path, stopped.parent, resume_from=first)
     started = next(events)
     assert isinstance(started, Started)
     assert started.epoch == 2
     assert len(log_without_times(stopped)) == 1
-    assert not second.exists()  # or it would be the newest of a run whose log ends before it
+    assert not second.exists()  # it would be ahead of the log
     events.close()
     finish(store, stopped.parent, resume=True)
     assert weights(stopped) == weights(finished)
@@ -177,7 +179,7 @@ def test_a_checkpoint_that_is_named_is_where_it_goes_on(
         next(train(SETTINGS, store.path, stopped.parent, resume_from=first))
 
 
-def test_a_checkpoint_that_is_named_and_damaged_is_an_error_and_nothing_is_touched(store: Store, stopped: Path) -> None:
+def test_a_named_checkpoint_that_is_damaged_is_an_error_and_no_file_changes(store: Store, stopped: Path) -> None:
     newest = max((stopped / "checkpoints").glob("*.json"))
     newest.write_text(newest.read_text().replace('"waited": 0', '"waited": 1'))
     before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
@@ -278,7 +280,7 @@ def test_the_recorded_command_repeats_the_run_from_where_it_was_typed(
     assert weights(Path("runs", SETTINGS.run_name)) == weights(Path("before", SETTINGS.run_name))
 
 
-def test_a_finished_run_is_left_alone(store: Store, finished: Path) -> None:
+def test_resuming_a_finished_run_changes_nothing(store: Store, finished: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
     assert list(train(SETTINGS, store.path, finished.parent, resume=True)) == [AlreadyFinished(finished, 3)]
     assert {path.name: path.stat().st_mtime_ns for path in finished.iterdir()} == before
@@ -311,7 +313,7 @@ def test_resuming_another_run_is_refused_with_the_differences(
     data = rf"its data fingerprint is {store.fingerprint}, not {synthetic_store.fingerprint}; choose another --out"
     with pytest.raises(ReproError, match=data):
         next(train(SETTINGS, synthetic_store.path, finished.parent, resume=True))
-    # Under the name of another run, as somebody may have copied it.
+    # In the folder of another run, as if it had been copied there.
     shutil.copytree(finished, tmp_path / "no-lrn-paper-smoke-seed2")
     other = Settings("no-lrn", "paper", "smoke", seed=2, epochs=3)
     with pytest.raises(ReproError) as error:
@@ -322,7 +324,7 @@ def test_resuming_another_run_is_refused_with_the_differences(
     assert "its bias_lr_ratio is 2.0, not 1.0; " in str(error.value)
 
 
-def test_two_trainers_in_one_folder(store: Store, tmp_path: Path) -> None:
+def test_a_second_process_in_the_same_folder_is_refused(store: Store, tmp_path: Path) -> None:
     first = train(SETTINGS, store.path, tmp_path)
     run = next(first).path
     for resume in (True, False):
@@ -332,8 +334,10 @@ def test_two_trainers_in_one_folder(store: Store, tmp_path: Path) -> None:
     assert next(train(SETTINGS, store.path, tmp_path, resume=True)).path == run
 
 
-def test_two_trainers_at_the_same_moment(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second begins when the first has made the folder, and nothing is in it yet."""
+def test_of_two_processes_that_start_together_one_is_refused(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one starts when the first has created the folder, but no file in it."""
     seen = []
 
     def write_record(path: Path, record: RunRecord) -> None:
@@ -348,7 +352,7 @@ def test_two_trainers_at_the_same_moment(store: Store, tmp_path: Path, monkeypat
     assert next(train(SETTINGS, store.path, tmp_path)).path == seen[0].parent
 
 
-def test_killed_before_it_had_a_record_or_after_it_had_its_weights(
+def test_killed_before_the_record_or_after_the_weights_were_written(
     store: Store, finished: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / finished.name
@@ -361,7 +365,7 @@ def test_killed_before_it_had_a_record_or_after_it_had_its_weights(
     assert not (run / "checkpoints").exists()
 
 
-def test_a_loss_that_is_not_a_number_stops_before_the_update(store: Store) -> None:
+def test_a_loss_that_is_nan_is_an_error_before_the_update(store: Store) -> None:
     training = prepare_training(SETTINGS, store)
     with torch.no_grad():
         training.model.get_parameter("fc8.bias").fill_(math.nan)
@@ -433,10 +437,8 @@ def test_a_run_that_diverges_is_not_saved_when_a_signal_arrives(
     check_nothing_saved(tmp_path / SETTINGS.run_name)
 
 
-def test_a_validation_can_be_left_and_ranks_pause_in_it_equally_often(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A signal need not wait for the end of 50,000 images; the ranks agree at each pause, so all must come to it."""
+def test_a_validation_yields_equally_often_on_every_rank(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal is handled within a validation. The ranks communicate at each yield, so their numbers must agree."""
 
     class Part(ProcessGroup):
         def sum(self, *values: float) -> list[float]:
@@ -447,29 +449,29 @@ def test_a_validation_can_be_left_and_ranks_pause_in_it_equally_often(
 
     for module in (loop_module, predictions):
         monkeypatch.setattr(module, "BATCH", 30)  # 200 images: seven batches
-    for count, pauses in ((1, 6), (2, 3), (3, 2), (7, 0), (8, 0)):
+    for count, yields in ((1, 6), (2, 3), (3, 2), (7, 0), (8, 0)):
         errors = [0.0, 0.0]
         for rank in range(count):
             training = prepare_training(SETTINGS, store)
             training.group = Part(rank, count)
             before = training.state()
             validation = loop_module._validate(training)
-            paused = 0
+            yielded = 0
             while True:
                 try:
                     assert next(validation) == Validating(1)
                 except StopIteration as end:
                     errors = [sum(pair) for pair in zip(errors, end.value, strict=True)]
                     break
-                paused += 1
+                yielded += 1
                 assert training.state() == before
-            assert paused == pauses
+            assert yielded == yields
         if count == 1:
             alone = errors
         assert errors == pytest.approx(alone)
 
 
-def test_a_net_at_chance_is_reported_with_the_cause_and_keeps_its_rate(store: Store, tmp_path: Path) -> None:
+def test_a_net_at_chance_is_reported_with_the_cause_and_keeps_its_learning_rate(store: Store, tmp_path: Path) -> None:
     settings = Settings("alexnet", "paper", "smoke", epochs=8)  # more epochs than the plateau rule's patience
     records = [event for event in train(settings, store.path, tmp_path) if isinstance(event, EpochRecord)]
     assert all("no better than chance" in (record.note or "") for record in records)
@@ -477,7 +479,7 @@ def test_a_net_at_chance_is_reported_with_the_cause_and_keeps_its_rate(store: St
     assert {record.lr for record in records} == {0.01}
 
 
-def test_training_ends_with_the_epoch_that_comes_to_the_error_asked_for(
+def test_training_ends_after_the_epoch_that_reaches_until_train_error(
     store: Store, finished: Path, tmp_path: Path
 ) -> None:
     errors = [line["train_top1_error"] for line in log_without_times(finished)]
@@ -488,8 +490,8 @@ def test_training_ends_with_the_epoch_that_comes_to_the_error_asked_for(
     assert f"--until-train-error {max(errors[:2])}" in json.loads((run / "run.json").read_text())["command"]
 
 
-def test_the_state_between_steps_is_whole(store: Store, tmp_path: Path) -> None:
-    """What a checkpoint holds is enough: a second training restored from it takes the same next step."""
+def test_a_checkpoint_holds_the_whole_state(store: Store, tmp_path: Path) -> None:
+    """A training that is restored from it takes the same next step."""
     first, second = (prepare_training(SETTINGS, store) for _ in range(2))
     next(train_epochs(first))
     path = checkpoint.save(tmp_path, first.step, first.tensors(), first.state())
@@ -512,7 +514,8 @@ def test_the_state_between_steps_is_whole(store: Store, tmp_path: Path) -> None:
         ),
         ({"lr": math.inf}, "--lr is inf: the learning rate must be a finite number above 0"),
         ({"lr": -0.1}, "--lr is -0.1: the learning rate must be"),
-        ({"lr": 1e38}, "a learning rate of 1e+38 cannot be used: choose one above 0 and below 1e+37"),
+        ({"lr": 1e38}, "--lr is 1e+38: the learning rate must be a finite number above 0 and below 1e+37"),
+        ({"lr": math.nan}, "--lr is nan: the learning rate must be"),
         ({"devices": "cuda:7"}, "no device 'cuda:7' on this machine"),
         ({"devices": "xla"}, "no device 'xla' on this machine"),
         ({"devices": "toaster"}, "no device 'toaster' on this machine"),
@@ -521,7 +524,7 @@ def test_the_state_between_steps_is_whole(store: Store, tmp_path: Path) -> None:
         ({"variant": "one-gpu", "devices": "cpu,cpu"}, "this net has no two towers: name one device"),
     ],
 )
-def test_settings_that_cannot_be(store: Store, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_settings_that_are_refused(store: Store, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ReproError) as error:
         next(train(replace(SETTINGS, **changes), store.path, tmp_path / "runs"))
     assert message in str(error.value)
@@ -529,7 +532,7 @@ def test_settings_that_cannot_be(store: Store, tmp_path: Path, changes: dict[str
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_output_folder_that_cannot_be_made(store: Store, tmp_path: Path) -> None:
+def test_an_output_folder_that_cannot_be_created(store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ReproError, match=r"cannot create the run's folder .*: Not a directory"):
         next(train(SETTINGS, store.path, tmp_path / "file"))
@@ -547,12 +550,12 @@ def test_a_full_disk_at_the_start_leaves_no_folder(
     assert not list(tmp_path.iterdir())
 
 
-def test_two_devices_train_as_one_and_either_goes_on_for_the_other(
+def test_two_devices_train_as_one_and_either_resumes_the_other(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tower on each device (Sec. 3.2), then one device, then two again.
 
-    In float64: in float32 a near tie in a pooling window may fall the other way, and a gradient goes elsewhere.
+    In float64: in float32 a near tie in a pooling window may be decided differently, and its gradient with it.
     """
     monkeypatch.setattr(state_module, "to_devices", lambda model, devices: to_devices(model, devices).double())
     for name in ("augment", "test_views"):
@@ -575,7 +578,7 @@ def test_two_devices_train_as_one_and_either_goes_on_for_the_other(
 
 
 def in_float64(make: Callable[..., Any]) -> Callable[..., Any]:
-    """A maker of views whose views are float64."""
+    """Return a method that makes the same views in float64."""
 
     def made(*arguments: Any) -> Any:
         views = make(*arguments)
