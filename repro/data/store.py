@@ -185,7 +185,7 @@ class Subset(Split):
         return self._split.images(self._rows[np.asarray(indices)])
 
     def shard(self, number: int) -> NDArray[np.uint8]:
-        """A subset has no shards of its own: read images by index."""
+        """A subset has no shards: read images by index."""
         raise NotImplementedError
 
 

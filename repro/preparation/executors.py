@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
@@ -20,6 +21,7 @@ from typing import Any
 from repro.errors import ReproError
 
 PENDING_PER_WORKER = 3  # submitted tasks per worker: one in progress, one waiting, one being synced to disk
+MAX_WINDOWS_WORKERS = 61  # of a ProcessPoolExecutor
 CONNECT_SECONDS = 10  # timeout for the Dask scheduler
 
 
@@ -41,6 +43,7 @@ def local_pool(workers: int) -> Iterator[WorkerPool]:
     if workers == 1:
         yield WorkerPool(_InProcessExecutor(), 1, 1)
         return
+    workers = min(workers, MAX_WINDOWS_WORKERS) if sys.platform == "win32" else workers
     # Spawned, not forked: the calling process may have threads and locks.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_initialize_worker)
     try:
