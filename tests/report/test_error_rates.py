@@ -7,6 +7,7 @@ seeds, and the same images are hard for all nets, as in reality.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -77,13 +78,19 @@ def share(verdicts: Sequence[Verdict], verdict: str, direction: str | None = Non
     return float(np.mean([(each.verdict, each.direction or direction) == (verdict, direction) for each in verdicts]))
 
 
-def effects(target: Target, effect: float, seeds: int) -> list[Verdict]:
-    """The verdicts on a target in worlds with a true effect, from `seeds` seeds of both nets."""
-    verdicts = []
+@cache
+def differences(effect: float, seeds: int) -> list[Measurement]:
+    """The measured differences of two nets in worlds with a true effect, from `seeds` seeds of both."""
+    found = []
     for world in map(World, range(WORLDS)):
         without, with_it = world.nets("without", 25 + effect, seeds), world.nets("with", 25, seeds)
-        verdicts.append(comparable(target, nets_difference(without, with_it, "top1_error")))
-    return verdicts
+        found.append(nets_difference(without, with_it, "top1_error"))
+    return found
+
+
+def effects(target: Target, effect: float, seeds: int) -> list[Verdict]:
+    """The verdicts on a target in these worlds."""
+    return [comparable(target, each) for each in differences(effect, seeds)]
 
 
 @pytest.mark.parametrize("name", ["lrn-top1", "overlap-top1", "cifar-lrn-gain", "colour-top1"])
