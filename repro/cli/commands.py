@@ -317,7 +317,7 @@ def report(
 
     if strict and not compare:
         raise typer.BadParameter("it applies to the comparison: add --compare", param_hint="--strict")
-    if strict and not read_records(runs).runs:
+    if strict and not ((records := read_records(runs)).runs or records.evaluations):
         raise ReproError(f"no runs in '{runs}': --strict has nothing to check; name the folder of the runs with --runs")
     made = build_report(runs, out, compare=compare)
     for problem in made.problems:

@@ -1,5 +1,6 @@
 """From records to measurements: against numbers worked out by hand, and the rules of scope."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -411,3 +412,29 @@ def test_an_average_of_different_nets_is_known_by_its_members(tmp_path: Path) ->
     write_evaluation(tmp_path, seeds=(0, 1, 2, 3, 4, 0, 1), error=20, runs=names)
     assert verdict(tmp_path, "table2-7cnns-top1").verdict == "not comparable"
     assert verdict(tmp_path, "table2-5cnns-top1").verdict == "missing"
+
+
+def test_figure4s_labels_are_held_against_chance(tmp_path: Path) -> None:
+    """At 37.5% and 17.0% the other four answers hold the label of 20.5 of 37.5% that the first one misses."""
+    write_full(tmp_path / "net", error=37.5)
+    (path,) = (tmp_path / "net").rglob("evaluation-test-10.json")
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["top5_error"] = 17.0
+    path.write_text(json.dumps(record), encoding="utf-8")
+    result = verdict(tmp_path / "net", "figure4-labels-plausible")
+    assert result.verdict == "match"
+    assert result.measurement
+    assert result.measurement.value == pytest.approx(100 * 20.5 / 37.5 - 400 / 999, abs=0.01)
+    low, high = error_interval(150_000 * 205 // 1000, 150_000 * 375 // 1000)
+    assert result.measurement.interval == pytest.approx((low - 400 / 999, high - 400 / 999))
+    assert result.measurement.n == 56_250  # images whose first answer is wrong
+
+
+def test_figure4s_labels_of_a_net_at_chance_decide_nothing(tmp_path: Path) -> None:
+    write_full(tmp_path, error=99.9)
+    (path,) = tmp_path.rglob("evaluation-test-10.json")
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["top5_error"] = 99.5
+    path.write_text(json.dumps(record), encoding="utf-8")
+    result = verdict(tmp_path, "figure4-labels-plausible")
+    assert (result.verdict, result.direction) == ("missing", "undecided")

@@ -10,13 +10,21 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from repro.paper.intervals import Z, error_interval, image_error, paired_interval, seed_interval, welch_interval
+from repro.paper.intervals import (
+    Interval,
+    Z,
+    error_interval,
+    image_error,
+    paired_interval,
+    seed_interval,
+    welch_interval,
+)
 from repro.paper.targets import Measurement, Scope, Target
 from repro.paper.variants import ensemble_of
 from repro.records import Evaluation, Records
 from repro.report.measurements.context import Context, data_changes, evaluation_scale
 
-ERROR_MEASURES = ("top1_error", "top5_error", "split_difference")
+ERROR_MEASURES = ("top1_error", "top5_error", "split_difference", "next_four_gain")
 
 SPLIT_NAMES = {"val": "validation", "test": "test", "train": "training"}
 
@@ -50,6 +58,8 @@ def from_evaluations(target: Target, records: Records) -> Iterator[tuple[Context
         firsts, seconds = nets.get(target.variant, ()), baseline_evaluations(target, groups, key)
         if target.measure == "split_difference":
             measurement = split_difference(firsts, seconds)
+        elif target.measure == "next_four_gain":
+            measurement = next_four_gain(firsts)
         elif target.baseline:
             measurement = error_difference(target, firsts, seconds)
         else:
@@ -266,3 +276,33 @@ def split_difference(tests: Sequence[Evaluation], vals: Sequence[Evaluation]) ->
     differences = [abs(test.top5_error - val.top5_error) for test, val in pairs]
     runs = tuple("+".join(test.runs) for test, _ in pairs)
     return Measurement(fmean(differences), seed_interval(differences), len(pairs), "seeds", runs=runs)
+
+
+def next_four_gain(evaluations: Sequence[Evaluation]) -> Measurement | None:
+    """Return how much more often than chance the next four answers hold the label where the first is wrong, in points.
+
+    Chance is that of four different classes drawn from the others. None with fewer than six classes, where one of
+    five answers may be right by necessity, and without a wrong answer.
+    """
+    found: dict[str, tuple[float, Interval, int]] = {}
+    for each in evaluations:
+        classes = len(each.data.classes)
+        errors = (each.top1_error, each.top5_error)
+        if classes < 6 or not all(map(math.isfinite, errors)):
+            continue
+        wrong, missed = (round(error * each.images / 100) for error in errors)
+        if wrong:
+            chance = 100 * 4 / (classes - 1)
+            low, high = error_interval(wrong - missed, wrong)
+            value = 100 * (wrong - missed) / wrong - chance
+            found["+".join(each.runs)] = value, (low - chance, high - chance), wrong
+    if not found:
+        return None
+    values, intervals, images = zip(*found.values(), strict=True)
+    if len(values) == 1:
+        return Measurement(values[0], intervals[0], images[0], "images", runs=tuple(found))
+    sampling = fmean((high - low) / (2 * Z) for low, high in intervals) / math.sqrt(len(values))
+    return Measurement(
+        fmean(values), seed_interval(values, sampling), len(values), "seeds", runs=tuple(found),
+        deviation=stdev(values), image_error=sampling,
+    )  # fmt: skip
