@@ -230,6 +230,7 @@ class PreprocessingRecord:
         mean_of_patch: the mean is subtracted before cropping and flipping; otherwise its centre crop is, from each
             crop.
         inputs_divided_by: what the values are divided by after that.
+        orientation: "exif": images are first turned upright as their EXIF data say; "stored": they are not.
     """
 
     image_size: int
@@ -237,6 +238,7 @@ class PreprocessingRecord:
     resize: str = "shorter side"
     mean_of_patch: bool = True
     inputs_divided_by: float = 1.0
+    orientation: str = "stored"
 
 
 @dataclass(frozen=True, kw_only=True)

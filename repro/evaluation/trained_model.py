@@ -26,7 +26,7 @@ from repro.models.network import AlexNet
 from repro.models.towers import Towers, to_devices
 from repro.paper.networks import Network, network_from_record
 from repro.paper.recipes import Augmentation
-from repro.preparation.preprocess import UndecodableImage, decode, to_square
+from repro.preparation.preprocess import UndecodableImage, decode, exif_orientation, to_square
 from repro.records import ClassRecord, PreprocessingRecord, Run, read_run
 
 ImageLike = str | Path | bytes | NDArray[np.uint8] | Image.Image
@@ -265,7 +265,9 @@ def preprocess(image: ImageLike, preprocessing: PreprocessingRecord) -> NDArray[
             picture = decode(image) if isinstance(image, bytes) else Image.fromarray(image)
             side = preprocessing.image_size
             return np.array(picture.resize((side, side), Image.Resampling.BILINEAR))
-        return to_square(image, preprocessing.image_size)
+        turn = preprocessing.orientation == "exif"
+        orientation = exif_orientation(image) if turn and isinstance(image, bytes) else 1
+        return to_square(image, preprocessing.image_size, orientation=orientation)
     except OSError as error:
         raise ReproError(f"cannot read {name}: {error.strerror or error}") from error
     except UndecodableImage as error:

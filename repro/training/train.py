@@ -252,6 +252,7 @@ def describe(settings: Settings, store: Store) -> RunRecord:
             crop_size=configuration.scale.crop_size,
             mean_of_patch=configuration.recipe.augmentation.mean_of_patch,
             inputs_divided_by=configuration.recipe.augmentation.inputs_divided_by,
+            orientation=store.manifest.get("orientation", "stored"),
         ),
         settings=asdict(configuration.recipe),
         data=data_record(store),

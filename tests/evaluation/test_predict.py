@@ -20,6 +20,8 @@ from repro.data.store import Store
 from repro.errors import ReproError
 from repro.evaluation.evaluate import evaluate
 from repro.evaluation.predict import predict_images
+from repro.evaluation.trained_model import preprocess
+from repro.records import PreprocessingRecord
 from repro.report.figures.classified import Bars, draw_bars, write_bars
 from repro.report.figures.figure4 import CORRECT
 from repro.training.settings import Settings
@@ -137,3 +139,16 @@ def test_the_bar_of_the_correct_class_is_red(tmp_path: Path) -> None:
         write_bars([bars], tmp_path / "figure.gif")
     with pytest.raises(ReproError, match="a figure holds 48 images, not 49"):
         write_bars([bars] * 49, tmp_path / "figure.png")
+
+
+def test_a_photograph_is_turned_as_its_store_would_turn_it(tmp_path: Path) -> None:
+    """A picture lying on its side with EXIF orientation 6 is what `prepare folder` makes of it, and not otherwise."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "phone.png", exif=exif)
+    turned = PreprocessingRecord(image_size=40, crop_size=32, orientation="exif")
+    upright = np.rot90(pixels, -1)[10:50]
+    np.testing.assert_array_equal(preprocess(tmp_path / "phone.png", turned), upright)
+    stored = replace(turned, orientation="stored")
+    np.testing.assert_array_equal(preprocess(tmp_path / "phone.png", stored), pixels[:, 10:50])
