@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# From the top down. A module may import its own package and those of lower layers, not the others of its own layer.
+# From the top down. A module may import its own package and those of lower layers, not others of the same layer.
 LAYERS: tuple[set[str], ...] = (
     {"__main__"},
     {"cli"},

@@ -167,7 +167,7 @@ def _write_onnx(source: ExportedNet, out: Path, preprocessing: bool, views: int)
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what torch's exporter says of its own versions and steps from the terminal."""
+    """Hide the messages of torch's exporter about its versions and steps."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -265,7 +265,7 @@ def test_five_seeds_averaged_are_the_five_cnns_and_two_are_not(tmp_path: Path) -
 
 
 def test_an_average_by_searched_weights_is_no_plain_average(tmp_path: Path) -> None:
-    """Right on the paper's number and at its scale, it is shown under a name of its own and judged by no target."""
+    """Right on the paper's number and at its scale, it is shown under its own name and judged by no target."""
     data = data_record("ilsvrc2012", "", THOUSAND, train=1_281_167, val=50_000)
     for seed in range(5):
         write_run(tmp_path, scale="paper", seed=seed, epochs=93, done=1, data=data, weights=False)
