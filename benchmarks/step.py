@@ -17,7 +17,7 @@ from repro.models.allocator import keep_freed_memory
 from repro.models.layers import LocalResponseNorm
 from repro.models.network import AlexNet
 from repro.paper.variants import configure
-from repro.training.optim import optimiser
+from repro.training.optim import build_optimiser
 
 BATCH = 128
 BF16 = "bf16" in precisions()
@@ -85,7 +85,7 @@ def ours(bf16: bool, recipe: str = "paper") -> Callable[[], float]:
     def speed() -> float:
         keep_freed_memory()
         model = _paper_net(recipe).to(memory_format=torch.channels_last)
-        return _speed(model, optimiser(model, configure("alexnet", recipe).recipe), _images(True), bf16)
+        return _speed(model, build_optimiser(model, configure("alexnet", recipe).recipe), _images(True), bf16)
 
     return speed
 
