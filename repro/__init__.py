@@ -23,11 +23,11 @@ def build_model(variant: str = "alexnet", recipe: str = "authors", num_classes: 
     return build_model(variant, recipe, num_classes)
 
 
-def load_records(folder: str | Path) -> RecordFrames:
-    """Return the records of all runs below `folder` as pandas DataFrames; see `repro.report.frames`."""
+def load_records(*folders: str | Path) -> RecordFrames:
+    """Return the records of all runs below the `folders` as pandas DataFrames; see `repro.report.frames`."""
     from repro.report.frames import load_records
 
-    return load_records(folder)
+    return load_records(*folders)
 
 
 def open_run(path: str | Path, devices: str | None = None) -> TrainedModel:

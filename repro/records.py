@@ -33,7 +33,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 import msgspec
@@ -658,30 +658,48 @@ def read_retrieval(path: Path) -> Retrieval:
     return Retrieval(folder=path.parent, **vars(_read(path, RetrievalRecord)))
 
 
-def read_records(runs_dir: Path) -> Records:
-    """Return every run, evaluation and retrieval below `runs_dir`; none if the folder does not exist."""
+def read_records(folders: Path | Sequence[Path]) -> Records:
+    """Return every run, evaluation and retrieval below one or several folders; none of those that do not exist.
+
+    With several folders the name of a run starts with that of its folder, with as many parents as make it unique. A
+    record in two of the folders, one of which contains the other, is read once.
+    """
     runs: list[Run] = []
     evaluations: list[Evaluation] = []
     retrievals: list[Retrieval] = []
     problems: list[str] = []
-    if not runs_dir.is_dir():
-        return Records(problems=(f"there is no folder {runs_dir}",))
-    for path in sorted(runs_dir.rglob("*.json")):
+    found: dict[Path, tuple[Path, str]] = {}
+    for folder, label in _labels([folders] if isinstance(folders, Path) else folders).items():
+        if not folder.is_dir():
+            problems.append(f"there is no folder {folder}")
+        for path in sorted(folder.rglob("*.json")):
+            name = (PurePosixPath(label) / path.relative_to(folder).as_posix()).as_posix()
+            found.setdefault(path.resolve(), (path, name))
+    for path, name in found.values():
         if CHECKPOINTS in path.parts:
             continue
         try:
             if path.name == RUN:
-                runs.append(_read_run(path, path.parent.relative_to(runs_dir).as_posix()))
+                runs.append(_read_run(path, name.removesuffix(RUN).rstrip("/") or "."))
             elif path.match(EVALUATIONS):
                 evaluations.append(read_evaluation(path))
             elif path.match(RETRIEVALS):
                 retrievals.append(read_retrieval(path))
         except (OSError, ValueError) as error:
-            problems.append(f"{path.relative_to(runs_dir).as_posix()} was left out: {error}")
+            problems.append(f"{name} was left out: {error}")
     for run in runs:
         if run.log and not math.isfinite(run.log[-1].train_loss):
             problems.append(f"{run.name}: the loss is not finite after epoch {_last_finite(run)}")
     return Records(tuple(runs), tuple(evaluations), tuple(retrievals), tuple(problems))
+
+
+def _labels(folders: Sequence[Path]) -> dict[Path, str]:
+    """Return the prefix of the names of the runs in each folder: empty for one, ends of their paths for several."""
+    parts = {folder.resolve().parts: folder for folder in reversed(folders)}
+    if len(parts) < 2:
+        return dict.fromkeys(parts.values(), "")
+    length = next(n for n in range(1, 1 + max(map(len, parts))) if len({each[-n:] for each in parts}) == len(parts))
+    return {folder: "/".join(each[-length:]) for each, folder in reversed(parts.items())}
 
 
 def _last_finite(run: Run) -> int:

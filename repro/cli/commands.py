@@ -7,7 +7,7 @@ to type next, or None.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -163,18 +163,21 @@ def evaluate(
     devices: opt.DevicesOption = None,
     search_weights: opt.SearchWeightsOption = False,
     confusion: opt.ConfusionOption = None,
+    batch_size: opt.BatchSizeOption = 128,
+    threads: opt.ThreadsOption = None,
 ) -> Next:
     """Measure top-1 and top-5 error. Of several runs, the softmax outputs are averaged (Sec. 6)."""
     from repro.cli.progress import meter
     from repro.evaluation import evaluate as stage
+    from repro.models.devices import cpu_threads
 
     if confusion:
         from repro.evaluation.confusion import check_classes
         from repro.records import read_run
 
         check_classes(len(read_run(runs[0]).data.classes))
-    with meter(console, "evaluating", "images") as show:
-        path, record = stage.evaluate(runs, data, split, int(views), devices, show, search_weights)
+    with meter(console, "evaluating", "images") as show, cpu_threads(threads):
+        path, record = stage.evaluate(runs, data, split, int(views), devices, show, search_weights, batch_size)
     for guesses in ("top1", "top5"):
         low, high = getattr(record, f"{guesses}_interval")
         error = record.error(f"{guesses}_error")
@@ -198,13 +201,16 @@ def retrieve(
     data: opt.DataOption,
     split: opt.SearchSplitOption = "test",
     devices: opt.DevicesOption = None,
+    batch_size: opt.BatchSizeOption = 128,
+    threads: opt.ThreadsOption = None,
 ) -> Next:
     """Find the training images nearest to each test image. By fc7 features, pixels and short codes (Sec. 6.1)."""
     from repro.cli.progress import meter
     from repro.evaluation import retrieve as stage
+    from repro.models.devices import cpu_threads
 
-    with meter(console, "computing features", "images") as show:
-        path, record = stage.retrieve(run, data, split, devices, show)
+    with meter(console, "computing features", "images") as show, cpu_threads(threads):
+        path, record = stage.retrieve(run, data, split, devices, show, batch_size)
     for name, precision in record.precision.items():
         low, high = precision.interval
         console.print(
@@ -227,11 +233,13 @@ def predict(
     as_csv: opt.CsvOption = False,
     figure: opt.FigureOption = None,
     batch_size: opt.BatchSizeOption = 32,
+    threads: opt.ThreadsOption = None,
     devices: opt.DevicesOption = None,
 ) -> Next:
     """Classify your own images. Each is preprocessed as by prepare and evaluate; the store is not needed."""
     from repro.cli import predictions
     from repro.evaluation.predict import predict_images
+    from repro.models.devices import cpu_threads
 
     if as_json and as_csv:
         raise typer.BadParameter("choose one of --json and --csv", param_hint="--csv")
@@ -243,7 +251,8 @@ def predict(
         [run, *(others or [])], images, int(views), top, label, devices, on_note=note, batch_size=batch_size
     )
     form: predictions.Form = "json" if as_json else "csv" if as_csv else "table"
-    shown = predictions.show(console, found, form, keep=figure is not None)
+    with cpu_threads(threads):  # images are classified as they are shown
+        shown = predictions.show(console, found, form, keep=figure is not None)
     if figure:
         predictions.draw(shown, figure)
     return None
@@ -305,7 +314,8 @@ def audit(
 
 @app.command()
 def report(
-    runs: opt.RunsOption = Path("outputs/runs"),
+    more: opt.MoreRunsArgument = None,
+    runs: opt.ReportRunsOption = None,
     out: opt.ReportOutOption = Path("outputs/report"),
     compare: opt.CompareOption = False,
     strict: opt.StrictOption = False,
@@ -317,19 +327,21 @@ def report(
 
     if strict and not compare:
         raise typer.BadParameter("it applies to the comparison: add --compare", param_hint="--strict")
-    if strict and not ((records := read_records(runs)).runs or records.evaluations):
-        raise ReproError(f"no runs in '{runs}': --strict has nothing to check; name the folder of the runs with --runs")
-    made = build_report(runs, out, compare=compare)
+    folders = [*(runs or []), *(more or [])] or [Path("outputs/runs")]
+    if strict and not ((records := read_records(folders)).runs or records.evaluations):
+        names = ", ".join(f"'{folder}'" for folder in folders)
+        raise ReproError(f"no runs in {names}: --strict has nothing to check; name the folder of the runs with --runs")
+    made = build_report(folders, out, compare=compare)
     for problem in made.problems:
         console.print(problem, style="yellow")
     console.print(str(made))
     if tensorboard:
         from repro.report.tensorboard import export
 
-        console.print(f"{tensorboard}: curves of {export(read_records(runs).runs, tensorboard)} runs")
+        console.print(f"{tensorboard}: curves of {export(read_records(folders).runs, tensorboard)} runs")
     if strict and made.strict_mismatches:
         raise _NotReproduced(f"not reproduced: {', '.join(each.target.id for each in made.strict_mismatches)}")
-    return ("list", "experiments") if compare else _report_on(runs, out)
+    return ("list", "experiments") if compare else _report_on(folders, out)
 
 
 class _NotReproduced(ReproError):
@@ -435,9 +447,10 @@ def _train_on(path: Path, store: Store) -> Next:
     return "train", "--variant", "alexnet", "--scale", largest.name, "--data", path
 
 
-def _report_on(runs: Path, out: Path = Path("outputs/report")) -> Next:
-    """Return the command that compares the runs below a folder with the paper."""
-    where = () if runs == Path("outputs/runs") else ("--runs", runs)
+def _report_on(runs: Path | Sequence[Path], out: Path = Path("outputs/report")) -> Next:
+    """Return the command that compares the runs below one or several folders with the paper."""
+    folders = [runs] if isinstance(runs, Path) else list(runs)
+    where = () if folders == [Path("outputs/runs")] else tuple(word for each in folders for word in ("--runs", each))
     target = () if out == Path("outputs/report") else ("--out", out)
     return "report", *where, *target, "--compare"
 

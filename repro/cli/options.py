@@ -203,6 +203,22 @@ DryRunOption = Annotated[
     ),
 ]
 
+# evaluate, predict and retrieve
+BatchSizeOption = Annotated[
+    int,
+    typer.Option(
+        "--batch-size",
+        metavar="N",
+        min=1,
+        max=65_536,
+        help="Number of images to compute at once; a smaller one takes less memory.",
+    ),
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", metavar="N", min=1, max=4096, help="Number of CPU threads.", show_default="one per core"),
+]
+
 # evaluate and retrieve
 SplitOption = Annotated[
     Split, typer.Option("--split", metavar="train|val|test", help="Split of the store to evaluate on.")
@@ -253,9 +269,6 @@ CsvOption = Annotated[bool, typer.Option("--csv", help="Print CSV, a line per cl
 FigureOption = Annotated[
     Path | None,
     typer.Option("--figure", metavar="FILE", help="Also draw images and bars as in Figure 4, to a PNG, SVG or PDF."),
-]
-BatchSizeOption = Annotated[
-    int, typer.Option("--batch-size", metavar="N", min=1, help="Number of images to compute at once.")
 ]
 
 # export
@@ -309,6 +322,18 @@ MeanStoreOption = Annotated[
 AuditOutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write audit.json to.")]
 
 # report
+MoreRunsArgument = Annotated[
+    list[Path] | None, typer.Argument(metavar="[DIR]...", help="Further folders with runs, as after --runs DIR.")
+]
+ReportRunsOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--runs",
+        metavar="DIR",
+        help="Folder with the runs, searched recursively; may be given several times.",
+        show_default="`outputs/runs`",
+    ),
+]
 CompareOption = Annotated[bool, typer.Option("--compare", help="Compare every number with the paper's.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with code 4 if a claim is not reproduced.")]
 TensorboardOption = Annotated[

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from repro.data.store import Split
 from repro.data.views import Views
-from repro.evaluation.predictions import member_softmaxes
+from repro.evaluation.predictions import BATCH, member_softmaxes
 
 GUESSES = 5  # the search minimises the top-5 error
 UNITS = 10  # of weight that each net starts with
@@ -110,13 +110,14 @@ def search_weights(
     split: Split,
     view_count: int,
     on_progress: Callable[[int, int], None] | None = None,
+    batch_size: int = BATCH,
 ) -> Weights:
     """Return the weights [nets] that `search` finds for the nets' average on the images of `split`.
 
     `on_progress` is called with images done and images in all. The nets are left in evaluation mode.
     """
     parts, done = [], 0
-    for labels, softmaxes in member_softmaxes(nets, views, split, view_count):
+    for labels, softmaxes in member_softmaxes(nets, views, split, view_count, batch_size=batch_size):
         parts.append(find_competitors(labels, softmaxes))
         done += len(labels)
         if on_progress:

@@ -18,7 +18,7 @@ from repro.data.store import Store, open_store
 from repro.errors import ReproError
 from repro.evaluation.command_lines import command_line, evaluate_argv
 from repro.evaluation.ensemble_weights import search_weights
-from repro.evaluation.predictions import Predictions, predict
+from repro.evaluation.predictions import BATCH, Predictions, predict
 from repro.evaluation.trained_model import TrainedModel, open_run
 from repro.models.allocator import keep_freed_memory
 from repro.paper.intervals import error_interval
@@ -39,13 +39,15 @@ def evaluate(
     devices: str | None = None,
     on_progress: Progress | None = None,
     searched: bool = False,
+    batch_size: int = BATCH,
 ) -> tuple[Path, EvaluationRecord]:
     """Evaluate a run, or the average of several, on a split of the store `data`; return the record's path and contents.
 
     A run's files go into its folder, an average's into a separate folder beside the first run. Softmax outputs are
     averaged over 1 or 10 `views` and over the runs, in float32 whatever precision they were trained in. With
     `searched` the runs' weights in the average are first searched on the val split with as many views. `on_progress`
-    is called with images done and images in all.
+    is called with images done and images in all. `batch_size` images are computed at once; it changes the results by
+    rounding only.
 
     A store that the runs were not trained on must have the same classes by id; its record names another dataset, so
     that no claim is compared with it, and its files name the store. Raises ReproError for runs, data or a split that
@@ -60,7 +62,7 @@ def evaluate(
         model.check_store(store, (split, SEARCHED_ON) if searched else (split,), same=False)
     check_members(models)
     models = [model.in_order_of(store) for model in models]
-    predictions, weights = _predict(models, store, split, views, searched, on_progress)
+    predictions, weights = _predict(models, store, split, views, searched, batch_size, on_progress)
     command = command_line(evaluate_argv(paths, data, split, views, searched))
     record = _record(models, store, split, views, predictions, weights, command)
     name = evaluation_name(split, views, searched, _other_store(models, store))
@@ -126,21 +128,32 @@ def variants_of(models: Sequence[TrainedModel]) -> str:
 
 
 def _predict(
-    models: Sequence[TrainedModel], store: Store, split: str, views: int, searched: bool, on_progress: Progress | None
+    models: Sequence[TrainedModel],
+    store: Store,
+    split: str,
+    views: int,
+    searched: bool,
+    batch_size: int,
+    on_progress: Progress | None,
 ) -> tuple[Predictions, NDArray[np.float64] | None]:
     """Return the predictions of the averaged models, and their weights in the average, None for equal ones."""
     nets, preprocessing = [model.net for model in models], models[0].views(store)
     if not searched:
-        return predict(nets, preprocessing, store.splits[split], views, on_progress=on_progress), None
+        return predict(
+            nets, preprocessing, store.splits[split], views, on_progress=on_progress, batch_size=batch_size
+        ), None
     searched_images = len(store.splits[SEARCHED_ON])
     total = searched_images + len(store.splits[split])
 
     def progress_from(before: int) -> Progress:
         return lambda done, _: on_progress(before + done, total) if on_progress else None
 
-    weights = search_weights(nets, preprocessing, store.splits[SEARCHED_ON], views, progress_from(0))
+    weights = search_weights(nets, preprocessing, store.splits[SEARCHED_ON], views, progress_from(0), batch_size)
     progress = progress_from(searched_images)
-    return predict(nets, preprocessing, store.splits[split], views, on_progress=progress, weights=weights), weights
+    predictions = predict(
+        nets, preprocessing, store.splits[split], views, on_progress=progress, weights=weights, batch_size=batch_size
+    )
+    return predictions, weights
 
 
 def _record(

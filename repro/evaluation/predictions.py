@@ -53,16 +53,18 @@ def predict(
     bf16: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
     weights: np.ndarray | None = None,
+    batch_size: int = BATCH,
 ) -> Predictions:
     """Average the softmax outputs of all views (Sec. 4.1) and all models (Sec. 6) for each image of `split`.
 
     `weights` [models] are the models' weights in the average, with sum one; None for equal ones. `on_progress` is
-    called with images done and images in all. The models are left in evaluation mode.
+    called with images done and images in all. `batch_size` changes the results by rounding only. The models are left in
+    evaluation mode.
     """
     factors = None if weights is None else torch.from_numpy(weights).float()
     columns: dict[str, np.ndarray] = {}
     done = 0
-    for labels, softmaxes in member_softmaxes(models, views, split, view_count, bf16):
+    for labels, softmaxes in member_softmaxes(models, views, split, view_count, bf16, batch_size=batch_size):
         average = softmaxes.mean(0) if factors is None else torch.tensordot(factors, softmaxes, 1)
         batch = vars(_predictions(labels, average))
         if not columns:  # allocated once: small arrays kept from every batch would fragment the memory
@@ -84,7 +86,7 @@ def count_wrong(
     `shard` selects batches of BATCH images, so that each of several ranks can count a part: an image is in the same
     batch whatever the number of ranks. The model is left in evaluation mode.
     """
-    for labels, softmaxes in member_softmaxes([model], views, split, 1, bf16, shard):
+    for labels, softmaxes in member_softmaxes([model], views, split, 1, bf16, shard, BATCH):
         predictions = _predictions(labels, softmaxes[0])
         yield predictions.wrong(1), predictions.wrong(5)
 
@@ -96,16 +98,17 @@ def member_softmaxes(
     view_count: int,
     bf16: bool = False,
     shard: slice = ALL,
+    batch_size: int = BATCH,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield for each batch the labels [B] and every model's softmax outputs, averaged over views, [models, B, classes].
 
-    Both are on the CPU; `shard` selects batches of BATCH images. The models are left in evaluation mode. Raises
+    Both are on the CPU; `shard` selects batches of `batch_size` images. The models are left in evaluation mode. Raises
     ReproError for outputs that are not finite.
     """
     for model in models:
         model.eval()
-    for start in range(0, len(split), BATCH)[shard]:
-        rows = np.arange(start, min(start + BATCH, len(split)))
+    for start in range(0, len(split), batch_size)[shard]:
+        rows = np.arange(start, min(start + batch_size, len(split)))
         images = split.images(rows)
         outputs = [mean_softmax(model, views, images, view_count, bf16) for model in models]
         softmaxes = torch.stack(outputs).cpu()

@@ -51,19 +51,21 @@ def retrieve(
     split: str = "test",
     device: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    batch_size: int = BATCH,
 ) -> tuple[Path, RetrievalRecord]:
     """Search the training images for each image of `split`; return the record's path and contents.
 
     Distances are Euclidean between fc7's activations, stored as float16, and between pixels of the centre view, both
     computed in float32; between codes they are Hamming distances. Training images are processed in blocks, so memory
     does not grow with their number; the activations are in a temporary file. Fewer than six training images have
-    fewer neighbours. Raises ReproError for a run, data or a split that do not fit, and for a full disk.
+    fewer neighbours. Activations of `batch_size` images are computed at once. Raises ReproError for a run, data or a
+    split that do not fit, and for a full disk.
     """
     store = open_store(data)
     model = open_run(path, device, store)
     model.check_store(store, ("train", split))
     _check_writable(model.run.folder, len(store.splits[split]))
-    search = Search(model, store, split, _counter(store, split, on_progress))
+    search = Search(model, store, split, _counter(store, split, on_progress), batch_size)
     found = search.run()
     record = _record(search, found, command_line(retrieve_argv(path, data, split)))
     arrays = {f"{space}_neighbours": found.neighbours[space] for space in SPACES}
@@ -93,12 +95,15 @@ class Neighbours:
 class Search:
     """The search for the training images nearest to those of a split, in the spaces of `SPACES`."""
 
-    def __init__(self, model: TrainedModel, store: Store, split: str, advance: Advance) -> None:
+    def __init__(
+        self, model: TrainedModel, store: Store, split: str, advance: Advance, batch_size: int = BATCH
+    ) -> None:
         if not isinstance(model.net, AlexNet):
             raise ReproError("retrieval runs on one device: name one with --devices")
         self.model, self.net, self.store, self.split = model, model.net, store, split
         self.views, self.advance = model.views(store), advance
         self.train, self.queried = store.splits["train"], store.splits[split]
+        self.batch_size = batch_size
         self.count = min(NEIGHBOURS, len(self.train))
 
     def run(self) -> Neighbours:
@@ -125,8 +130,8 @@ class Search:
     def features(self, split: Split, indices: np.ndarray) -> Tensor:
         """Return fc7's activations on the centre views of the images at `indices` [N], float32 [N, D] on the CPU."""
         parts = []
-        for start in range(0, len(indices), BATCH):
-            rows = indices[start : start + BATCH]
+        for start in range(0, len(indices), self.batch_size):
+            rows = indices[start : start + self.batch_size]
             batch = self.net.forward_features(next(self.views.test_views(split.images(rows), 1))).float().cpu()
             if not batch.isfinite().all():
                 raise ReproError(NOT_FINITE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,12 @@ from repro.paper.targets import VERDICTS, Measurement, Target, Verdict, compare,
 from repro.records import Records, read_records
 from repro.report.commands import commands
 from repro.report.figures.draw import draw_figures
+from repro.report.frames import epochs_frame
 from repro.report.measurements import measure
 from repro.report.page import page_context, render_markdown, render_page
 from repro.report.tables import Verdicts, every_table
+
+CURVES = "curves.csv"  # among the tables: a row per run and epoch
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,8 @@ class Report:
         return f"{self.page}: {counts}" if self.verdicts else str(self.page)
 
 
-def build_report(runs_dir: Path, out_dir: Path, compare: bool = True) -> Report:
-    """Write the report on the runs below `runs_dir`, which are only read, into `out_dir`.
+def build_report(runs_dir: Path | Sequence[Path], out_dir: Path, compare: bool = True) -> Report:
+    """Write the report on the runs below one or several folders, which are only read, into `out_dir`.
 
     Without runs it contains what follows from the architecture, and the commands that measure the rest. Without
     `compare` it contains the tables and figures only. Raises ReproError if `out_dir` cannot be written.
@@ -68,6 +71,7 @@ def build_report(runs_dir: Path, out_dir: Path, compare: bool = True) -> Report:
         for table in tables.values():
             table.write_csv(out_dir / "tables")
             table.write_latex(out_dir / "tables")
+        epochs_frame(records).to_csv(out_dir / "tables" / CURVES, index=False)
         for picture in pictures:
             picture.write(out_dir / "figures")
         (out_dir / "report.html").write_text(render_page(context), encoding="utf-8")

@@ -26,7 +26,7 @@ RETRIEVAL_COLUMNS = ("run", "variant", "recipe", "scale", "changes", "seed", "da
 
 @dataclass(frozen=True)
 class RecordFrames:
-    """All records below a folder as DataFrames. Errors and precisions are in percent.
+    """All records below one or several folders as DataFrames. Errors and precisions are in percent.
 
     Attributes:
         runs: a row per run, indexed by its name: the path of its folder below the folder of runs. `changes` are the
@@ -44,23 +44,28 @@ class RecordFrames:
     problems: tuple[str, ...]
 
 
-def load_records(folder: str | Path) -> RecordFrames:
-    """Return the records of all runs below `folder` as DataFrames; empty ones if there are none.
+def load_records(*folders: str | Path) -> RecordFrames:
+    """Return the records of all runs below the `folders` as DataFrames; empty ones if there are none.
 
-    Records that cannot be read are left out and named in `problems`.
+    Records that cannot be read are left out and named in `problems`. With several folders a run's name starts with that
+    of its folder.
 
     >>> frames = repro.load_records("outputs/runs")
     >>> frames.epochs["val_top1_error"].unstack("run").plot()
     """
-    records = read_records(Path(folder))
-    epochs = _frame(({"run": run.name, **vars(epoch)} for run in records.runs for epoch in run.log), EPOCH_COLUMNS)
+    records = read_records([Path(folder) for folder in folders])
     return RecordFrames(
         runs=_frame(_runs(records), RUN_COLUMNS).set_index("run"),
-        epochs=epochs.set_index(["run", "epoch"]),
+        epochs=epochs_frame(records).set_index(["run", "epoch"]),
         evaluations=_frame(_evaluations(records), EVALUATION_COLUMNS),
         retrievals=_frame(_retrievals(records), RETRIEVAL_COLUMNS),
         problems=records.problems,
     )
+
+
+def epochs_frame(records: Records) -> pd.DataFrame:
+    """Return the learning curves: a row per run and epoch."""
+    return _frame(({"run": run.name, **vars(epoch)} for run in records.runs for epoch in run.log), EPOCH_COLUMNS)
 
 
 def _frame(rows: Iterable[Mapping[str, Any]], names: Iterable[str]) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers import repro, small_disk
+from made_records import write_run
 
 from repro import interrupts
 from repro.cli import commands as cli
@@ -28,10 +29,13 @@ OPTIONS = {
         "--init-from", "--until-train-error", "--resume", "--checkpoint",
         "--save-minutes", "--keep-checkpoints",
     },
-    "evaluate": {"--data", "--split", "--views", "--devices", "--search-weights", "--confusion"},
-    "retrieve": {"--data", "--split", "--devices"},
+    "evaluate": {
+        "--data", "--split", "--views", "--devices", "--search-weights", "--confusion", "--batch-size", "--threads",
+    },
+    "retrieve": {"--data", "--split", "--devices", "--batch-size", "--threads"},
     "predict": {
-        "--with", "--views", "--top", "--label", "--json", "--csv", "--figure", "--batch-size", "--devices",
+        "--with", "--views", "--top", "--label", "--json", "--csv", "--figure", "--batch-size", "--threads",
+        "--devices",
     },
     "export": {"--out", "--format", "--preprocessing", "--views"},
     "import": {"--out", "--as", "--classes", "--data"},
@@ -229,6 +233,23 @@ def test_a_user_error_as_a_process(tmp_path: Path) -> None:
     done = repro("verify", tmp_path / "none")
     assert (done.returncode, done.stdout) == (3, "")
     assert re.fullmatch(r"repro: .*none.*\n", done.stderr)
+
+
+def test_the_report_of_several_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in ("first", "second"):
+        write_run(tmp_path / folder, epochs=3)
+    for number, words in enumerate((("--runs", "{a}", "{b}"), ("--runs", "{a}", "--runs", "{b}"), ("{a}", "{b}"))):
+        out = tmp_path / f"report{number}"
+        typed = [word.format(a=tmp_path / "first", b=tmp_path / "second") for word in words]
+        assert run_here("report", *typed, "--out", out) == 0
+        lines = (out / "tables" / "curves.csv").read_text().splitlines()[1:]
+        assert {line.split("/")[0] for line in lines} == {"first", "second"}
+    capsys.readouterr()
+    none = ("report", "--runs", tmp_path / "none", tmp_path / "nor", "--out", tmp_path / "out", "--compare", "--strict")
+    assert run_here(*none) == 3
+    assert f"no runs in '{tmp_path / 'none'}', '{tmp_path / 'nor'}': --strict" in capsys.readouterr().err
+    assert run_here("report", "--runs", tmp_path / "first", tmp_path / "none", "--out", tmp_path / "out") == 0
+    assert f"there is no folder {tmp_path / 'none'}" in "".join(capsys.readouterr().out.split("\n"))
 
 
 def start(*words: object) -> subprocess.Popen[str]:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from helpers import repro
+from helpers import picture, repro
 from scipy.stats import beta
 
+from repro.cli import main
 from repro.data.store import Store
 from repro.data.views import Views
 from repro.errors import ReproError
@@ -46,21 +47,50 @@ def average_by_hand(paths: list[Path], store: Store, view_count: int, split: str
     return np.mean(outputs, axis=0)
 
 
-def test_batches_are_joined_in_order(
-    trained: list[Path], synthetic_store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(predictions, "BATCH", 7)  # the last batch is smaller
+def test_batches_are_joined_in_order(trained: list[Path], synthetic_store: Store) -> None:
     split, calls = synthetic_store.splits["test"], []
     assert len(split) % 7
     views = Views(synthetic_store.mean, synthetic_store.covariance, 56, AUTHORS.augmentation, torch.device("cpu"))
     model = open_run(trained[0], "cpu").net
-    made = predictions.predict([model], views, split, on_progress=lambda *counts: calls.append(counts))
+    made = predictions.predict([model], views, split, on_progress=lambda *counts: calls.append(counts), batch_size=7)
     expected = average_by_hand(trained[:1], synthetic_store, 1)
     np.testing.assert_array_equal(made.labels, split.labels)
     np.testing.assert_allclose(made.label_probabilities, expected[np.arange(len(split)), split.labels], atol=1e-6)
     np.testing.assert_allclose(made.top5_probabilities, -np.sort(-expected, axis=1)[:, :5], atol=1e-6)
     assert calls[0] == (7, len(split))
     assert calls[-1] == (len(split), len(split))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("evaluate", "{run}", "--data", "{store}", "--split", "test", "--views", "1"),
+        ("evaluate", "{run}", "{other}", "--search-weights", "--data", "{store}", "--split", "test", "--views", "1"),
+        ("retrieve", "{run}", "--data", "{store}"),
+        ("predict", "{run}", "{images}", "--views", "1"),
+    ],
+)
+def test_the_command_computes_batches_of_the_size_and_with_the_threads_that_were_given(
+    trained: list[Path], synthetic_store: Store, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    for seed in range(7):
+        (tmp_path / f"{seed}.jpg").write_bytes(picture(seed))
+    found: set[tuple[int, int]] = set()
+
+    def record(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if isinstance(module, torch.nn.Conv2d):
+            found.add((len(inputs[0]), torch.get_num_threads()))
+
+    before = torch.get_num_threads()
+    paths = {"run": trained[0], "other": trained[1], "store": synthetic_store.path, "images": tmp_path}
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(record)
+    try:
+        typed = [word.format(**paths) for word in words]
+        assert main.run([*typed, "--batch-size", "3", "--threads", str(before + 1)]) == 0
+    finally:
+        hook.remove()
+    assert found == {(3, before + 1), (1, before + 1)}  # 40 images of a split, and 7 files, are 3 and 3 … and 1
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize(

@@ -59,13 +59,15 @@ def test_nearest_in_a_read_only_file(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.distances.sqrt(), nearest_by_hand(queries, stored.astype(float)), rtol=1e-4)
 
 
-@pytest.mark.parametrize("block_bytes", [2**28, 4 * 3 * 56**2 * 7])
+@pytest.mark.parametrize(("block_bytes", "batch_size"), [(2**28, 128), (4 * 3 * 56**2 * 7, 3)])
 def test_neighbours_and_measures(
-    run: Path, synthetic_store: Store, monkeypatch: pytest.MonkeyPatch, block_bytes: int
+    run: Path, synthetic_store: Store, monkeypatch: pytest.MonkeyPatch, block_bytes: int, batch_size: int
 ) -> None:
     monkeypatch.setattr(nearest, "BLOCK_BYTES", block_bytes)
     calls: list[tuple[int, int]] = []
-    path, record = stage.retrieve(run, synthetic_store.path, on_progress=lambda *counts: calls.append(counts))
+    path, record = stage.retrieve(
+        run, synthetic_store.path, on_progress=lambda *counts: calls.append(counts), batch_size=batch_size
+    )
     assert calls[-1][0] == calls[-1][1]
     trained, asked = synthetic_store.splits["train"], synthetic_store.splits["test"]
     with np.load(run / "retrieval-test.npz", allow_pickle=False) as arrays:

@@ -73,6 +73,15 @@ def report(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def test_the_learning_curves_are_a_table(report: Path, runs: Path) -> None:
+    curves = pd.read_csv(report / "tables" / "curves.csv")
+    assert len(curves) == sum(len(run.log) for run in read_records(runs).runs)
+    lines = (runs / "alexnet-authors-small-seed1" / "log.jsonl").read_text().splitlines()
+    found = curves[curves["run"] == "alexnet-authors-small-seed1"]
+    for key in ("epoch", "lr", "train_loss", "val_top1_error", "val_top5_error"):
+        assert list(found[key]) == pytest.approx([json.loads(line)[key] for line in lines])
+
+
 def test_fine_tuned_runs_share_a_figure_with_those_from_random_weights(tmp_path: Path) -> None:
     data = data_record("catsdogs", classes=["cat", "dog"])
     for seed in range(3):

@@ -30,6 +30,25 @@ def test_every_record_is_a_row(tmp_path: Path) -> None:
     assert len(frames.problems) == 1
 
 
+def test_runs_of_several_folders_have_unique_names(tmp_path: Path) -> None:
+    for folder in ("first/runs", "second/runs"):
+        write_run(tmp_path / folder, epochs=3)
+        write_evaluation(tmp_path / folder, error=25)
+    folders = [tmp_path / "first" / "runs", tmp_path / "second" / "runs"]
+    name = "alexnet-authors-small-seed0"
+    frames = repro.load_records(*folders)
+    assert list(frames.runs.index) == [f"first/runs/{name}", f"second/runs/{name}"]
+    assert frames.epochs["val_top1_error"].unstack("run").shape == (3, 2)
+    assert len(frames.evaluations) == 2
+    assert frames.problems == ()
+    within = repro.load_records(tmp_path, folders[0])  # the second folder is in the first
+    assert len(within.runs) == 2
+    assert repro.load_records(folders[0], folders[0]).runs.index == [name]
+    missing = repro.load_records(folders[0], tmp_path / "none")
+    assert list(missing.runs.index) == [f"runs/{name}"]
+    assert missing.problems == (f"there is no folder {tmp_path / 'none'}",)
+
+
 def test_without_records_the_frames_are_empty_and_have_their_columns(tmp_path: Path) -> None:
     frames = repro.load_records(tmp_path / "none")
     assert all(len(frame) == 0 for frame in (frames.runs, frames.epochs, frames.evaluations, frames.retrievals))
