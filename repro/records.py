@@ -189,11 +189,11 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Origin:
-    """The finished run whose weights another run was initialised with.
+    """The finished run, or the file, whose weights another run was initialised with.
 
     Attributes:
-        run: name of that run's folder.
-        weights: SHA-256 of its weights.
+        run: name of that run's folder, or of the file.
+        weights: SHA-256 of the run's weights, or of the file.
     """
 
     run: str = ""

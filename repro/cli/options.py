@@ -155,7 +155,11 @@ PrecisionOption = Annotated[
 ]
 InitFromOption = Annotated[
     Path | None,
-    typer.Option("--init-from", metavar="RUN", help="Finished run whose weights initialise the network (fine-tuning)."),
+    typer.Option(
+        "--init-from",
+        metavar="RUN|FILE",
+        help="Finished run, or file of published weights, that initialises the network (fine-tuning).",
+    ),
 ]
 UntilTrainErrorOption = Annotated[
     float | None,

@@ -21,10 +21,9 @@ from repro.models.network import AlexNet
 from repro.models.towers import Towers, gather, named_shards, scatter, to_devices
 from repro.paper.recipes import Plateau
 from repro.paper.variants import Configuration
-from repro.records import read_run
 from repro.training.checkpoint import Checkpoint
 from repro.training.distributed import SINGLE_PROCESS, ProcessGroup
-from repro.training.fine_tuning import load_matching_weights
+from repro.training.fine_tuning import load_matching_weights, read_initial_weights
 from repro.training.optim import PaperSGD, build_optimiser
 from repro.training.schedule import ScheduleState
 from repro.training.settings import Settings
@@ -215,7 +214,7 @@ def prepare_training(settings: Settings, store: Store, group: ProcessGroup = SIN
     model = AlexNet(configuration.network).initialise(recipe.initialisation, generator)
     if settings.init_from:
         classes = [each.id for each in store.classes]
-        load_matching_weights(read_run(settings.init_from), model, classes, recipe.load_patterns)
+        load_matching_weights(read_initial_weights(settings.init_from), model, classes, recipe.load_patterns)
     elif before := configuration.starts_from:
         raise ReproError(f"'{settings.variant}' starts from the weights of a '{before}' run: name it with --init-from")
     placed = to_devices(model, devices)

@@ -1,24 +1,27 @@
 """Fine-tuning: which weights are copied from another run, and which are not."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from helpers import write_pictures
+from published_files import CAFFE_SHAPES, caffemodel, random_weights
 
 from repro.data.store import Store
 from repro.errors import ReproError
 from repro.models.network import AlexNet
 from repro.paper.variants import VARIANTS, configure
 from repro.preparation.prepare import prepare
-from repro.records import read_run
-from repro.training.fine_tuning import load_matching_weights
+from repro.records import Origin
+from repro.training.fine_tuning import load_matching_weights, origin, read_initial_weights
 from repro.training.settings import Settings
 from repro.training.state import prepare_training
-from repro.training.train import train
+from repro.training.train import describe, train
 
 CHAIN = ("alexnet", "conv6-fall2009", "conv6-fall2011", "conv6-pretrained")
 
@@ -69,13 +72,13 @@ def test_a_stage_without_an_initial_run_is_refused(synthetic_store: Store, tmp_p
 
 
 def test_the_last_layer_is_copied_for_the_same_classes_only(chain: dict[str, Path], tmp_path: Path) -> None:
-    run = read_run(chain["alexnet"])
-    classes = [each.id for each in run.data.classes]
+    initial = read_initial_weights(chain["alexnet"])
+    classes = list(initial.classes)
     model = AlexNet(configure("alexnet", scale="smoke", classes=10).network)
-    assert "fc8.weight" in load_matching_weights(run, model, classes, ["*"])
-    assert "fc8.weight" not in load_matching_weights(run, model, classes[::-1], ["*"])
+    assert "fc8.weight" in load_matching_weights(initial, model, classes, ["*"])
+    assert "fc8.weight" not in load_matching_weights(initial, model, classes[::-1], ["*"])
     two = AlexNet(configure("alexnet", scale="smoke", classes=2).network)
-    assert "fc7.weight" in load_matching_weights(run, two, ["cat", "dog"], ["*"])
+    assert "fc7.weight" in load_matching_weights(initial, two, ["cat", "dog"], ["*"])
 
 
 def test_fine_tuning_on_another_number_of_classes(chain: dict[str, Path], tmp_path: Path) -> None:
@@ -86,6 +89,62 @@ def test_fine_tuning_on_another_number_of_classes(chain: dict[str, Path], tmp_pa
     run = next(iter(list(train(settings, other.path, tmp_path / "runs")))).path
     assert run.name == "alexnet-authors-smoke-lr0.001-tuned-seed0"
     assert parameters(run)["fc8.bias"].shape == (2,)
+
+
+def test_a_run_s_record_and_its_weights_in_a_file_are_sources(
+    chain: dict[str, Path], synthetic_store: Store, tmp_path: Path
+) -> None:
+    before = chain["alexnet"]
+    checksum = hashlib.sha256((before / "weights.safetensors").read_bytes()).hexdigest()
+    file = shutil.copy(before / "weights.safetensors", tmp_path / "mine.safetensors")
+    for source, name in ((before / "run.json", before.name), (Path(file), "mine.safetensors")):
+        settings = Settings("no-dropout", scale="smoke", epochs=1, init_from=source)
+        found = prepare_training(settings, synthetic_store).model.state_dict()
+        same = {key for key, value in parameters(before).items() if torch.equal(found[key], value)}
+        expected = set(found) if source.name == "run.json" else set(found) - {"fc8.weight", "fc8.bias"}
+        assert same == expected
+        record = describe(settings, synthetic_store)
+        assert record.init_from == Origin(name, checksum)
+
+
+def test_published_weights_are_a_source(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")  # with protobuf
+    weights = random_weights(CAFFE_SHAPES)
+    file = tmp_path / "bvlc_alexnet.caffemodel"
+    file.write_bytes(caffemodel(weights))
+    initial = read_initial_weights(file)
+    model = AlexNet(configure("alexnet", classes=2).network)
+    copied = load_matching_weights(initial, model, ["cat", "dog"], ["*"])
+    assert copied == [name for name, _ in model.named_parameters() if not name.startswith("fc8")]
+    bgr, bias = weights["conv1"]
+    found = dict(model.named_parameters())
+    np.testing.assert_allclose(found["conv1.weight"].detach().numpy(), bgr[:, ::-1], rtol=1e-6)
+    np.testing.assert_array_equal(found["conv1.bias"].detach().numpy(), bias)
+    assert origin(file) == Origin(file.name, hashlib.sha256(file.read_bytes()).hexdigest())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("gone", None, "no run at '.*gone': --init-from takes"),
+        ("folder", "folder", r"no run at '.*folder': it has no run\.json; --init-from takes"),
+        ("notes.txt", b"notes", r"'.*notes\.txt' is no complete checkpoint of .*; --init-from takes"),
+        ("bad.pth", b"no state dict", r"'.*bad\.pth' .*; --init-from takes"),
+        ("bad.safetensors", b"cut", r"bad\.safetensors' cannot be read as safetensors .*; --init-from takes"),
+    ],
+)
+def test_a_wrong_source_says_what_is_wanted(
+    synthetic_store: Store, tmp_path: Path, name: str, content: bytes | str | None, message: str
+) -> None:
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content:
+        path.mkdir()
+    wanted = r" the folder of a finished run, its run\.json, or a file of weights: \.safetensors, \.pth"
+    with pytest.raises(ReproError, match=message + wanted):
+        trained(synthetic_store, tmp_path / "runs", "alexnet", path)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_weights_that_do_not_fit(chain: dict[str, Path], synthetic_store: Store, tmp_path: Path) -> None:
