@@ -56,7 +56,8 @@ def test_which_nets_share_conv1() -> None:
     for name, variant in VARIANTS.items():
         recipe = next(iter(variant.family.recipes))
         model, views, _ = made(name, recipe, "smoke")
-        assert shares_conv1(model, views) == (not name.startswith("cifar")), name
+        padded = name.startswith("cifar") or name == "no-conv1"  # zeros at the edges differ from view to view
+        assert shares_conv1(model, views) == (not padded), name
     model, views, _ = made("alexnet", "authors", "smoke")
     assert not shares_conv1(to_devices(model, (torch.device("cpu"), torch.device("cpu"))), views)
     views.margin = 10
