@@ -85,6 +85,11 @@ def predictions_name(split: str, views: int, searched: bool = False, store: str 
     return f"predictions-{_evaluation_stem(split, views, searched, store)}.npz"
 
 
+def submission_name(split: str, views: int, searched: bool = False, store: str = "") -> str:
+    """Return the file name of the predictions that the challenge's server scores."""
+    return f"submission-{_evaluation_stem(split, views, searched, store)}.txt"
+
+
 def _evaluation_stem(split: str, views: int, searched: bool, store: str) -> str:
     return f"{split}-{views}{'-searched' if searched else ''}{f'-on-{store}' if store else ''}"
 

@@ -18,7 +18,7 @@ CLASSES = {
     3: ("n01440764", "tench, Tinca tinca"),
     4: ("n03126707", "crane"),
 }
-ABOVE = {5: ("n00001740", "entity")}  # a synset with children: not a class
+ABOVE = ("n00001740", "entity")  # a synset with children: not a class
 VALIDATION = [3, 1, 4, 2, 3, 3, 1, 2]  # the class of each validation image
 TEST = [2, 4, 1, 3, 1]
 
@@ -34,11 +34,11 @@ def tar(members: dict[str, bytes]) -> bytes:
     return content.getvalue()
 
 
-def class_tars(images: int = 3) -> dict[str, bytes]:
+def class_tars(images: int = 3, classes: dict[int, tuple[str, str]] = CLASSES) -> dict[str, bytes]:
     """Return `n01440764.tar` and so on, each with this number of images."""
     return {
         f"{id}.tar": tar({f"{id}_{7 * k}.JPEG": picture(1000 * number + k) for k in range(images)})
-        for number, (id, _) in CLASSES.items()
+        for number, (id, _) in classes.items()
     }
 
 
@@ -46,9 +46,9 @@ def meta(year: int, classes: dict[int, tuple[str, str]] = CLASSES) -> bytes:
     """Return meta.mat of a development kit with these classes by number."""
     key = f"ILSVRC{year}_ID"
     fields = [key, "WNID", "words", "gloss", "num_children", "children", "wordnet_height", "num_train_images"]
-    synsets = np.zeros((len(classes) + len(ABOVE), 1), [(field, object) for field in fields])
-    for row, (number, (id, words)) in enumerate([*classes.items(), *ABOVE.items()]):
-        children = [1.0, 2.0, 3.0, 4.0] if number in ABOVE else []
+    synsets = np.zeros((len(classes) + 1, 1), [(field, object) for field in fields])
+    for row, (number, (id, words)) in enumerate([*classes.items(), (len(classes) + 1, ABOVE)]):
+        children = [float(child) for child in classes] if row == len(classes) else []
         synsets[row, 0] = (float(number), id, words, "a gloss", float(len(children)), children, 1.0, 3.0)
     content = io.BytesIO()
     savemat(content, {"synsets": synsets})
@@ -78,13 +78,18 @@ def numbered(prefix: str, count: int, seed: int) -> dict[str, bytes]:
     return {f"{prefix}_{number + 1:08}.JPEG": picture(seed + int(number)) for number in order}
 
 
-def write_ilsvrc2012(root: Path) -> Path:
-    """Write the three official files of 2012."""
+def write_ilsvrc2012(root: Path, classes: dict[int, tuple[str, str]] = CLASSES) -> Path:
+    """Write the three official files of 2012 with labels."""
     root.mkdir(parents=True, exist_ok=True)
-    (root / "ILSVRC2012_img_train.tar").write_bytes(tar(class_tars()))
+    (root / "ILSVRC2012_img_train.tar").write_bytes(tar(class_tars(classes=classes)))
     (root / "ILSVRC2012_img_val.tar").write_bytes(tar(numbered("ILSVRC2012_val", len(VALIDATION), 50_000)))
-    (root / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(kit(2012, VALIDATION))
+    (root / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(kit(2012, VALIDATION, meta=meta(2012, classes)))
     return root
+
+
+def unlabelled_2012(count: int = 12) -> dict[str, bytes]:
+    """Return the test images of 2012; image n is `picture(80_000 + n - 1)`."""
+    return numbered("ILSVRC2012_test", count, 80_000)
 
 
 def write_ilsvrc2010(root: Path) -> Path:

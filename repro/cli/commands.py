@@ -169,8 +169,16 @@ def evaluate(
     """Measure top-1 and top-5 error. Of several runs, the softmax outputs are averaged (Sec. 6)."""
     from repro.cli.progress import meter
     from repro.evaluation import evaluate as stage
+    from repro.evaluation.submission import is_unlabelled, submit
     from repro.models.devices import cpu_threads
 
+    if is_unlabelled(data, split):
+        if confusion:
+            raise ReproError(f"--confusion needs labels, and the split '{split}' of '{data}' has none: leave it out")
+        with meter(console, "predicting", "images") as show:
+            path = submit(runs, data, split, int(views), devices, show, search_weights)
+        console.print(f"{split} has no labels; the submission for the challenge's server is written to {path}")
+        return None
     if confusion:
         from repro.evaluation.confusion import check_classes
         from repro.records import read_run

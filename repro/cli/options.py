@@ -225,7 +225,12 @@ ThreadsOption = Annotated[
 
 # evaluate and retrieve
 SplitOption = Annotated[
-    Split, typer.Option("--split", metavar="train|val|test", help="Split of the store to evaluate on.")
+    Split,
+    typer.Option(
+        "--split",
+        metavar="train|val|test",
+        help="Split of the store to evaluate on. If its labels are private, a submission is written.",
+    ),
 ]
 SearchSplitOption = Annotated[
     SearchSplit, typer.Option("--split", metavar="val|test", help="Split of the store to take the queries from.")

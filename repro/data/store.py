@@ -4,7 +4,7 @@ A store is a folder:
 
     manifest.json       contents of the store, with size and SHA-256 of every file below; written last
     mean.npy            mean image of train, float32 [S, S, 3], 0–255
-    train/labels.npy    int64 [N], indices into the manifest's list of classes
+    train/labels.npy    int64 [N], indices into the manifest's list of classes; all −1 in a split without labels
     train/names.jsonl   name of each image in the source, one JSON string per line
     train/00000.npy …   shards, uint8 [n, S, S, 3], RGB
 
@@ -38,6 +38,7 @@ VERSION = 1
 SPLITS = ("train", "val", "test")
 ENCODINGS = {"raw": ".npy", "jpeg": ".jpegs"}  # encoding of a shard, and the extension of its file
 JPEG_QUALITY = 95
+UNLABELLED = -1  # label of every image of a split whose labels are not public
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,18 @@ class Split:
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
-        """Class of each image, int64 [N], indices into `Store.classes`."""
+        """Class of each image, int64 [N], indices into `Store.classes`; all UNLABELLED in a split without labels."""
         return load_array(self._root / self._labels.file, np.int64, (len(self),))
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the images have labels. Raises ReproError if some have and others have not."""
+        missing = int((self.labels == UNLABELLED).sum())
+        if 0 < missing < len(self):
+            raise ReproError(
+                _damaged(self._root / self._labels.file, f"{missing:,} of {len(self):,} labels are missing")
+            )
+        return not missing
 
     @cached_property
     def names(self) -> list[str]:
@@ -204,6 +215,12 @@ class Store:
     fingerprint: str  # SHA-256 of everything that determines classes, labels, pixels and statistics
     manifest: dict[str, Any]  # content of manifest.json
 
+    def require_labels(self, splits: Iterable[str], what: str) -> None:
+        """Raise ReproError if any of the `splits` that the store has is without labels, which `what` needs."""
+        for name in splits:
+            if name in self.splits and not self.splits[name].labelled:
+                raise ReproError(f"the split '{name}' of the store '{self.path}' has no labels, which {what} needs")
+
 
 def open_store(path: Path) -> Store:
     """Open a prepared store. Images stay on disk; checksums are verified by `repro verify` only.
@@ -260,7 +277,8 @@ def file_records(manifest: dict[str, Any]) -> Iterable[FileRecord]:
 def fingerprint(manifest: dict[str, Any]) -> str:
     """Return the SHA-256 of everything that determines classes, labels, pixels and statistics of a store.
 
-    Names of images, rejected inputs and versions of libraries are left out: they do not reach the network.
+    Names of images, rejected inputs, versions of libraries and the challenge's class numbers are left out: they do not
+    reach the network.
     """
     contents = {
         "dataset": manifest["dataset"],

@@ -83,6 +83,7 @@ def audit(
     store = open_store(data)
     if SPLIT not in store.splits:
         raise ReproError(f"the store '{data}' has no split '{SPLIT}', only {', '.join(store.splits)}")
+    store.require_labels([SPLIT], "an audit")
     device = find_devices(devices)[0]
     rows: list[AuditRow] = []
     for file in _files(paths):

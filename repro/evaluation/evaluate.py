@@ -51,25 +51,38 @@ def evaluate(
 
     A store that the runs were not trained on must have the same classes by id; its record names another dataset, so
     that no claim is compared with it, and its files name the store. Raises ReproError for runs, data or a split that
-    do not fit.
+    do not fit; of a split without labels, `repro.evaluation.submission` writes the predictions.
+    """
+    store = open_store(data)
+    models = open_models(paths, store, split, devices, searched)
+    store.require_labels([split], "an evaluation")
+    predictions, weights = predict_average(models, store, split, views, searched, batch_size, on_progress)
+    command = command_line(evaluate_argv(paths, data, split, views, searched))
+    record = _record(models, store, split, views, predictions, weights, command)
+    name = evaluation_name(split, views, searched, other_store(models, store))
+    return _write(evaluation_folder(models) / name, record, predictions), record
+
+
+def open_models(
+    paths: Sequence[Path], store: Store, split: str, devices: str | None, searched: bool
+) -> list[TrainedModel]:
+    """Open the runs of an average, with their outputs in the order of the classes of `store`.
+
+    Raises ReproError for runs, a store or a split that do not fit.
     """
     keep_freed_memory()
     if searched and len(paths) == 1:
         raise ReproError("--search-weights is about the average of several runs: name at least two")
-    store = open_store(data)
     models = [open_run(path, devices, store) for path in paths]
     for model in models:
         model.check_store(store, (split, SEARCHED_ON) if searched else (split,), same=False)
+    if searched:
+        store.require_labels([SEARCHED_ON], "--search-weights")
     check_members(models)
-    models = [model.in_order_of(store) for model in models]
-    predictions, weights = _predict(models, store, split, views, searched, batch_size, on_progress)
-    command = command_line(evaluate_argv(paths, data, split, views, searched))
-    record = _record(models, store, split, views, predictions, weights, command)
-    name = evaluation_name(split, views, searched, _other_store(models, store))
-    return _write(evaluation_folder(models) / name, record, predictions), record
+    return [model.in_order_of(store) for model in models]
 
 
-def _other_store(models: Sequence[TrainedModel], store: Store) -> str:
+def other_store(models: Sequence[TrainedModel], store: Store) -> str:
     """Return a name for `store` in file names; empty if it is the one that all models were trained on."""
     if all(model.run.data.fingerprint == store.fingerprint for model in models):
         return ""
@@ -80,7 +93,7 @@ def _other_store(models: Sequence[TrainedModel], store: Store) -> str:
 def _data_record(models: Sequence[TrainedModel], store: Store) -> DataRecord:
     """Return the record of `store`; of another than the models were trained on, as a dataset that no claim is about."""
     record = data_record(store)
-    if not _other_store(models, store):
+    if not other_store(models, store):
         return record
     trained_on = " and ".join(dict.fromkeys(model.run.data.dataset for model in models))
     return replace(record, dataset=f"{store.dataset}, trained on {trained_on}")
@@ -127,7 +140,7 @@ def variants_of(models: Sequence[TrainedModel]) -> str:
     return "+".join(dict.fromkeys(model.run.variant for model in models))
 
 
-def _predict(
+def predict_average(
     models: Sequence[TrainedModel],
     store: Store,
     split: str,
@@ -186,7 +199,7 @@ def _record(
         weights_selected_on=SEARCHED_ON if searched else "",
         # A search on the images that are evaluated makes their error look lower.
         note=SELECTED_ON_THESE if searched and split == SEARCHED_ON else "",
-        predictions=predictions_name(split, views, searched, _other_store(models, store)),
+        predictions=predictions_name(split, views, searched, other_store(models, store)),
         command=command,
         **vars(current_provenance()),
     )
@@ -195,10 +208,7 @@ def _record(
 def _write(path: Path, record: EvaluationRecord, predictions: Predictions) -> Path:
     """Write the predictions, then the evaluation at `path`, whose record names them."""
     folder = path.parent
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise ReproError(f"cannot create the folder '{folder}': {error.strerror}") from error
+    atomic.make_folder(folder)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **asdict(predictions))
     atomic.write(folder / record.predictions, buffer.getvalue())

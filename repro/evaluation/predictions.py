@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from repro.data.store import Split
+from repro.data.store import UNLABELLED, Split
 from repro.data.views import Views
 from repro.errors import ReproError
 from repro.models.ten_views import shares_conv1, ten_view_logits
@@ -27,7 +28,7 @@ class Predictions:
         labels: the correct classes, int64 [N].
         top5: the five most probable classes, most probable first, int64 [N, 5]; fewer columns for fewer classes.
         top5_probabilities: their probabilities, float32 [N, 5].
-        label_probabilities: the probability of each label, float32 [N].
+        label_probabilities: the probability of each label, float32 [N]; NaN for images without a label.
     """
 
     labels: np.ndarray
@@ -119,7 +120,8 @@ def member_softmaxes(
 
 def _predictions(labels: Tensor, probabilities: Tensor) -> Predictions:
     best = probabilities.topk(min(5, probabilities.shape[1]), dim=1)
-    columns = (labels, best.indices, best.values, probabilities.gather(1, labels[:, None])[:, 0])
+    of_labels = probabilities.gather(1, labels.clamp(min=0)[:, None])[:, 0].masked_fill(labels == UNLABELLED, math.nan)
+    columns = (labels, best.indices, best.values, of_labels)
     return Predictions(*(column.numpy() for column in columns))
 
 

@@ -64,6 +64,7 @@ def retrieve(
     store = open_store(data)
     model = open_run(path, device, store)
     model.check_store(store, ("train", split))
+    store.require_labels(("train", split), "retrieval")
     _check_writable(model.run.folder, len(store.splits[split]))
     search = Search(model, store, split, _counter(store, split, on_progress), batch_size)
     found = search.run()

@@ -49,6 +49,7 @@ DATASET_SIZES = {
     "synthetic": DatasetSize("synthetic textures", 3_000, 600, 600, 10),
     "catsdogs": DatasetSize("cats and dogs", 20_000, 5_000, 0, 2, exact=False),
 }
+PRIVATE_TEST_IMAGES = {"ilsvrc2012": 100_000}  # of test sets whose labels are not public
 IMAGENET = ("ilsvrc2010", "ilsvrc2012", "fall2009", "fall2011")
 
 # Datasets that replace ImageNet at the smaller scales. At scale "smoke", `run` prepares 30 generated images per class.

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from scipy.stats import norm
 
-from repro.paper.datasets import DATASET_SIZES
+from repro.paper.datasets import DATASET_SIZES, PRIVATE_TEST_IMAGES
 from repro.paper.variants import ENSEMBLES, members_of
 
 if TYPE_CHECKING:
@@ -67,9 +67,6 @@ def derive_tolerance(theirs: float, ours: float, rounding: float, one_sided: boo
     The result is in points, rounded to two digits. Two runs of one recipe differ by more with probability 5%.
     """
     return round((ONE_SIDED if one_sided else TWO_SIDED) * math.sqrt(theirs + ours) + rounding, 2)
-
-
-PRIVATE_TEST_IMAGES = {"ilsvrc2012": 100_000}  # their labels are not public
 
 
 def tolerance_of_errors(target: Target) -> tuple[float, str]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repro.data.statistics import PixelStatistics
-from repro.data.store import ClassInfo, FileRecord, NamesWriter, ShardRecord, write_array
+from repro.data.store import UNLABELLED, ClassInfo, FileRecord, NamesWriter, ShardRecord, write_array
 from repro.errors import ReproError
 from repro.preparation.formats import first_few
 from repro.preparation.shards import ShardNotes, ShardTask, read_notes, read_sums
@@ -45,7 +45,7 @@ class SplitSummary:
 
     def lost_classes(self) -> list[int]:
         """Return the labels of the classes whose images have all been rejected."""
-        return sorted(self.rejected_labels - set(np.unique(self.labels()).tolist()))
+        return sorted(self.rejected_labels - {UNLABELLED} - set(np.unique(self.labels()).tolist()))
 
     def _entries(self, images: Iterable[tuple[str, str]]) -> Iterator[dict[str, str]]:
         return ({"split": self.split, "name": name, "reason": reason} for name, reason in images)
@@ -96,6 +96,8 @@ def assemble(
 
 def _check_classes(summary: SplitSummary, classes: Sequence[ClassInfo], allow_partial: bool) -> None:
     lost = [classes[label].id for label in summary.lost_classes()]
+    if not summary.shards and not lost:  # a split without labels
+        raise ReproError(f"no image in {summary.split} can be decoded")
     if not summary.shards or (lost and not allow_partial):
         kind = "class" if len(lost) == 1 else "classes"
         raise ReproError(f"no image of {kind} {first_few(lost)} in {summary.split} can be decoded")

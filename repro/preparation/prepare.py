@@ -21,7 +21,17 @@ from pathlib import Path
 import PIL.features
 
 from repro import atomic
-from repro.data.store import ENCODINGS, FORMAT, SPLITS, VERSION, Store, fingerprint, open_store, write_manifest
+from repro.data.store import (
+    ENCODINGS,
+    FORMAT,
+    SPLITS,
+    UNLABELLED,
+    VERSION,
+    Store,
+    fingerprint,
+    open_store,
+    write_manifest,
+)
 from repro.errors import ReproError, unknown
 from repro.formatting import duration, file_size
 from repro.preparation.assembly import assemble
@@ -105,7 +115,7 @@ def prepare(
     images = _list_images(settings, note)
     with staging_area(out, plan, note) as staging:
         _check_md5(images.md5, staging, allow_partial, note)
-        shards = _Shards(staging, _select(images, settings), size, encoding, orientation)
+        shards = _Shards(staging, _select(images, settings, note), size, encoding, orientation)
         _process(shards, settings, _reporting(on_progress), note)
         manifest = {
             "format": FORMAT,
@@ -114,6 +124,8 @@ def prepare(
             "classes": [asdict(info) for info in images.classes],
             **assemble(staging.store, images.classes, shards.tasks(), size, allow_partial),
         }
+        if images.class_numbers:
+            manifest["class_numbers"] = images.class_numbers  # outside the fingerprint: they do not reach the network
         write_manifest(staging.store, {**manifest, "fingerprint": fingerprint(manifest)})
     return open_store(out)
 
@@ -202,10 +214,18 @@ def _list_images(settings: PrepareSettings, note: OnNote) -> Source:
     return images
 
 
-def _select(images: Source, settings: PrepareSettings) -> dict[str, Sequence[ImageReference]]:
-    """Return the images to prepare by split, at most `limit_per_class` of each class."""
+def _select(images: Source, settings: PrepareSettings, note: OnNote) -> dict[str, Sequence[ImageReference]]:
+    """Return the images to prepare by split, at most `limit_per_class` of each class.
+
+    With a limit, a split without labels is left out: a part of it cannot be submitted.
+    """
     limit, seed = settings.limit_per_class, settings.seed
-    return {split: _limit(images.splits[split], limit, seed) for split in SPLITS if split in images.splits}
+    splits = {split: images.splits[split] for split in SPLITS if split in images.splits}
+    for split, references in list(splits.items()):
+        if limit is not None and len(references) and references[0].label == UNLABELLED:
+            note(f"{split} has no labels: --limit-per-class leaves it out")
+            del splits[split]
+    return {split: _limit(references, limit, seed) for split, references in splits.items()}
 
 
 def _limit(references: Sequence[ImageReference], limit: int | None, seed: int) -> Sequence[ImageReference]:

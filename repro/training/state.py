@@ -241,6 +241,7 @@ def _check_store(store: Store, settings: Settings, configuration: Configuration)
             f"the store '{store.path}' holds images of {store.size} pixels, scale '{settings.scale}' needs {size}: "
             f"prepare one with --size {size}"
         )
+    store.require_labels(("train", "val"), "training")
     if "val" not in store.splits and isinstance(configuration.recipe.schedule, Plateau):
         raise ReproError(
             f"the store '{store.path}' has no val split, whose error decides when the learning rate drops: add a val "

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from repro.data.statistics import PixelStatistics
-from repro.data.store import ShardRecord, Store, file_records, open_store
+from repro.data.store import UNLABELLED, ShardRecord, Split, Store, file_records, open_store
 
 
 def verify_store(path: Path, on_progress: Callable[[int, int], None] | None = None) -> list[str]:
@@ -53,9 +53,19 @@ def _check_counts(store: Store) -> list[str]:
         }
         if len(set(counts.values())) > 1:
             problems.append(f"{name}: counts differ: {', '.join(f'{n} {what}' for what, n in counts.items())}")
-        if split.labels.min() < 0 or split.labels.max() >= len(store.classes):
-            problems.append(f"{name}: a label is outside 0…{len(store.classes) - 1}")
+        problems += _check_labels(name, split, len(store.classes))
     return problems
+
+
+def _check_labels(name: str, split: Split, classes: int) -> list[str]:
+    """Check that all images have a label, or none of val or of test."""
+    missing = int((split.labels == UNLABELLED).sum())
+    if missing == len(split) and name != "train":
+        return []
+    if missing:
+        return [f"{name}: {missing:,} of {len(split):,} images have no label"]
+    outside = split.labels.min() < 0 or split.labels.max() >= classes
+    return [f"{name}: a label is outside 0…{classes - 1}"] if outside else []
 
 
 def _check_statistics(store: Store) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
+from repro.data.store import open_store
 from repro.errors import ReproError, unknown
 from repro.evaluation.command_lines import command_line, evaluate_argv, retrieve_argv
 from repro.paper.datasets import IMAGENET
@@ -264,12 +265,19 @@ def _fastest(requirement: Requirement, workspace: Workspace) -> float:
 
 
 def _split(store: Path, wanted: str) -> str:
-    """Return the split to evaluate on: val of a store without the wanted one."""
+    """Return the split to evaluate on: val of a store that lacks the wanted one, or its labels."""
     try:
         splits = json.loads((store / MANIFEST).read_bytes())["splits"]
     except (OSError, ValueError, KeyError):
         return wanted
-    return wanted if wanted in splits else "val"
+    return wanted if wanted in splits and _has_labels(store, wanted) else "val"
+
+
+def _has_labels(store: Path, split: str) -> bool:
+    try:
+        return open_store(store).splits[split].labelled
+    except ReproError:  # the stage that reads the store reports what is wrong
+        return True
 
 
 def demo(out: Path) -> Iterator[Stage]:

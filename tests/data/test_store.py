@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -186,6 +187,31 @@ def test_verify_finds_a_label_outside_the_classes(copy: Path) -> None:
     manifest["splits"]["train"]["labels"] = asdict(write_array(copy, "train/labels.npy", labels))
     (copy / "manifest.json").write_text(json.dumps({**manifest, "fingerprint": fingerprint(manifest)}))
     assert verify_store(copy) == ["train: a label is outside 0…1"]
+
+
+def relabel(store: Path, split: str, change: Callable[[np.ndarray], None]) -> None:
+    """Change the labels of a split, with checksum and fingerprint."""
+    manifest = json.loads((store / "manifest.json").read_text())
+    labels = np.load(store / f"{split}/labels.npy")
+    change(labels)
+    manifest["splits"][split]["labels"] = asdict(write_array(store, f"{split}/labels.npy", labels))
+    (store / "manifest.json").write_text(json.dumps({**manifest, "fingerprint": fingerprint(manifest)}))
+
+
+def test_a_split_has_labels_or_none(store: Store, copy: Path) -> None:
+    assert all(split.labelled for split in store.splits.values())
+    relabel(copy, "val", lambda labels: labels.fill(-1))
+    assert not open_store(copy).splits["val"].labelled
+    assert verify_store(copy) == []
+    relabel(copy, "val", lambda labels: labels.__setitem__(2, 0))
+    assert verify_store(copy) == ["val: 3 of 4 images have no label"]
+    with pytest.raises(ReproError, match=r"val/labels.npy' is damaged \(3 of 4 labels are missing\)"):
+        _ = open_store(copy).splits["val"].labelled
+
+
+def test_verify_refuses_training_images_without_labels(copy: Path) -> None:
+    relabel(copy, "train", lambda labels: labels.fill(-1))
+    assert verify_store(copy) == ["train: 23 of 23 images have no label"]
 
 
 def test_verify_recomputes_what_the_manifest_states(copy: Path) -> None:

@@ -22,6 +22,7 @@ from official_archives import (
     md5,
     meta,
     tar,
+    unlabelled_2012,
     write_ilsvrc2010,
     write_ilsvrc2012,
 )
@@ -34,6 +35,7 @@ from repro.preparation.preprocess import to_square
 from repro.preparation.sources.ilsvrc import YEARS, ilsvrc2010, ilsvrc2012
 from repro.preparation.sources.source import Source
 from repro.preparation.sources.tar import Archive
+from repro.verification.store import verify_store
 
 FILES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz")
 
@@ -94,6 +96,88 @@ def test_2012_ground_truth_is_by_number_in_any_order_of_the_archive(archives: Pa
     ids = sorted(id for id, _ in CLASSES.values())
     for number, kit_number in enumerate(VALIDATION, 1):
         assert ids[labels[f"ILSVRC2012_val_{number:08}.JPEG"]] == CLASSES[kit_number][0]
+
+
+def write_unlabelled(root: Path, layout: str) -> None:
+    """Write the test images beside the archives: in an archive, flat or in a folder of it, or as files."""
+    images = unlabelled_2012()
+    if layout in ("flat", "folder"):
+        members = {f"{'test/' if layout == 'folder' else ''}{name}": content for name, content in images.items()}
+        (root / f"ILSVRC2012_img_test{'' if layout == 'flat' else '_v10102019'}.tar").write_bytes(tar(members))
+        return
+    folder = root / layout
+    folder.mkdir(parents=True)
+    for name, content in images.items():
+        (folder / name).write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "layout", ["flat", "folder", "test", "ILSVRC2012_img_test_v10102019", "ILSVRC/Data/CLS-LOC/test"]
+)
+def test_2012_test_images_are_a_split_without_labels(archives: Path, layout: str) -> None:
+    without = ilsvrc2012(archives, 0)
+    assert without.splits.keys() == {"train", "val"}
+    assert without.class_numbers == ()
+    write_unlabelled(archives, layout)
+    source = ilsvrc2012(archives, 0)
+    assert [(r.name, r.label) for r in source.splits["test"]] == [
+        (f"test/ILSVRC2012_test_{number:08}.JPEG", -1) for number in range(1, 13)
+    ]
+    assert [r.read() for r in source.splits["test"]] == [picture(80_000 + number) for number in range(12)]
+    for split in ("train", "val"):
+        assert listing(source, split) == listing(without, split)
+    assert [CLASSES[number][0] for number in source.class_numbers] == [info.id for info in source.classes]
+    assert set(source.problems) - set(without.problems) == {"test has 12 images, the official set 100,000"}
+
+
+def test_2012_without_a_kit_has_no_class_numbers(archives: Path) -> None:
+    write_unlabelled(archives, "test")
+    (archives / YEARS[2012].kit).unlink()
+    source = ilsvrc2012(archives, 0)
+    assert len(source.splits["test"]) == 12
+    assert source.class_numbers == ()
+    assert any("if you add the development kit ILSVRC2012_devkit_t12.tar.gz" in note for note in source.notes)
+
+
+def test_2012_what_is_not_a_test_image_is_a_problem(archives: Path) -> None:
+    (archives / "test").mkdir()
+    (archives / "test/other.JPEG").write_bytes(picture())
+    without = ilsvrc2012(archives, 0)  # a folder of other images is left out
+    assert "test" not in without.splits
+    write_unlabelled(archives, "flat")
+    assert "test" in ilsvrc2012(archives, 0).splits
+    (archives / "ILSVRC2012_img_test.tar").write_bytes(tar({"other.JPEG": picture(), **unlabelled_2012(2)}))
+    assert "1 image of test without a number of the challenge: 'other.JPEG'" in ilsvrc2012(archives, 0).problems
+    (archives / "ILSVRC2012_img_test.tar").write_bytes(tar({"other.JPEG": picture()}))
+    assert any("has no images such as ILSVRC2012_test_00000001" in each for each in ilsvrc2012(archives, 0).problems)
+    write_unlabelled(archives, "folder")
+    refused(r"img_test\.tar' and '.*img_test_v10102019\.tar' both hold the test images", archives)
+
+
+def test_2012_stores_with_and_without_test_images(archives: Path, tmp_path: Path) -> None:
+    """The test images change neither the other splits nor a store without them, as --limit-per-class makes one."""
+    options = {"source": archives, "size": 16, "allow_partial": True}
+    plain = prepare("ilsvrc2012", tmp_path / "plain", **options)  # type: ignore[arg-type]
+    limited = prepare("ilsvrc2012", tmp_path / "limited", **options, limit_per_class=2)  # type: ignore[arg-type]
+    assert "class_numbers" not in plain.manifest
+    write_unlabelled(archives, "folder")
+    store = prepare("ilsvrc2012", tmp_path / "store", **options)  # type: ignore[arg-type]
+    assert not store.splits["test"].labelled
+    assert len(store.splits["test"]) == 12
+    assert [CLASSES[number][0] for number in store.manifest["class_numbers"]] == [info.id for info in store.classes]
+    assert verify_store(store.path) == []
+    for split in ("train", "val"):
+        assert store.manifest["splits"][split] == plain.manifest["splits"][split]
+    notes: list[str] = []
+    again = prepare("ilsvrc2012", tmp_path / "again", **options, limit_per_class=2, on_note=notes.append)  # type: ignore[arg-type]
+    assert "test has no labels: --limit-per-class leaves it out" in notes
+    assert again.fingerprint == limited.fingerprint
+
+
+def test_2012_test_images_of_which_none_can_be_decoded(archives: Path, tmp_path: Path) -> None:
+    (archives / "ILSVRC2012_img_test.tar").write_bytes(tar(dict.fromkeys(unlabelled_2012(2), b"no picture")))
+    with pytest.raises(ReproError, match=r"^no image in test can be decoded; "):
+        prepare("ilsvrc2012", tmp_path / "store", source=archives, size=16, allow_partial=True)
 
 
 def test_2010_has_its_own_order_of_labels_and_a_test_split(tmp_path: Path) -> None:

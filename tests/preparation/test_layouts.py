@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 from helpers import picture, write_pictures
-from official_archives import CLASSES, class_tars, tar, write_ilsvrc2010, write_ilsvrc2012
+from official_archives import CLASSES, class_tars, tar, unlabelled_2012, write_ilsvrc2010, write_ilsvrc2012
 from test_cifar import write_cifar, write_cifar_binary
 from test_imagenette import write_imagenette
 from test_parquet import write_hub
@@ -28,6 +28,7 @@ from repro.preparation.sources.source import Source
 DOCS = Path(__file__).parents[2] / "docs" / "data.md"
 IDS = sorted(id for id, _ in CLASSES.values())
 ARCHIVES_2012 = {"train": 12, "val": 8}
+UNLABELLED_2012 = {"test": 12}
 
 Build = Callable[[Path, pytest.MonkeyPatch], dict[str, int]]
 LAYOUTS: dict[tuple[str, str], Build] = {}
@@ -92,7 +93,7 @@ def test_a_layout_is_prepared_by_its_command(row: Row, tmp_path: Path, monkeypat
     )  # fmt: skip
     assert {split: len(images) for split, images in store.splits.items()} == expected
     assert store.manifest["rejected"] == []
-    if row.dataset == "ilsvrc2012" and expected == ARCHIVES_2012:
+    if row.dataset == "ilsvrc2012" and ARCHIVES_2012.items() <= expected.items():
         check_labels(store)
 
 
@@ -140,6 +141,14 @@ def write_solution(root: Path, source: Source) -> None:
 def _(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     write_ilsvrc2012(root / "downloads")
     return ARCHIVES_2012
+
+
+@layout("ilsvrc2012", "any of these with the test images")
+def _(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    write_ilsvrc2012(root / "downloads")
+    members = {f"test/{name}": content for name, content in unlabelled_2012().items()}
+    (root / "downloads/ILSVRC2012_img_test_v10102019.tar").write_bytes(tar(members))
+    return {**ARCHIVES_2012, **UNLABELLED_2012}
 
 
 @layout("ilsvrc2012", "the same with the development kit")
@@ -195,11 +204,12 @@ def _(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     source = imagenet()
     write(source, root / "kaggle/ILSVRC/Data/CLS-LOC", flat_val)
     (root / "kaggle/ILSVRC/Data/CLS-LOC/test").mkdir()
-    (root / "kaggle/ILSVRC/Data/CLS-LOC/test/ILSVRC2012_test_00000001.JPEG").write_bytes(picture())
+    for name, content in unlabelled_2012().items():
+        (root / "kaggle/ILSVRC/Data/CLS-LOC/test" / name).write_bytes(content)
     write_solution(root / "kaggle", source)
     mapping = "".join(f"{id} {words}\n" for id, words in CLASSES.values())
     (root / "kaggle/LOC_synset_mapping.txt").write_text(mapping, encoding="utf-8")
-    return ARCHIVES_2012
+    return {**ARCHIVES_2012, **UNLABELLED_2012}
 
 
 @layout("ilsvrc2012", "data/train-*.parquet")

@@ -5,6 +5,7 @@ Each part of the dataset is found by itself, so that any combination of these is
 - training images: the official archive (a tar of 1000 class tars), that archive unpacked once (a folder of class tars)
   or packed again from folders, or folders `train/WNID/`;
 - validation images, and test images of 2010: the archive, folders `val/WNID/`, or one folder of all;
+- test images of 2012, whose labels are not public: the archive, or a folder `test` of all; a split without labels;
 - classes and the labels of numbered images: the development kit (packed or unpacked), Kaggle's
   `LOC_val_solution.csv` and `LOC_synset_mapping.txt`, or the folders themselves.
 
@@ -12,7 +13,8 @@ ILSVRC-2012 is also read from the shards in which the Hugging Face hub serves `i
 
 The labels of 2012 are the alphabetical ranks of the WordNet ids, as everywhere in Python; those of 2010 are the ids of
 its development kit less one, which is a different order. Within a split, images are in the order of label and file
-name whatever the layout, so that archives and folders give the same store.
+name whatever the layout, so that archives and folders give the same store. The challenge numbers the classes of 2012 in
+a third way, by the ids of its development kit; where there are test images, the store records them for submissions.
 """
 
 from __future__ import annotations
@@ -28,9 +30,9 @@ from pathlib import Path
 
 import numpy as np
 
-from repro.data.store import ClassInfo
+from repro.data.store import UNLABELLED, ClassInfo
 from repro.errors import ReproError
-from repro.paper.datasets import DATASET_SIZES
+from repro.paper.datasets import DATASET_SIZES, PRIVATE_TEST_IMAGES
 from repro.preparation.formats import HEAD, Skipped, first_few, is_system, kind_of, plural
 from repro.preparation.sources.class_folders import WNID_NAMES, split_of
 from repro.preparation.sources.hub_tars import hub_tar_images
@@ -41,6 +43,8 @@ from repro.preparation.sources.tar import Archive, Block, Member, in_reading_ord
 from repro.preparation.sources.tree import FolderTree, Tree, join
 
 WNID = re.compile(r"n\d{8}")
+UNLABELLED_IMAGE = re.compile(r"ILSVRC2012_test_\d{8}\.JPEG")
+UNLABELLED_ARCHIVE = "ILSVRC2012_img_test*.tar"  # that of today is ILSVRC2012_img_test_v10102019.tar
 CLASS_TAR = re.compile(r"n\d{8}\.tar")
 KIT_BYTES = 100_000_000  # limit to the decompressed size: more than any development kit holds
 # Where below `--source` the parts may be, besides in it: Kaggle's tree, and folders that people make.
@@ -143,6 +147,8 @@ def _start(path: Path | None, dataset: str, year: Year) -> Path:
     path = source_path(path, wanted)
     if path.is_file():
         known = {*year.archives.values(), year.kit, SOLUTION, SYNSETS}
+        if year.year == 2012:
+            known.update(file.name for file in _test_archives(path.parent))
         if path.name not in known and not path.name.endswith((".parquet", "_images.tar.gz")):
             with path.open("rb") as file:
                 raise ReproError(f"'{path}' is {kind_of(file.read(HEAD))}; --source is {wanted}")
@@ -167,7 +173,8 @@ def _checked(source: Source, year: Year) -> Source:
     if len(source.classes) != year.classes:
         problem = f"{len(source.classes):,} classes of {year.classes:,} are there"
         source = replace(source, problems=(*source.problems, problem))
-    return check_counts(source, year.images)
+    private = {"test": PRIVATE_TEST_IMAGES["ilsvrc2012"]} if year.year == 2012 and "test" in source.splits else {}
+    return check_counts(source, {**year.images, **private})
 
 
 @dataclass(frozen=True)
@@ -244,12 +251,12 @@ def _class_folders(tree: Tree) -> ClassFolders:
 
 def _split_folders(folder: Path, split: str, year: Year) -> list[Path]:
     """Return the folders of a split in a folder: by the usual names, or by that of the split's archive."""
-    archive = year.archives[split].removesuffix(".tar")
+    archive = year.archives.get(split, UNLABELLED_ARCHIVE).removesuffix(".tar")
     try:
         children = sorted(folder.iterdir()) if folder.is_dir() else []
     except OSError as error:
         raise ReproError(f"cannot read the folder '{folder}': {error.strerror}") from error
-    return [child for child in children if child.is_dir() and (split_of(child.name) == split or child.name == archive)]
+    return [child for child in children if child.is_dir() and (split_of(child.name) == split or child.match(archive))]
 
 
 def class_archives(archive: Archive, skipped: Skipped) -> dict[str, Archive]:
@@ -279,7 +286,16 @@ def _assemble(path: Path, year: Year, training: Training, on_file: OnFile) -> So
     for split in year.archives:
         if split != "train" and (images := parts.numbered(split)):
             splits[split] = images
-    return Source(tuple(parts.classes), splits, tuple(parts.problems), parts.skipped.notes(), md5=parts.checksums())
+    unlabelled = parts.unlabelled() if year.year == 2012 else ()
+    numbers = parts.class_numbers() if unlabelled else ()
+    notes = parts.skipped.notes()
+    if unlabelled:
+        splits["test"] = unlabelled
+        kit_missing = "" if numbers else f", if you add the development kit {year.kit} and prepare again"
+        notes += (f"test has no labels: repro evaluate --split test writes a submission{kit_missing}",)
+    return Source(
+        tuple(parts.classes), splits, tuple(parts.problems), notes, md5=parts.checksums(), class_numbers=numbers
+    )
 
 
 def _classes(path: Path, year: Year, training: Training, kit: Kit | None) -> list[ClassInfo]:
@@ -378,6 +394,43 @@ class _Parts:
             count = plural(sum(map(len, unknown.values())), "image", "images")
             self.problems.append(f"{count} of {split} in classes that train lacks: {first_few(sorted(unknown), 3)}")
         return self._sorted(found)
+
+    def unlabelled(self) -> Sequence[ImageReference]:
+        """List the test images of 2012 by file name; empty if there are none. Raises ReproError for two archives."""
+        archives = [file for below in BELOW for file in _test_archives(self.path / below)]
+        if len(archives) > 1:
+            raise ReproError(f"'{archives[0]}' and '{archives[1]}' both hold the test images: remove or rename one")
+        if archives:
+            return self._unlabelled_of(open_tree(archives[0], "a tar", self.on_file), required=True)
+        for below in BELOW:
+            for folder in _split_folders(self.path / below, "test", self.year):
+                if images := self._unlabelled_of(FolderTree(folder, self.on_file), required=False):
+                    return images
+        return []
+
+    def _unlabelled_of(self, tree: Tree, required: bool) -> Sequence[ImageReference]:
+        found, others = [], []
+        for path in tree.images():
+            name = path.rpartition("/")[2]
+            if UNLABELLED_IMAGE.fullmatch(name):
+                found.append((UNLABELLED, f"test/{name}", tree, path))
+            else:
+                others.append(path)
+        if found or required:
+            self.skipped.merge(tree.skipped)
+        if found and others:
+            count = plural(len(others), "image", "images")
+            self.problems.append(f"{count} of test without a number of the challenge: {first_few(others, 3)}")
+        elif required and not found:
+            self.problems.append(f"'{tree.location}' has no images such as ILSVRC2012_test_00000001.JPEG")
+        return self._sorted(found)
+
+    def class_numbers(self) -> tuple[int, ...]:
+        """Return the number of each class in the development kit, in the order of the labels; empty without a kit."""
+        if self.kit is None:
+            return ()
+        numbers = {info.id: number for number, info in self.kit.classes.items()}
+        return tuple(numbers[info.id] for info in self.classes)
 
     def _sorted(self, found: list[tuple[int, str, Tree, str]]) -> Sequence[ImageReference]:
         """Return references by label and name, those of replaced images after the others of their class."""
@@ -491,6 +544,10 @@ class _Patches:
         if self._archive and patches:
             blocks.append(Block.of(self._archive, label, folder, patches))
         return blocks
+
+
+def _test_archives(folder: Path) -> list[Path]:
+    return [file for file in sorted(folder.glob(UNLABELLED_ARCHIVE)) if file.is_file()]
 
 
 def _find_above(path: Path, name: str) -> Path | None:

@@ -27,7 +27,7 @@ class ImageReference(Protocol):
 
     @property
     def label(self) -> int:
-        """Index of its class in `Source.classes`."""
+        """Index of its class in `Source.classes`; UNLABELLED for all images of a split without labels."""
 
     def identity(self) -> str:
         """Return a string that changes whenever the content of the image may have changed.
@@ -52,6 +52,7 @@ class Source:
     problems: tuple[str, ...] = ()  # differences from what is expected: an error unless allowed
     notes: tuple[str, ...] = ()  # what was found, for the user
     md5: Mapping[Path, str] = field(default_factory=dict)  # published checksums of files, not verified yet
+    class_numbers: tuple[int, ...] = ()  # numbers of the classes in a challenge's submissions, where they are known
 
 
 def file_identity(path: str | Path) -> str:
