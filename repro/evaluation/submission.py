@@ -65,12 +65,12 @@ def class_numbers(store: Store) -> NDArray[np.int64]:
     numbers = store.manifest.get("class_numbers")
     if not numbers:
         raise ReproError(
-            f"the store '{store.path}' lacks the challenge's class numbers: prepare it again with the development kit "
+            f"the store '{store.path}' lacks the challenge's class numbers: prepare a new store with the development kit "
             "ILSVRC2012_devkit_t12.tar.gz in the folder of --source"
         )
     count = len(store.classes)
     if sorted(numbers) != list(range(1, count + 1)):
-        raise ReproError(f"the store '{store.path}' has class numbers other than 1 to {count:,}: prepare it again")
+        raise ReproError(f"the store '{store.path}' has class numbers other than 1 to {count:,}: prepare a new store")
     return np.array(numbers, np.int64)
 
 
@@ -86,6 +86,6 @@ def image_order(split: Split, store: Store) -> NDArray[np.int64]:
     if len(wrong):
         raise ReproError(
             f"the store '{store.path}' lacks test image {wrong[0] + 1:,}, and line n of a submission is for image n: "
-            "prepare it again with all images"
+            "prepare a new store of all images"
         )
     return order

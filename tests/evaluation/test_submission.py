@@ -137,7 +137,7 @@ def test_the_class_numbers_are_needed_but_not_part_of_the_fingerprint(
     without = changed(store, tmp_path / "without", None)
     assert open_store(without).fingerprint == store.fingerprint
     with pytest.raises(
-        ReproError, match=r"lacks the challenge's class numbers: prepare it again .*devkit_t12"
+        ReproError, match=r"lacks the challenge's class numbers: prepare a new store .*devkit_t12"
     ) as error:
         submit(trained[:1], without, "test", 1)
     assert "\n" not in str(error.value)

@@ -136,7 +136,7 @@ def test_2012_without_a_kit_has_no_class_numbers(archives: Path) -> None:
     source = ilsvrc2012(archives, 0)
     assert len(source.splits["test"]) == 12
     assert source.class_numbers == ()
-    assert any("if you add the development kit ILSVRC2012_devkit_t12.tar.gz" in note for note in source.notes)
+    assert any("if the development kit ILSVRC2012_devkit_t12.tar.gz is added before" in note for note in source.notes)
 
 
 def test_2012_what_is_not_a_test_image_is_a_problem(archives: Path) -> None:

@@ -291,7 +291,7 @@ def _assemble(path: Path, year: Year, training: Training, on_file: OnFile) -> So
     notes = parts.skipped.notes()
     if unlabelled:
         splits["test"] = unlabelled
-        kit_missing = "" if numbers else f", if you add the development kit {year.kit} and prepare again"
+        kit_missing = "" if numbers else f", if the development kit {year.kit} is added before"
         notes += (f"test has no labels: repro evaluate --split test writes a submission{kit_missing}",)
     return Source(
         tuple(parts.classes), splits, tuple(parts.problems), notes, md5=parts.checksums(), class_numbers=numbers
