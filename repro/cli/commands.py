@@ -175,8 +175,8 @@ def evaluate(
     if is_unlabelled(data, split):
         if confusion:
             raise ReproError(f"--confusion needs labels, and the split '{split}' of '{data}' has none: leave it out")
-        with meter(console, "predicting", "images") as show:
-            path = submit(runs, data, split, int(views), devices, show, search_weights)
+        with meter(console, "predicting", "images") as show, cpu_threads(threads):
+            path = submit(runs, data, split, int(views), devices, show, search_weights, batch_size)
         console.print(f"{split} has no labels; the submission for the challenge's server is written to {path}")
         return None
     if confusion:

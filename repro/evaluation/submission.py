@@ -18,6 +18,7 @@ from repro import atomic
 from repro.data.store import Split, Store, open_store
 from repro.errors import ReproError
 from repro.evaluation.evaluate import evaluation_folder, open_models, other_store, predict_average
+from repro.evaluation.predictions import BATCH
 from repro.records import submission_name
 
 
@@ -35,6 +36,7 @@ def submit(
     devices: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     searched: bool = False,
+    batch_size: int = BATCH,
 ) -> Path:
     """Write the submission of a run, or of the average of several, on a split without labels; return its path.
 
@@ -45,7 +47,7 @@ def submit(
     numbers = class_numbers(store)
     models = open_models(paths, store, split, devices, searched)
     order = image_order(store.splits[split], store)
-    predictions, _ = predict_average(models, store, split, views, searched, on_progress)
+    predictions, _ = predict_average(models, store, split, views, searched, batch_size, on_progress)
     path = evaluation_folder(models) / submission_name(split, views, searched, other_store(models, store))
     atomic.make_folder(path.parent)
     atomic.write(path, submission(numbers[predictions.top5[order]]).encode("ascii"))
@@ -65,8 +67,8 @@ def class_numbers(store: Store) -> NDArray[np.int64]:
     numbers = store.manifest.get("class_numbers")
     if not numbers:
         raise ReproError(
-            f"the store '{store.path}' lacks the challenge's class numbers: prepare a new store with the development kit "
-            "ILSVRC2012_devkit_t12.tar.gz in the folder of --source"
+            f"the store '{store.path}' lacks the challenge's class numbers: prepare a new store with the development "
+            "kit ILSVRC2012_devkit_t12.tar.gz in the folder of --source"
         )
     count = len(store.classes)
     if sorted(numbers) != list(range(1, count + 1)):
