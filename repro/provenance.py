@@ -11,14 +11,14 @@ from importlib import metadata
 from pathlib import Path
 
 import repro
-from repro.data.store import Store
+from repro.data.store import SQUASH, Store
 from repro.records import ClassRecord, DataRecord, MachineRecord, Provenance
 
 
 def data_record(store: Store) -> DataRecord:
-    """Return the record of a store."""
+    """Return the record of a store; one of squashed images is another dataset, which no claim of the paper is about."""
     return DataRecord(
-        dataset=store.dataset,
+        dataset=f"{store.dataset}, squashed" if store.resize == SQUASH else store.dataset,
         name=store.path.resolve().name,
         path=str(store.path),
         fingerprint=store.fingerprint,

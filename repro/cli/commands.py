@@ -87,6 +87,7 @@ def prepare(
     seed: opt.PrepareSeedOption = 0,
     no_splits: opt.NoSplitsOption = False,
     orientation: opt.OrientationOption = None,
+    resize: opt.ResizeOption = "shorter-side",
 ) -> Next:
     """Preprocess a dataset into a store of square images. They are scaled and cropped as in Sec. 2."""
     from repro.cli.progress import meter
@@ -106,6 +107,7 @@ def prepare(
             seed=seed,
             split_folders=not no_splits,
             orientation=orientation,
+            resize=resize,
             on_progress=show,
             on_note=console.print,
         )

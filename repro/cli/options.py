@@ -11,6 +11,7 @@ Split = Literal["train", "val", "test"]
 SearchSplit = Literal["val", "test"]
 Views = Literal["1", "10"]
 Encoding = Literal["raw", "jpeg"]
+Resize = Literal["shorter-side", "squash"]
 Orientation = Literal["exif", "stored"]
 Precision = Literal["fp32", "bf16"]
 Format = Literal["onnx", "torch-export", "timm", "state-dict"]
@@ -96,6 +97,14 @@ OrientationOption = Annotated[
         metavar="exif|stored",
         help="exif: turn photographs upright as their EXIF data say; stored: keep the pixels as stored.",
         show_default="exif for folder, stored for other datasets",
+    ),
+]
+ResizeOption = Annotated[
+    Resize,
+    typer.Option(
+        "--resize",
+        metavar="shorter-side|squash",
+        help="shorter-side: resize the shorter side, crop the centre (Sec. 2); squash: resize both, as Caffe did.",
     ),
 ]
 NoSplitsOption = Annotated[

@@ -35,6 +35,7 @@ from repro.errors import ReproError
 
 FORMAT = "repro-store"
 VERSION = 1
+SHORTER_SIDE, SQUASH = "shorter side", "squash"  # how images become squares
 SPLITS = ("train", "val", "test")
 ENCODINGS = {"raw": ".npy", "jpeg": ".jpegs"}  # encoding of a shard, and the extension of its file
 JPEG_QUALITY = 95
@@ -214,6 +215,11 @@ class Store:
     covariance: NDArray[np.float64]  # covariance of the RGB values 0–255 of the training pixels, [3, 3]
     fingerprint: str  # SHA-256 of everything that determines classes, labels, pixels and statistics
     manifest: dict[str, Any]  # content of manifest.json
+
+    @property
+    def resize(self) -> str:
+        """How images were made square: "shorter side" and the central crop, or "squash" of both sides."""
+        return str(self.manifest.get("resize", SHORTER_SIDE))
 
     def require_labels(self, splits: Iterable[str], what: str) -> None:
         """Raise ReproError if any of the `splits` that the store has is without labels, which `what` needs."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from repro import atomic
-from repro.data.store import ClassInfo, Store, open_store
+from repro.data.store import SQUASH, ClassInfo, Store, open_store
 from repro.data.views import Views
 from repro.errors import ReproError
 from repro.evaluation.predictions import predict
@@ -184,9 +184,15 @@ def compare(
     images = len(store.splits[SPLIT])
     if store.dataset != DATASET or images != IMAGES:
         return NOT_COMPARABLE, f"measured on {images:,} images of {store.dataset}, published for {DATASET}"
-    if preprocessing.resize != "shorter side":
+    if preprocessing.resize != store.resize:
         size = preprocessing.image_size
-        return NOT_COMPARABLE, f"published for whole images squashed to {size}×{size}, the store has central squares"
+        if preprocessing.resize == SQUASH:
+            published_for, found, option = f"whole images squashed to {size}×{size}", "central squares", "squash"
+        else:
+            published_for, found, option = "central squares", "squashed images", "shorter-side"
+        return NOT_COMPARABLE, (
+            f"published for {published_for}, the store has {found}: prepare one with --size {size} --resize {option}"
+        )
     if store.size != preprocessing.image_size:
         return NOT_COMPARABLE, f"measured on images of {store.size} pixels, published for {preprocessing.image_size}"
     difference = measured - published

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from repro.data.store import Store, open_store
+from repro.data.store import SQUASH, Store, open_store
 from repro.data.views import Views
 from repro.errors import ReproError
 from repro.evaluation.predictions import mean_softmax
@@ -26,7 +26,7 @@ from repro.models.network import AlexNet
 from repro.models.towers import Towers, to_devices
 from repro.paper.networks import Network, network_from_record
 from repro.paper.recipes import Augmentation
-from repro.preparation.preprocess import UndecodableImage, decode, exif_orientation, to_square
+from repro.preparation.preprocess import UndecodableImage, exif_orientation, to_square
 from repro.records import ClassRecord, PreprocessingRecord, Run, read_run
 
 ImageLike = str | Path | bytes | NDArray[np.uint8] | Image.Image
@@ -261,13 +261,10 @@ def preprocess(image: ImageLike, preprocessing: PreprocessingRecord) -> NDArray[
         elif not isinstance(image, bytes) and (image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3):
             found = f"{image.dtype} {list(image.shape)}"
             raise ReproError(f"pixels must be uint8 [H, W, 3] in RGB, not {found}")
-        if preprocessing.resize == "squash":
-            picture = decode(image) if isinstance(image, bytes) else Image.fromarray(image)
-            side = preprocessing.image_size
-            return np.array(picture.resize((side, side), Image.Resampling.BILINEAR))
         turn = preprocessing.orientation == "exif"
         orientation = exif_orientation(image) if turn and isinstance(image, bytes) else 1
-        return to_square(image, preprocessing.image_size, orientation=orientation)
+        squash = preprocessing.resize == SQUASH
+        return to_square(image, preprocessing.image_size, orientation=orientation, squash=squash)
     except OSError as error:
         raise ReproError(f"cannot read {name}: {error.strerror or error}") from error
     except UndecodableImage as error:

@@ -37,7 +37,7 @@ from repro.formatting import duration, file_size
 from repro.preparation.assembly import assemble
 from repro.preparation.estimates import STARTUP_SECONDS, check_disk_space, seconds_per_image, shard_bytes
 from repro.preparation.executors import WorkerPool, dask_pool, local_pool
-from repro.preparation.settings import PrepareSettings
+from repro.preparation.settings import RESIZES, SHORTER_SIDE, SQUASH, PrepareSettings
 from repro.preparation.shards import ShardNotes, ShardTask, commit_shard, make_shard, read_notes
 from repro.preparation.sources.datasets import find_dataset, open_source
 from repro.preparation.sources.source import ImageReference, Source, choose
@@ -69,12 +69,14 @@ def prepare(
     seed: int = 0,
     split_folders: bool = True,
     orientation: str | None = None,
+    resize: str = SHORTER_SIDE,
     on_progress: OnProgress | None = None,
     on_note: OnNote | None = None,
 ) -> Store:
     """Prepare a dataset as a store at `out` and open it (Sec. 2).
 
-    Every image is decoded to RGB, its shorter side is resized to `size` pixels and the central square is cropped.
+    Every image is decoded to RGB, its shorter side is resized to `size` pixels and the central square is cropped; with
+    `resize` "squash" both sides are resized.
     The mean image and the RGB covariance are those of train. The keywords are the fields of `PrepareSettings`.
     `on_progress(done, total)` is called with numbers of images, `on_note(line)` with what was found and how long the
     work will take.
@@ -88,7 +90,7 @@ def prepare(
     """
     settings = PrepareSettings(
         dataset, source, size, limit_per_class, encoding, seed, allow_partial, workers, scheduler, split_folders,
-        orientation,
+        orientation, resize,
     )  # fmt: skip
     _check_settings(settings)
     note = _reporting(on_note)
@@ -102,6 +104,7 @@ def prepare(
         "seed": seed,
         "limit_per_class": limit_per_class,
         "orientation": orientation,
+        **({"resize": resize} if resize == SQUASH else {}),  # default stores stay as in older versions
         "versions": _versions(),
     }
     plan = {
@@ -115,7 +118,7 @@ def prepare(
     images = _list_images(settings, note)
     with staging_area(out, plan, note) as staging:
         _check_md5(images.md5, staging, allow_partial, note)
-        shards = _Shards(staging, _select(images, settings, note), size, encoding, orientation)
+        shards = _Shards(staging, _select(images, settings, note), size, encoding, orientation, resize == SQUASH)
         _process(shards, settings, _reporting(on_progress), note)
         manifest = {
             "format": FORMAT,
@@ -136,6 +139,8 @@ def _check_settings(settings: PrepareSettings) -> None:
         raise unknown("--encoding", settings.encoding, ENCODINGS)
     if settings.orientation not in (None, *ORIENTATIONS):
         raise unknown("--orientation", str(settings.orientation), ORIENTATIONS)
+    if settings.resize not in RESIZES:
+        raise unknown("--resize", settings.resize, RESIZES)
     _check_number("--size", settings.size, 8, 1024)
     _check_number("--limit-per-class", settings.limit_per_class, 1)
     _check_number("--workers", settings.workers, 1)
@@ -268,6 +273,7 @@ class _Shards:
     size: int
     encoding: str
     orientation: str
+    squash: bool
 
     def tasks(self) -> Iterator[ShardTask]:
         """Yield all tasks, split by split. They are created on demand: together they refer to every image."""
@@ -278,8 +284,9 @@ class _Shards:
             for number, start in enumerate(range(0, len(references), SHARD_IMAGES)):
                 images = references[start : start + SHARD_IMAGES]
                 yield ShardTask(
-                    str(store), str(notes), split, number, images, self.size, self.encoding, self.orientation
-                )
+                    str(store), str(notes), split, number, images, self.size, self.encoding, self.orientation,
+                    self.squash,
+                )  # fmt: skip
 
     def images(self) -> int:
         """Return the number of images of all splits."""

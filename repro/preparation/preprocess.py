@@ -84,15 +84,16 @@ def to_square(
     size: int,
     on_complaint: Callable[[str], None] | None = None,
     orientation: int = 1,
+    squash: bool = False,
 ) -> NDArray[np.uint8]:
     """Resize and crop an image to uint8 [size, size, 3], RGB, 0–255.
 
     `image` is an encoded image, or RGB pixels as uint8 [H, W, 3]. It is turned upright as `orientation` (1 to 8, as
-    in EXIF) says, the shorter side is resized to `size`, and the central square is cropped. `on_complaint` is called
-    with what is wrong with a damaged image that is used nevertheless. Raises `UndecodableImage` for an image that
-    cannot be decoded completely.
+    in EXIF) says, the shorter side is resized to `size`, and the central square is cropped; with `squash` both sides
+    are resized to `size` instead. `on_complaint` is called with what is wrong with a damaged image that is used
+    nevertheless. Raises `UndecodableImage` for an image that cannot be decoded completely.
     """
-    if isinstance(image, bytes) and is_ordinary(image, Image.MAX_IMAGE_PIXELS or 0):
+    if not squash and isinstance(image, bytes) and is_ordinary(image, Image.MAX_IMAGE_PIXELS or 0):
         with suppress(ValueError):  # Pillow gives a readable reason, or decodes the image nevertheless
             return to_square_fast(image, size, orientation)
     try:
@@ -103,13 +104,15 @@ def to_square(
             raise
         if on_complaint:
             on_complaint("the end marker is missing")
-        return to_square(completed, size, on_complaint, orientation)
+        return to_square(completed, size, on_complaint, orientation, squash)
     if on_complaint and isinstance(image, bytes) and image.startswith(b"\xff\xd8"):
         complaint = complaint_about(image)
         if complaint:
             on_complaint(complaint)
     if orientation in TRANSPOSITIONS:
         picture = picture.transpose(TRANSPOSITIONS[orientation])
+    if squash:
+        return np.array(picture.resize((size, size), Image.Resampling.BILINEAR))
     # Only the square is resampled. The pixels equal those of resizing first and cropping afterwards, but an image of
     # 1×60,000 does not need an intermediate one of 256×15,360,000.
     left, right = _central_span(picture.width, picture.height, size)

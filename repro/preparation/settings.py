@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+SHORTER_SIDE, SQUASH = "shorter-side", "squash"
+RESIZES = (SHORTER_SIDE, SQUASH)
+
 
 @dataclass(frozen=True)
 class PrepareSettings:
@@ -25,6 +28,8 @@ class PrepareSettings:
             class. For the dataset "folder" alone.
         orientation: "exif" turns images upright as their EXIF data say, "stored" keeps the pixels as stored; None is
             the default of the dataset: "exif" for "folder", "stored" for all others.
+        resize: "shorter-side" resizes the shorter side and crops the central square (Sec. 2), "squash" resizes both
+            sides, as some published nets were evaluated.
     """
 
     dataset: str
@@ -38,11 +43,22 @@ class PrepareSettings:
     scheduler: str | None = None
     split_folders: bool = True
     orientation: str | None = None
+    resize: str = SHORTER_SIDE
 
     def to_argv(self, out: Path) -> list[str]:
         """Return the words of the command line that prepares a store at `out`, after `repro`; defaults are left out."""
         words = ["prepare", self.dataset, "--out", str(out)]
-        for option in ("source", "size", "limit_per_class", "encoding", "orientation", "seed", "workers", "scheduler"):
+        for option in (
+            "source",
+            "size",
+            "limit_per_class",
+            "encoding",
+            "orientation",
+            "resize",
+            "seed",
+            "workers",
+            "scheduler",
+        ):
             value = getattr(self, option)
             if value != getattr(PrepareSettings, option):
                 words += [f"--{option.replace('_', '-')}", str(value)]

@@ -45,6 +45,7 @@ class ShardTask:
         size: side of the prepared images in pixels.
         encoding: encoding of the shard, a key of `ENCODINGS`.
         orientation: "exif" turns images upright as their EXIF data say, "stored" keeps the pixels as stored.
+        squash: whether both sides are resized to `size`, instead of the shorter side before a central crop.
     """
 
     store: str
@@ -55,6 +56,7 @@ class ShardTask:
     size: int
     encoding: str
     orientation: str = "stored"
+    squash: bool = False
 
     def inputs(self) -> list[str]:
         """Return the `input_digest` of each image."""
@@ -163,7 +165,7 @@ def make_shard(task: ShardTask) -> None:
                     orientation = 1
                     if task.orientation == "exif" and isinstance(image, bytes):
                         orientation = exif_orientation(image)
-                    batch[filled] = to_square(image, task.size, complaints.append, orientation)
+                    batch[filled] = to_square(image, task.size, complaints.append, orientation, task.squash)
                     turned += orientation != 1
                 except OSError as error:
                     reason = f"cannot be read: {error.strerror or error}"

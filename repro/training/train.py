@@ -250,6 +250,7 @@ def describe(settings: Settings, store: Store) -> RunRecord:
         preprocessing=PreprocessingRecord(
             image_size=store.size,
             crop_size=configuration.scale.crop_size,
+            resize=store.resize,
             mean_of_patch=configuration.recipe.augmentation.mean_of_patch,
             inputs_divided_by=configuration.recipe.augmentation.inputs_divided_by,
             orientation=store.manifest.get("orientation", "stored"),

@@ -22,7 +22,7 @@ from repro.training import checkpoint
 OPTIONS = {
     "prepare": {
         "--out", "--source", "--size", "--limit-per-class", "--workers", "--scheduler", "--encoding", "--allow-partial",
-        "--seed", "--no-splits", "--orientation",
+        "--seed", "--no-splits", "--orientation", "--resize",
     },
     "train": {
         "--variant", "--data", "--out", "--recipe", "--scale", "--seed", "--epochs", "--lr", "--devices", "--precision",

@@ -95,7 +95,11 @@ class AllOfValidation:
         ("torchvision-alexnet", {"dataset": "imagenette"}, 43.478, "not comparable", "images of imagenette"),
         ("torchvision-alexnet", {"splits": {"val": range(10)}}, 43.478, "not comparable", "on 10 images"),
         ("torchvision-alexnet", {"size": 300}, 43.478, "not comparable", "images of 300 pixels"),
-        ("caffe-alexnet", {}, 42.9, "not comparable", "squashed to 256×256"),
+        ("caffe-alexnet", {}, 42.9, "not comparable", "squashed to 256×256.* --size 256 --resize squash"),
+        ("caffe-alexnet", {"manifest": {"resize": "squash"}}, 43.1, "match", r"\+0.200 points"),
+        ("caffe-alexnet", {"manifest": {"resize": "squash"}}, 45.0, "mismatch", r"\+2.100 points"),
+        ("caffe-alexnet", {"manifest": {"resize": "squash"}, "size": 227}, 42.9, "not comparable", "of 227 pixels"),
+        ("torchvision-alexnet", {"manifest": {"resize": "squash"}}, 43.5, "not comparable", "has squashed images"),
     ],
 )
 def test_only_errors_on_all_validation_images_prepared_alike_are_judged(

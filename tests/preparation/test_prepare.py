@@ -24,6 +24,7 @@ import repro.preparation.prepare
 import repro.preparation.shards
 from repro.data.store import Store, open_store
 from repro.errors import ReproError
+from repro.evaluation.trained_model import preprocess
 from repro.preparation import estimates
 from repro.preparation.estimates import seconds_per_image
 from repro.preparation.prepare import _ListingProgress, prepare
@@ -31,6 +32,10 @@ from repro.preparation.preprocess import MissingDecoder, to_square
 from repro.preparation.settings import PrepareSettings
 from repro.preparation.sources.datasets import DATASETS
 from repro.preparation.sources.folder import folder
+from repro.provenance import data_record
+from repro.records import PreprocessingRecord
+from repro.training.settings import Settings
+from repro.training.train import describe
 
 
 @pytest.fixture
@@ -211,6 +216,29 @@ def test_orientation_is_applied_to_folders_with_a_note(images: Path, tmp_path: P
     assert [len(lines) for lines in turns.values()] == [1, 1, 0]
     assert turns[None][0].startswith("1 image was turned upright")
     assert [name for name, dataset in DATASETS.items() if dataset.orientation == "exif"] == ["folder"]
+
+
+def test_a_store_of_squashed_images(images: Path, tmp_path: Path) -> None:
+    """Whole images, resized on both sides; predictions and records of a net trained on them follow."""
+    squashed = prepare("folder", tmp_path / "squashed", source=images, size=24, resize="squash")
+    default = prepare("folder", tmp_path / "default", source=images, size=24)
+    for index, name in enumerate(squashed.splits["train"].names):
+        path = next(path for path in images.rglob("*.jpg") if path.as_posix().endswith(name))
+        with Image.open(path) as whole:
+            expected = np.asarray(whole.convert("RGB").resize((24, 24), Image.Resampling.BILINEAR))
+        pixels = squashed.splits["train"].images(np.array([index]))[0]
+        np.testing.assert_array_equal(pixels, expected)
+        record = PreprocessingRecord(image_size=24, crop_size=16, resize=squashed.resize)
+        np.testing.assert_array_equal(preprocess(path, record), expected)
+    assert (squashed.manifest["resize"], squashed.resize, default.resize) == ("squash", "squash", "shorter side")
+    assert "resize" not in default.manifest
+    assert squashed.fingerprint != default.fingerprint
+    assert (data_record(squashed).dataset, data_record(default).dataset) == ("folder, squashed", "folder")
+    trained = describe(Settings("alexnet", scale="smoke"), squashed).preprocessing
+    assert trained is not None
+    assert (trained.image_size, trained.resize) == (24, "squash")
+    with pytest.raises(ReproError, match="unknown --resize 'squish': did you mean squash"):
+        prepare("folder", tmp_path / "other", source=images, resize="squish")
 
 
 def test_many_unusable_images_are_counted_and_ten_are_named(images: Path, tmp_path: Path) -> None:
@@ -432,11 +460,21 @@ def test_names_that_are_not_utf8(images: Path, tmp_path: Path) -> None:
 
 def test_settings_build_the_command_line_that_states_them() -> None:
     settings = PrepareSettings(
-        "folder", Path("my pictures"), 64, 5, "jpeg", 3, True, 2, "tcp://host:8786", orientation="stored"
+        "folder",
+        Path("my pictures"),
+        64,
+        5,
+        "jpeg",
+        3,
+        True,
+        2,
+        "tcp://host:8786",
+        orientation="stored",
+        resize="squash",
     )
     assert settings.to_argv(Path("out")) == [
         "prepare", "folder", "--out", "out", "--source", "my pictures", "--size", "64", "--limit-per-class", "5",
-        "--encoding", "jpeg", "--orientation", "stored", "--seed", "3", "--workers", "2",
+        "--encoding", "jpeg", "--orientation", "stored", "--resize", "squash", "--seed", "3", "--workers", "2",
         "--scheduler", "tcp://host:8786", "--allow-partial",
     ]  # fmt: skip
     assert PrepareSettings("synthetic").to_argv(Path("out")) == ["prepare", "synthetic", "--out", "out"]
