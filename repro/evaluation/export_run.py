@@ -25,6 +25,7 @@ def export_run(run: Path, out: Path, format: str, preprocessing: bool = False, v
             name=record.folder.resolve().name,
             image_size=model.preprocessing.image_size,
             resize=model.preprocessing.resize,
+            orientation=model.preprocessing.orientation,
             description={
                 "variant": record.variant,
                 "recipe": record.recipe,

@@ -42,6 +42,7 @@ class ExportedNet:
         name: name of the run.
         image_size: side of the square images that crops are cut from.
         resize: how images become squares, see `repro.paper.published.Preprocessing`.
+        orientation: "exif": images are first turned upright as their EXIF data say; "stored": they are not.
         description: what else the file should say of the run: variant, recipe, scale, seed, dataset.
     """
 
@@ -51,6 +52,7 @@ class ExportedNet:
     name: str
     image_size: int
     resize: str = "shorter side"
+    orientation: str = "stored"
     description: dict[str, Any] = field(default_factory=dict)
 
     def metadata(self, preprocessing: bool, views: int) -> dict[str, str]:
@@ -58,6 +60,7 @@ class ExportedNet:
         mean = self.views.mean.cpu().double().mean((0, 1)).tolist()
         described = {
             "resize": self.resize,
+            "orientation": self.orientation,
             "image_size": self.image_size,
             "crop_size": self.views.crop,
             "interpolation": "bilinear, antialiased",

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
-from helpers import repro
+from helpers import picture, repro
 from PIL import Image
 
 from repro.data.store import ClassInfo, Store
@@ -69,6 +73,52 @@ def test_onnx_with_preprocessing_gives_the_run_s_classes_in_a_process_without_to
         expected = model.predict(image, views=10)
         assert [id for id, _ in found] == [guess.id for guess in expected]
         np.testing.assert_allclose([p for _, p in found], [guess.probability for guess in expected], rtol=0, atol=1e-5)
+
+
+SNIPPET_WITHOUT_TORCH = """
+import json, sys
+sys.modules["torch"] = None  # any import of torch fails
+names = {}
+exec(open("snippet.py", encoding="utf-8").read(), names)
+best = names["probabilities"][0].argsort()[:-6:-1]
+print(json.dumps([[names["classes"][i]["id"], float(names["probabilities"][0, i])] for i in best]))
+"""
+
+
+def test_the_documented_snippet_gives_the_run_s_classes_without_torch(run: Path, tmp_path: Path) -> None:
+    """As typed from docs/using.md, on pictures that are not square."""
+    pytest.importorskip("onnxruntime")
+    text = (Path(__file__).parents[2] / "docs" / "using.md").read_text(encoding="utf-8")
+    (snippet,) = (block for block in re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S) if "onnxruntime" in block)
+    (tmp_path / "snippet.py").write_text(snippet, encoding="utf-8")
+    sharp = shutil.copytree(run, tmp_path / "run")  # larger weights, so that the pixels decide the classes
+    weights = safetensors.torch.load_file(run / "weights.safetensors")
+    weights = {name: value * 3 if value.ndim > 1 else value for name, value in weights.items()}
+    safetensors.torch.save_file(weights, sharp / "weights.safetensors")
+    (sharp / "weights.safetensors.sha256").unlink()
+    record = json.loads((sharp / "run.json").read_text())
+    record["preprocessing"]["orientation"] = "exif"
+    (sharp / "run.json").write_text(json.dumps(record))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lying on its side
+    done = repro("export", sharp, "--out", tmp_path / "net.onnx", "--preprocessing")
+    assert done.returncode == 0, done.stderr
+    for width, height, format in ((401, 300, "PNG"), (97, 200, "PNG"), (401, 300, "JPEG")):
+        photo = tmp_path / "photo.jpg"
+        with Image.open(io.BytesIO(picture(3, width, height, format))) as image:
+            image.save(photo, format, exif=exif)
+        words = [sys.executable, "-c", SNIPPET_WITHOUT_TORCH]
+        ran = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+        *printed, best = ran.stdout.splitlines()
+        found = json.loads(best)
+        guesses = json.loads(repro("predict", sharp, photo, "--views", "1", "--json").stdout)[0]["guesses"]
+        assert guesses[0]["probability"] > 0.2
+        assert [id for id, _ in found] == [guess["id"] for guess in guesses]
+        # A JPEG is decoded and resampled by other libraries, which differ by a grey level.
+        expected, tolerance = [guess["probability"] for guess in guesses], 1e-5 if format == "PNG" else 1e-3
+        np.testing.assert_allclose([p for _, p in found], expected, rtol=0, atol=tolerance)
+        assert [line.partition(" ")[2] for line in printed] == [guess["name"] for guess in guesses]
 
 
 def random_net(variant: str, recipe: str) -> ExportedNet:
