@@ -228,7 +228,7 @@ def retrieve(
             f"{low:.1f} to {high:.1f}), {1e6 * record.seconds_per_query[name]:,.0f} µs per query"
         )
     console.print(f"{record.images:,} images of {split}; written to {path}")
-    return _report_on(run.parent)
+    return _report_on(path.parent.parent)
 
 
 @app.command()
