@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,18 @@ import pytest
 
 if TYPE_CHECKING:  # the fixtures import it: tests of the parts without torch run where torch is not installed
     from repro.data.store import Store
+
+
+def pytest_configure() -> None:
+    """Have the processes that tests start obey signals, also where the tests themselves run under `nohup` or the like.
+
+    An ignored signal stays ignored in child processes, and `repro` respects that for SIGHUP.
+    """
+    for name in ("SIGHUP", "SIGINT", "SIGUSR1"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_IGN:
+            default = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
+            signal.signal(number, default)
 
 
 @pytest.fixture(scope="session")
