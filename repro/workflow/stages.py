@@ -191,7 +191,10 @@ class ResolvedTraining:
 
         official = self.dataset if self.dataset in DATASETS else "folder"
         prepare = f"repro prepare {official} --out {self.store} --size {self.image_size} --source …"
-        return ReproError(f"no store at '{self.store}': {prepare}")
+        # At a smaller scale any store of images will do, such as Imagenette's.
+        hint = "; or name a store to use in place of every ImageNet dataset with --data"
+        replaceable = self.dataset in IMAGENET and self.settings.scale != "paper"
+        return ReproError(f"no store at '{self.store}': {prepare}{hint if replaceable else ''}")
 
 
 def experiment(name: str, workspace: Workspace) -> Iterator[Stage]:

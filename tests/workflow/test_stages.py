@@ -137,9 +137,14 @@ def test_a_grid_ends_runs_that_can_no_longer_be_the_fastest(tmp_path: Path) -> N
 def test_unknown_experiment_and_missing_store(tmp_path: Path) -> None:
     with pytest.raises(ReproError, match="unknown experiment 'tabel1': did you mean table1 or table2"):
         next(experiment("tabel1", smoke(tmp_path)))
-    with pytest.raises(ReproError, match=r"no store at '.*ilsvrc2010': repro prepare ilsvrc2010 --out .* --size 128"):
+    missing = r"no store at '.*ilsvrc2010': repro prepare ilsvrc2010 --out .* --size 128 .*; or name .* with --data$"
+    with pytest.raises(ReproError, match=missing):
         next(experiment("table1", Workspace(tmp_path, tmp_path, "small")))
-    with pytest.raises(ReproError, match=r"no store at '.*catsdogs': repro prepare folder --out .*catsdogs --size 128"):
+    with pytest.raises(ReproError, match=r"--size 256 --source …$"):  # at the paper's scale nothing replaces it
+        next(experiment("table1", Workspace(tmp_path, tmp_path, "paper")))
+    with pytest.raises(
+        ReproError, match=r"no store at '.*catsdogs': repro prepare folder .*catsdogs --size 128 [^;]*$"
+    ):
         next(experiment("catsdogs", Workspace(tmp_path, tmp_path, "small")))  # no official dataset
 
 
