@@ -16,7 +16,7 @@ from repro.records import ClassRecord, DataRecord, MachineRecord, Provenance
 
 
 def data_record(store: Store) -> DataRecord:
-    """Return the record of a store; one of squashed images is another dataset, which no claim of the paper is about."""
+    """Return the record of a store. Squashed images are a separate dataset, which no claim of the paper is about."""
     return DataRecord(
         dataset=f"{store.dataset}, squashed" if store.resize == SQUASH else store.dataset,
         name=store.path.resolve().name,
