@@ -18,7 +18,7 @@ LAYERS: tuple[set[str], ...] = (
     {"training"},
     {"evaluation"},
     {"preparation"},
-    {"provenance"},
+    {"provenance", "run_folder"},
     {"models"},
     {"data"},
     {"records"},

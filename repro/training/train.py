@@ -33,11 +33,11 @@ from repro.records import (
     write_record,
     write_weights,
 )
+from repro.run_folder import append_log, differences, locked_run, truncate_log
 from repro.training import checkpoint
 from repro.training.distributed import ProcessGroup, join_process_group
 from repro.training.fine_tuning import origin
 from repro.training.loop import Step, Validating, train_epochs
-from repro.training.run_folder import append_log, differences, locked_run, truncate_log
 from repro.training.schedule import exhausted
 from repro.training.settings import Settings
 from repro.training.state import Training, prepare_training

@@ -8,7 +8,7 @@ from pathlib import Path
 from repro.data.store import open_store
 from repro.errors import ReproError
 from repro.records import RUN, WEIGHTS_CHECKSUM, Run, read_evaluation, read_run
-from repro.training.run_folder import differences
+from repro.run_folder import differences
 from repro.training.train import describe
 from repro.verification.run import check_evaluations, verify_run
 from repro.workflow.stages import Kind, Stage

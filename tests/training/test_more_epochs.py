@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from repro import run_folder
 from repro.data.store import Store
 from repro.errors import ReproError
 from repro.paper.recipes import Plateau, Steps
 from repro.preparation.prepare import prepare
 from repro.records import read_run
-from repro.training import run_folder
 from repro.training.schedule import ScheduleState, exhausted
 from repro.training.settings import Settings
 from repro.training.train import train

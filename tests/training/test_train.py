@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 from helpers import repro
 
+from repro import run_folder
 from repro.data.sampling import draw_epoch
 from repro.data.store import Store
 from repro.data.views import Views
@@ -26,7 +27,7 @@ from repro.evaluation import predictions
 from repro.models.towers import to_devices
 from repro.preparation.prepare import prepare
 from repro.records import EndRecord, EpochRecord, RunRecord, read_run
-from repro.training import checkpoint, run_folder
+from repro.training import checkpoint
 from repro.training import loop as loop_module
 from repro.training import state as state_module
 from repro.training.distributed import ProcessGroup
