@@ -76,6 +76,46 @@ class Claim:
         return "" if target.tolerance is None else _with_unit(number(target.tolerance, None), target.unit)
 
 
+@dataclass(frozen=True)
+class Heading:
+    """A section of the page, whose body is the template `sections/<id>.html.j2`.
+
+    Attributes:
+        id: anchor of the section.
+        title: its heading.
+        short: its name in the table of contents.
+        parts: sections within it.
+        of_claims: it is shown only if the measurements are compared with the claims.
+    """
+
+    id: str
+    title: str
+    short: str
+    parts: tuple[Heading, ...] = ()
+    of_claims: bool = False
+
+
+CONTENTS = (
+    Heading("map", "Claims by section of the paper", "Map of claims", of_claims=True),
+    Heading("tables", "The paper’s tables", "Tables"),
+    Heading(
+        "figures", "The paper’s figures", "Figures",
+        parts=(
+            Heading("figure-1", "Figure 1: ReLU against tanh on CIFAR-10", "Figure 1"),
+            Heading("figure-2", "Figure 2: the architecture", "Figure 2"),
+            Heading("figure-3", "Figure 3: the kernels of conv1", "Figure 3"),
+            Heading("figure-4", "Figure 4: test images and their nearest training images", "Figure 4"),
+        ),
+    ),
+    Heading("runs", "Runs", "Runs"),
+    Heading("limits", "What these runs can and cannot show", "Limits"),
+    Heading("claims", "Every claim, with its verdict", "Claims", of_claims=True),
+    Heading("net", "The architecture", "Architecture"),
+    Heading("ledger", "Deviations and open points", "Deviations"),
+    Heading("provenance", "Provenance", "Provenance"),
+)  # fmt: skip
+
+
 def _with_unit(text: str, unit: str) -> str:
     return text + (_sign(unit) or (f" {unit}" if unit else ""))
 
@@ -120,9 +160,11 @@ def page_context(
     directions = Counter(claim.direction for claim in claims if claim.verdict.verdict == NOT_COMPARABLE)
     return {
         "version": repro.__version__,
+        "contents": [section for section in CONTENTS if verdicts or not section.of_claims],
         "headline": summary.headline(firsts),
         "result": summary.result(verdicts) if verdicts else "",
         "strict_note": summary.strict_note(firsts),
+        "headings": {each.id: each.title for section in CONTENTS for each in (section, *section.parts)},
         "counts": {word: counts[word] for word in VERDICTS},
         "directions": directions,
         "undecided": sum(each.verdict == MISSING and each.direction == UNDECIDED for each in firsts),

@@ -99,12 +99,12 @@ def test_a_table_sorts_by_numbers_and_by_words_inside_its_groups(browser: Browse
     page = opened(browser, address)
 
     def column(index: int) -> list[str]:
-        found: list[str] = page.locator("#architecture tbody tr").evaluate_all(
+        found: list[str] = page.locator("#architecture-table tbody tr").evaluate_all(
             "(rows, index) => rows.map(row => row.cells[index].textContent.trim())", index
         )
         return found
 
-    head = page.locator("#architecture th", has_text="Parameters").first
+    head = page.locator("#architecture-table th", has_text="Parameters").first
     head.get_by_role("button").click()
     assert head.get_attribute("aria-sort") == "ascending"
     numbers = [int(text.replace(",", "")) for text in column(7) if text != "—"]
@@ -115,12 +115,12 @@ def test_a_table_sorts_by_numbers_and_by_words_inside_its_groups(browser: Browse
     assert head.get_attribute("aria-sort") == "descending"
     assert numbers == sorted(numbers, reverse=True)
     assert column(7)[-1] == "—"
-    page.locator("#architecture th").first.get_by_role("button").click()
+    page.locator("#architecture-table th").first.get_by_role("button").click()
     assert column(0)[:3] == ["all layers", "conv1", "conv2"]
     assert head.get_attribute("aria-sort") is None
     # The group of what is not comparable keeps its heading on top.
-    page.locator("#table1 th[data-column='3'] button").click()
-    assert page.locator("#table1 tbody").nth(1).locator("tr").first.get_attribute("class") == "heading"
+    page.locator("#table1-table th[data-column='3'] button").click()
+    assert page.locator("#table1-table tbody").nth(1).locator("tr").first.get_attribute("class") == "heading"
 
 
 def test_figures_open_large_and_close_by_key(browser: Browser, address: str) -> None:

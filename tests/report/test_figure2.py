@@ -49,6 +49,6 @@ def test_nets_that_were_run_are_drawn_once_each(tmp_path: Path) -> None:
         write_run(tmp_path, variant)
     write_run(tmp_path / "other", "of-tomorrow")
     pictures = list(net_pictures(read_records(tmp_path)))
-    assert [(each.name, each.aside) for each in pictures] == [
-        ("figure2", False), ("figure2-cifar-relu", True), ("figure2-one-gpu", True),
+    assert [(each.name, each.section) for each in pictures] == [
+        ("figure2", "figure-2"), ("figure2-cifar-relu", "net"), ("figure2-one-gpu", "net"),
     ]  # fmt: skip

@@ -21,7 +21,7 @@ def test_both_halves_are_drawn_and_measured(tmp_path: Path) -> None:
     write_retrieval(tmp_path)
     build_report(tmp_path, tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "Figure 4, left" in page
+    assert "Left: eight images" in page
     assert "70.0% [69.0, 71.0] are of the same class, in pixels 20.0% [19.0, 21.0], by chance 10.0%" in page
     assert "searched 20.0 times as fast" in page
     table = pd.read_csv(tmp_path / "out" / "tables" / "retrieval.csv")

@@ -158,7 +158,7 @@ def _curve_picture(name: str, chart: _Chart) -> Picture:
         if (curve := line.curve("val_top1_error")).epochs
     )
     alt = f"{len(chart.panels)} panels of curves against epochs. {last}"
-    return finish(_draw(chart), name, f"Training curves: {where}", caption, alt)
+    return finish(_draw(chart), name, where, caption, alt, "runs")
 
 
 def _draw(chart: _Chart) -> Figure:

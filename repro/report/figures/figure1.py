@@ -121,8 +121,7 @@ def _speed_picture(name: str, context: Context, nets: Mapping[str, Grid]) -> Pic
         f"{ratio}"
     )
     alt = f"Two curves that fall with the epochs. {ratio}"
-    title = "Figure 1: ReLU against tanh" + ("" if context.recipe == "authors" else f", recipe {context.recipe}")
-    return finish(figure, name, title, caption, alt)
+    return finish(figure, name, f"Recipe {context.recipe}, {context.scale.label}", caption, alt, "figure-1")
 
 
 def _draw_other_rates(axes: Axes, grid: Grid, style: NetStyle) -> None:

@@ -52,9 +52,9 @@ def towers_of(network: Network) -> int:
 
 
 def net_pictures(records: Records) -> Iterable[Picture]:
-    """Yield Figure 2, the paper's net; then, as an aside, the other nets that were run, once per architecture."""
+    """Yield Figure 2, the paper's net; then, with the architecture, the other nets that were run, each once."""
     text = configure("alexnet", "paper").network
-    yield net_picture("figure2", "Figure 2: the architecture", text)
+    yield net_picture("figure2", "The paper's net", text)
     seen = {_shape(text)}
     for variant in dict.fromkeys(run.variant for run in records.runs):
         if variant not in VARIANTS:  # recorded by another version
@@ -64,14 +64,14 @@ def net_pictures(records: Records) -> Iterable[Picture]:
         network = configure(variant, recipe, classes=family.classes).network
         if _shape(network) not in seen:
             seen.add(_shape(network))
-            yield net_picture(f"figure2-{variant}", variant, network, aside=True)
+            yield net_picture(f"figure2-{variant}", variant, network, "net")
 
 
 def _shape(network: Network) -> str:
     return str([text_below(stage) for stage in stages(network)])
 
 
-def net_picture(name: str, title: str, network: Network, aside: bool = False) -> Picture:
+def net_picture(name: str, title: str, network: Network, section: str = "figure-2") -> Picture:
     """Return a net in the manner of Figure 2: a row of blocks per tower, joined where the towers communicate."""
     rows, towers = stages(network), towers_of(network)
     total = sum(stage.row.parameters for stage in rows)
@@ -88,7 +88,7 @@ def net_picture(name: str, title: str, network: Network, aside: bool = False) ->
         f"positions, below it their number."
     )
     alt = "; ".join(f"{stage.row.layer.name}: {stage.row.neurons:,} neurons" for stage in rows)
-    return finish(_draw(network), name, title, caption, alt, aside)
+    return finish(_draw(network), name, title, caption, alt, section)
 
 
 def _draw(network: Network) -> Figure:

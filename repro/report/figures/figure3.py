@@ -63,7 +63,8 @@ def _kernel_picture(run: Run, kernels: Floats) -> Picture:
     )
     alt = f"{len(kernels)} small square images in two blocks of {math.ceil(len(halves[0]) / columns)} rows of {columns}"
     figure = _draw_towers(halves, columns)
-    return finish(figure, f"figure3-{slug(run.name)}", "Figure 3: the kernels of conv1", caption, alt)
+    title = f"{run.data.label}, {run_scale(run).label}, recipe {run.recipe}"
+    return finish(figure, f"figure3-{slug(run.name)}", title, caption, alt, "figure-3")
 
 
 def _draw_towers(halves: tuple[Floats, Floats], columns: int) -> Figure:

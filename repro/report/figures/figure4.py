@@ -81,8 +81,8 @@ def _labels_picture(examples: _Examples) -> Picture:
         f"{class_name(each, int(label))}: {'' if among else 'not '}among the five"
         for label, among in zip(arrays["labelled_labels"], found, strict=True)
     )
-    title = "Figure 4, left: eight images with their most probable labels"
-    return finish(_draw_labels(examples), examples.file_name("labels"), title, caption, alt)
+    title = "Left: eight images with their most probable labels"
+    return finish(_draw_labels(examples), examples.file_name("labels"), title, caption, alt, "figure-4")
 
 
 def _draw_labels(examples: _Examples) -> Figure:
@@ -139,8 +139,8 @@ def _neighbours_picture(examples: _Examples) -> Picture:
         f"{len(arrays['query_images'])} rows of pictures: of {total} nearest in fc7 {same['fc7']} are of the image's "
         f"class, of {total} nearest in pixels {same['pixels']}"
     )
-    title = "Figure 4, right: the nearest training images"
-    return finish(_draw_neighbours(arrays), examples.file_name("neighbours"), title, caption, alt)
+    title = "Right: the nearest training images"
+    return finish(_draw_neighbours(arrays), examples.file_name("neighbours"), title, caption, alt, "figure-4")
 
 
 def _same_class(arrays: Arrays, space: str) -> np.ndarray:

@@ -52,9 +52,17 @@ def figure_style() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Picture:
-    """A finished figure with its file name, title, caption and alternative text, as PNG and SVG.
+    """A finished figure, as PNG and SVG.
 
-    One that is `aside` is shown with the architecture, not among the paper's figures.
+    Attributes:
+        name: name of its files, without ending.
+        title: what distinguishes it within its section; the section's heading has the number of the paper's figure.
+        caption: what it shows.
+        alt: the same for those who cannot see it.
+        png: the figure as PNG.
+        svg: the figure as SVG, for a dark or a light page.
+        section: id of the page's section that shows it: "figure-1" to "figure-4", "runs" or "net".
+        narrow: the figure as SVG drawn for a narrow screen, if there is such a drawing.
     """
 
     name: str
@@ -63,7 +71,8 @@ class Picture:
     alt: str
     png: bytes
     svg: bytes
-    aside: bool = False
+    section: str
+    narrow: bytes | None = None
 
     def write(self, folder: Path) -> None:
         """Write `<name>.png` and `<name>.svg` into `folder`."""
@@ -71,12 +80,20 @@ class Picture:
         (folder / f"{self.name}.svg").write_bytes(self.svg)
 
 
-def finish(figure: Figure, name: str, title: str, caption: str, alt: str, aside: bool = False) -> Picture:
-    """Return a drawn figure as PNG and SVG."""
-    png, svg = io.BytesIO(), io.BytesIO()
+def finish(
+    figure: Figure, name: str, title: str, caption: str, alt: str, section: str, narrow: Figure | None = None
+) -> Picture:
+    """Return a drawn figure as PNG and SVG, and its drawing for narrow screens as SVG."""
+    png = io.BytesIO()
     figure.savefig(png, format="png", dpi=200, facecolor="#fffefb", metadata={"Software": None})
+    for_phones = None if narrow is None else _to_svg(narrow)
+    return Picture(name, title, caption, alt, png.getvalue(), _to_svg(figure), section, for_phones)
+
+
+def _to_svg(figure: Figure) -> bytes:
+    svg = io.BytesIO()
     figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return Picture(name, title, caption, alt, png.getvalue(), _adapt_to_dark(svg.getvalue()), aside)
+    return _adapt_to_dark(svg.getvalue())
 
 
 def _adapt_to_dark(svg: bytes) -> bytes:
