@@ -214,17 +214,35 @@ CATSDOGS = Experiment(
         Requirement("alexnet", "catsdogs", seeds=3, lrs=(0.001,), pretrained_on="ilsvrc2012"),
     ),
 )
+RECIPE_DIFFERENCES = Experiment(
+    name="recipes",
+    section="3 to 5",
+    summary="Not in the paper: from the text's recipe to the program's, one difference at a time, and back",
+    cost="3 trainings on ILSVRC-2012 by each recipe, and 3 by each with each of its 6 differences from the other",
+    expected="no number of the paper; which differences decide how soon the net leaves chance",
+    requirements=tuple(
+        Requirement(net, "ilsvrc2012", recipe, seeds=EFFECT_SEEDS, views=(1,))
+        for recipe in ("paper", "authors")
+        for net in (
+            "alexnet", "swap-initialisation", "swap-biases", "swap-normalisation", "swap-colour", "swap-crops",
+            "swap-schedule",
+        )
+    ),
+)  # fmt: skip
 
 PARTS = (
     TABLE1, TABLE2, FALL2009, FIGURE1, CIFAR_LRN, FIGURE3, FIGURE4, ABLATIONS, LAYERS, TWO_GPUS, CATSDOGS,
+    RECIPE_DIFFERENCES,
 )  # fmt: skip
 ALL = Experiment(
     name="all",
     section="",
-    summary="All of the above except two-gpus",
+    summary="All of the above except two-gpus and recipes",
     cost="all of the above, each training once",
     expected="the numbers of each experiment",
-    requirements=tuple(each for part in PARTS if part is not TWO_GPUS for each in part.requirements),
+    requirements=tuple(
+        each for part in PARTS if part not in (TWO_GPUS, RECIPE_DIFFERENCES) for each in part.requirements
+    ),
 )
 EXPERIMENTS = {experiment.name: experiment for experiment in (*PARTS, ALL)}
 # Nets whose learning rate is chosen for speed, by name and recipe, with the requirement that has the grid.

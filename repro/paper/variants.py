@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from repro.errors import ReproError, unknown
-from repro.paper import recipes
+from repro.paper import differences, recipes
 from repro.paper.networks import (
     ALEXNET_PROGRAM,
     ALEXNET_TEXT,
@@ -419,6 +419,29 @@ VARIANTS = {
             expected="not in the paper; 41.8/19.3 in the authors' notes (net 150)",
             edit_layer=_separate_towers,
             schedules={"ilsvrc2012": Steps(after=(25, 49, 79), epochs=92)},  # net 150
+        ),
+        *(
+            Variant(
+                name=name,
+                section="3 to 5",
+                summary=f"{what} of the other recipe",
+                expected="not in the paper",
+                edit_recipe=exchange,
+            )
+            for name, what, exchange in (
+                ("swap-initialisation", "the initial weights", differences.swap_initialisation),
+                ("swap-biases", "the learning rate and decay of the biases", differences.swap_biases),
+                ("swap-colour", "the colour noise", differences.swap_colour),
+                ("swap-crops", "the crops and the mean subtracted from them", differences.swap_crops),
+                ("swap-schedule", "the schedule of the learning rate", differences.swap_schedule),
+            )
+        ),
+        Variant(
+            name="swap-normalisation",
+            section="3.3",
+            summary="the order and constants of normalisation, pooling and ReLU of the other recipe",
+            expected="not in the paper",
+            edit_network=differences.swap_normalisation,
         ),
         Variant(
             name="cifar-relu",

@@ -44,9 +44,11 @@ def test_every_stage_comes_once_and_after_what_it_needs(name: str, tmp_path: Pat
         made.add(target)
 
 
-def test_all_trains_every_variant(tmp_path: Path) -> None:
+def test_all_and_recipes_train_every_variant(tmp_path: Path) -> None:
     trained = {
-        words[words.index("--variant") + 1] for words in words_of(list(experiment("all", smoke(tmp_path))), Kind.TRAIN)
+        words[words.index("--variant") + 1]
+        for name in ("all", "recipes")
+        for words in words_of(list(experiment(name, smoke(tmp_path))), Kind.TRAIN)
     }
     assert trained == set(VARIANTS)
 
