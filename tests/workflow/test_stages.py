@@ -260,7 +260,8 @@ def test_everything_at_smoke_scale_from_start_to_end(tmp_path: Path) -> None:
     command(["run", "all", "--scale", "smoke", "--epochs", "1", *places], standalone_mode=False)
     workspace = Workspace(tmp_path / "runs", tmp_path / "stores", "smoke")
     for part in PARTS:
-        assert all(stage.done for stage in experiment(part.name, workspace)), part.name
+        if part.name != "recipes":  # too long, and not part of `all`
+            assert all(stage.done for stage in experiment(part.name, workspace)), part.name
     for folder in workspace.out.glob("*/*"):
         assert verify(folder) == []
 
