@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,13 +13,14 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from repro.errors import ReproError, Stopped
 
 T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=5)  # of a collective operation: longer than a step or a save takes
+BUCKET_BYTES = 25 * 2**20  # large enough that latency does not matter, small enough to start early
 
 
 @dataclass(frozen=True)
@@ -80,16 +82,6 @@ class ProcessGroup:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
 
-    def all_reduce(self, tensors: Iterable[Tensor]) -> None:
-        """Replace each of `tensors` by its sum over all ranks, in place.
-
-        For gradients this replaces `DistributedDataParallel`, which regroups its buckets after the first step: three
-        ranks then sum in another order, and a resumed run would differ from an uninterrupted one.
-        """
-        if self.world_size > 1:
-            for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
-                work.wait()
-
     def run_checked(self, action: Callable[[], T]) -> T:
         """Return the result of `action`; if it raises ReproError on one rank, raise ReproError on all of them."""
         if self.world_size == 1:
@@ -108,6 +100,116 @@ class ProcessGroup:
 
 
 SINGLE_PROCESS = ProcessGroup()
+
+
+@dataclass
+class _Bucket:
+    """Gradients that are all-reduced together.
+
+    Attributes:
+        flat: the gradients of all its parameters, one after the other.
+        size: number of parameters.
+        missing: number of parameters without a gradient in the current backward pass.
+        work: the all-reduce, once it has started.
+    """
+
+    flat: Tensor
+    size: int
+    missing: int = 0
+    work: Any = None
+
+
+class GradientBuckets:
+    """Sums of gradients over all ranks, all-reduced in buckets during the backward pass.
+
+    Parameters are assigned to buckets of at least BUCKET_BYTES in reverse order, because the last layers' gradients are
+    computed first. A bucket's all-reduce starts once all its gradients are there, in the same order on every rank. The
+    last bucket also holds a few scalars, so that a step needs no other communication.
+
+    Buckets never change, and so neither does the order of additions. `DistributedDataParallel` rebuilds its buckets
+    after the first step: three ranks then add in a different order, and a resumed run would differ in its last bits
+    from an uninterrupted one. With one process no buckets are made.
+
+    Args:
+        group: the processes of the run.
+        parameters: the net's parameters in the order of its layers; each has to get a gradient in every step.
+        scalars: number of scalars, on the device of the loss.
+        device: device of the loss.
+    """
+
+    def __init__(
+        self, group: ProcessGroup, parameters: Iterable[nn.Parameter], scalars: int, device: torch.device
+    ) -> None:
+        self._buckets: list[_Bucket] = []
+        self._places: dict[nn.Parameter, tuple[_Bucket, Tensor]] = {}  # bucket of a parameter, and its part of `flat`
+        self._next = 0  # index of the bucket whose all-reduce starts next
+        self._lock = threading.Lock()  # hooks of two GPUs run in two threads
+        self._scalars = torch.zeros(scalars, device=device)
+        if group.world_size == 1:
+            return
+        members = _assign_buckets([*parameters])
+        last = max(index for index, bucket in enumerate(members) if bucket[0].device == device)
+        for index, bucket in enumerate(members):
+            self._add_bucket(bucket, scalars if index == last else 0)
+
+    def _add_bucket(self, parameters: list[nn.Parameter], scalars: int) -> None:
+        lengths = [parameter.numel() for parameter in parameters]
+        flat = torch.zeros(sum(lengths) + scalars, device=parameters[0].device)
+        bucket = _Bucket(flat, len(parameters))
+        *parts, rest = flat.split([*lengths, scalars])  # type: ignore[no-untyped-call]
+        for parameter, part in zip(parameters, parts, strict=True):
+            self._places[parameter] = bucket, part.as_strided(parameter.size(), parameter.stride())
+            parameter.register_post_accumulate_grad_hook(self._collect)  # type: ignore[no-untyped-call]
+        if scalars:
+            self._scalars = rest
+        self._buckets.append(bucket)
+
+    def backward(self, loss: Tensor, values: Tensor) -> Tensor:
+        """Compute the gradients of `loss` and replace them by their sums over all ranks.
+
+        Returns the sums over all ranks of `values`, float32 [scalars] on the device of the loss; they are not waited
+        for on a GPU.
+        """
+        if not self._buckets:
+            loss.backward()  # type: ignore[no-untyped-call]
+            return values
+        self._scalars.copy_(values)
+        self._next = 0
+        for bucket in self._buckets:
+            bucket.missing = bucket.size
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self._next < len(self._buckets):
+            raise RuntimeError("a parameter of the net has no gradient")
+        for bucket in self._buckets:
+            bucket.work.wait()
+        return self._scalars.clone()
+
+    def _collect(self, parameter: Tensor) -> None:
+        """Move a gradient to its bucket, and start the all-reduce of every bucket whose turn it is."""
+        bucket, place = self._places[parameter]  # type: ignore[index]
+        assert parameter.grad is not None
+        place.copy_(parameter.grad)
+        parameter.grad = place
+        with self._lock:
+            bucket.missing -= 1
+            while self._next < len(self._buckets) and not self._buckets[self._next].missing:
+                ready = self._buckets[self._next]
+                ready.work = dist.all_reduce(ready.flat, async_op=True)
+                self._next += 1
+
+
+def _assign_buckets(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Return the parameters of each bucket, from the last layer to the first; a bucket is on one device."""
+    buckets: list[list[nn.Parameter]] = []
+    unfilled: dict[torch.device, list[nn.Parameter]] = {}
+    for parameter in reversed(parameters):
+        bucket = unfilled.setdefault(parameter.device, [])
+        if not bucket:
+            buckets.append(bucket)
+        bucket.append(parameter)
+        if sum(each.nbytes for each in bucket) >= BUCKET_BYTES:
+            del unfilled[parameter.device]
+    return buckets
 
 
 @contextmanager

@@ -32,6 +32,7 @@ class Step:
         loss: mean cross-entropy of the epoch so far.
         top1_error: running top-1 training error of the epoch so far, in percent.
         images_per_second: training speed in the epoch so far.
+        save_due: whether any rank asked in this step for the run to be saved.
     """
 
     epoch: int
@@ -39,6 +40,7 @@ class Step:
     loss: float
     top1_error: float
     images_per_second: float
+    save_due: bool
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,11 @@ def train_epochs(training: Training) -> Iterator[Step | Validating | EpochRecord
             batch = draws[training.batch * size : (training.batch + 1) * size]
             rows = training.group.shard(len(batch))
             masks.begin(sampling.torch_seed(training.seed, DROPOUT, training.step), len(batch), rows)
-            _update(training, batch, rows, colour)
+            save_due = _update(training, batch, rows, colour)
             training.totals.seconds += time.perf_counter() - started
             training.batch += 1
             training.step += 1
-            yield _step(training)
+            yield _step(training, save_due)
         yield from _end_epoch(training, chance)
 
 
@@ -94,8 +96,11 @@ def _chance(training: Training) -> Chance:
     return Chance(100 * (1 - float(np.bincount(labels).max()) / len(labels)), len(labels))
 
 
-def _update(training: Training, batch: Draws, rows: slice, colour: bool) -> None:
-    """Take one step of gradient descent on the images of `batch`, of which this rank computes `rows`."""
+def _update(training: Training, batch: Draws, rows: slice, colour: bool) -> bool:
+    """Take one step of gradient descent on the images of `batch`, of which this rank computes `rows`.
+
+    Returns whether any rank asks for the run to be saved.
+    """
     train, draws, device = training.store.splits["train"], batch[rows], training.devices[0]
     labels = torch.from_numpy(train.labels[draws.index]).to(device)
     images = training.views.augment(train.images(draws.index), draws, colour)
@@ -103,23 +108,25 @@ def _update(training: Training, batch: Draws, rows: slice, colour: bool) -> None
         logits = training.model(images)
     # This rank's part of the batch's mean loss; the parts, and so their gradients, sum to it.
     loss = F.cross_entropy(logits.float(), labels, reduction="sum") / len(batch)
-    value, wrong = training.group.sum(loss.item(), int((logits.argmax(1) != labels).sum()))
+    wrong = (logits.argmax(1) != labels).sum()
+    due = torch.full_like(loss, training.save_due())
+    training.optimiser.zero_grad()
+    sums = training.gradients.backward(loss, torch.stack([loss.detach(), wrong.to(loss.dtype), due]))
+    value, wrong_views, saves = sums.tolist()
     if not math.isfinite(value):
         indices = ", ".join(map(str, batch.index))
         raise ReproError(
             f"{training.diverged(f'the loss is {value} before update {training.step + 1}')}; if that does not help, "
             f"check the images of the batch, with these indices in the train split: {indices}"
         )
-    training.optimiser.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    training.group.all_reduce(weight.grad for weight in training.model.parameters() if weight.grad is not None)
     training.optimiser.step()
     training.totals.loss += value * len(batch)
-    training.totals.wrong += int(wrong)
+    training.totals.wrong += int(wrong_views)
     training.totals.images += len(batch)
+    return bool(saves)
 
 
-def _step(training: Training) -> Step:
+def _step(training: Training, save_due: bool) -> Step:
     totals = training.totals
     return Step(
         epoch=training.epoch,
@@ -127,6 +134,7 @@ def _step(training: Training) -> Step:
         loss=totals.loss / totals.images,
         top1_error=100 * totals.wrong / totals.images,
         images_per_second=totals.images / totals.seconds,
+        save_due=save_due,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -22,11 +23,13 @@ from repro.models.towers import Towers, gather, named_shards, scatter, to_device
 from repro.paper.recipes import Plateau
 from repro.paper.variants import Configuration
 from repro.training.checkpoint import Checkpoint
-from repro.training.distributed import SINGLE_PROCESS, ProcessGroup
+from repro.training.distributed import SINGLE_PROCESS, GradientBuckets, ProcessGroup
 from repro.training.fine_tuning import load_matching_weights, read_initial_weights
 from repro.training.optim import PaperSGD, build_optimiser
 from repro.training.schedule import ScheduleState
 from repro.training.settings import Settings
+
+STEP_SCALARS = 3  # loss, number of wrong predictions, and whether to save: what ranks exchange besides gradients
 
 
 @dataclass
@@ -62,6 +65,8 @@ class Training:
         model: the net, in training mode or not.
         optimiser: the update rule with its velocities.
         views: makes training and validation views.
+        gradients: sums of gradients over the processes.
+        save_due: called in every step; returns whether this process asks for the run to be saved.
         epoch: number of the current epoch, from 1.
         batch: index of the next batch in the epoch.
         step: number of updates so far.
@@ -80,6 +85,8 @@ class Training:
     model: AlexNet | Towers
     optimiser: PaperSGD
     views: Views
+    gradients: GradientBuckets
+    save_due: Callable[[], bool] = bool
     epoch: int = 1
     batch: int = 0
     step: int = 0
@@ -230,6 +237,7 @@ def prepare_training(settings: Settings, store: Store, group: ProcessGroup = SIN
         model=placed,
         optimiser=build_optimiser(placed, recipe),
         views=Views(store.mean, store.covariance, configuration.scale.crop_size, recipe.augmentation, devices[0]),
+        gradients=GradientBuckets(group, placed.parameters(), STEP_SCALARS, devices[0]),
     )
 
 

@@ -213,12 +213,21 @@ def _train_and_save(
     Raises ReproError on all ranks, before anything is saved, if the training has diverged.
     """
     last_save = time.monotonic()
+
+    def request() -> int:
+        """Return twice the number of a signal, or 0, plus 1 if it is time to save."""
+        return 2 * (stop_signal() or 0) + (time.monotonic() - last_save > 60 * save_minutes)
+
+    several = training.group.world_size > 1
+    if several:
+        training.save_due = lambda: request() > 0
     for event in train_epochs(training):
         if run and isinstance(event, EpochRecord):
             append_log(run, event)
-        overdue = time.monotonic() - last_save > 60 * save_minutes
-        # Both in one collective operation, so that all ranks agree.
-        signal, timed_out = divmod(training.group.max(2 * (stop_signal() or 0) + overdue), 2)
+        if several and isinstance(event, Step) and not event.save_due:
+            yield event  # no rank has a request, as all learned with the gradients: no other communication is needed
+            continue
+        signal, timed_out = divmod(training.group.max(request()), 2)
         if signal or timed_out or isinstance(event, EpochRecord):
             training.check_finite()
             if run:
