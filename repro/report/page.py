@@ -18,6 +18,7 @@ from repro.paper.variants import BASES
 from repro.records import Records, Run
 from repro.report import summary
 from repro.report.commands import commands
+from repro.report.explorer import build_explorer, chart_style
 from repro.report.figures.style import Picture
 from repro.report.table import Table, escape_markdown, number, with_interval
 from repro.report.tables import Verdicts, layer_order
@@ -141,8 +142,11 @@ def render_page(context: Mapping[str, Any]) -> str:
     """Return the self-contained HTML page."""
     environment = _environment(autoescape=True)
     files = resources.files("repro.report") / "templates"
-    inlined = {name: Markup((files / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js")}
-    return environment.get_template("page.html.j2").render(**context, css=inlined["page.css"], js=inlined["page.js"])
+    css, explorer_css, js = (
+        (files / name).read_text(encoding="utf-8") for name in ("page.css", "explorer.css", "page.js")
+    )
+    styles = Markup("\n".join((css, chart_style(), explorer_css)))
+    return environment.get_template("page.html.j2").render(**context, css=styles, js=Markup(js))
 
 
 def render_markdown(context: Mapping[str, Any]) -> str:
@@ -175,6 +179,7 @@ def page_context(
         "limitations": summary.limitations(records),
         "deviations": load_deviations(),
         "orders": {"the text": layer_order(BASES["paper"]), "the authors' program": layer_order(BASES["authors"])},
+        "explorer": build_explorer(records.runs),
         "runs": records.runs,
         "evaluations": records.evaluations,
         "datasets": list(dict.fromkeys(run.data for run in records.runs)),
