@@ -2,6 +2,7 @@
 {
   const MOST_CURVES = 24; // more cannot be told apart
   const DASHES = [[], [8, 4], [2, 3]]; // one for each round of the colours
+  const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]; // distances of the epochs on the axis
   const explorer = document.getElementById("explorer");
   const table = document.getElementById("runs-table");
   const data = JSON.parse(document.getElementById("explorer-data").textContent);
@@ -62,7 +63,8 @@
     if (!drawn.length) return;
     const style = getComputedStyle(document.documentElement);
     const [ink, line] = ["--ink", "--line"].map((name) => style.getPropertyValue(name).trim());
-    const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 } };
+    const font = "12px system-ui, sans-serif";
+    const axis = { stroke: ink, font, labelFont: font, labelSize: 18, grid: { stroke: line }, ticks: { stroke: line } };
     const series = drawn.map((index, position) => ({
       label: data.runs[index].name,
       stroke: data.colours[position % data.colours.length],
@@ -76,7 +78,7 @@
       ...size(),
       series: [{ label: "epoch", value: (_, value) => value ?? "–" }, ...series],
       scales: { x: { time: false }, y: { range: (_, low, high) => [0, high === null || high === 0 ? 1 : high * 1.05] } },
-      axes: [{ ...axis, label: "epoch" }, { ...axis, label: title }].map((each) => ({ ...each, labelSize: 20 })),
+      axes: [{ ...axis, label: "epoch", size: 32, incrs: WHOLE }, { ...axis, label: title }],
       cursor: { focus: { prox: 24 }, drag: { x: false, y: false } },
       focus: { alpha: 0.35 },
     };
