@@ -64,7 +64,8 @@
     const style = getComputedStyle(document.documentElement);
     const [ink, line] = ["--ink", "--line"].map((name) => style.getPropertyValue(name).trim());
     const font = "12px system-ui, sans-serif";
-    const axis = { stroke: ink, font, labelFont: font, labelSize: 18, grid: { stroke: line }, ticks: { stroke: line } };
+    const lines = { stroke: line, width: 1 };
+    const axis = { stroke: ink, font, labelFont: font, labelSize: 18, grid: lines, ticks: lines };
     const series = drawn.map((index, position) => ({
       label: data.runs[index].name,
       stroke: data.colours[position % data.colours.length],
