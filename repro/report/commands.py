@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repro.evaluation.command_lines import command_line, evaluate_argv, retrieve_argv
-from repro.paper.experiments import LR_GRIDS, find_experiment
+from repro.paper.experiments import LR_GRIDS, PARTS, Experiment, find_experiment, trains
 from repro.paper.targets import Target
 from repro.paper.variants import ENSEMBLES, VARIANTS, ancestors_of, members_of
 from repro.preparation.settings import PrepareSettings
@@ -71,6 +71,36 @@ def _evaluations(net: str, run: Path, target: Target) -> Iterator[Sequence[str]]
             yield evaluate_argv([run], STORE, split, count)
 
 
+def experiment_command(experiment: Experiment, scale: str = "paper") -> str:
+    """Return the command that runs an experiment on prepared datasets."""
+    return command_line(("run", experiment.name, "--scale", scale, "--stores", str(STORES), "--out", str(RUNS)))
+
+
+def experiment_of(target: Target) -> Experiment | None:
+    """Return the experiment whose runs measure `target`, if there is one: first of those that evaluate as it needs."""
+    if target.dataset is None:
+        return None
+    nets = list(dict.fromkeys(name for name in (target.variant, target.baseline) if name))
+    measuring = [each for each in PARTS if _measures(each, nets, target)]
+    return measuring[0] if measuring else find_experiment(nets, target.dataset)
+
+
+def _measures(experiment: Experiment, nets: Sequence[str], target: Target) -> bool:
+    """Return whether an experiment trains all `nets` and measures them as the target needs."""
+    assert target.dataset is not None
+    for net in nets:
+        trained = [each for each in experiment.requirements if trains(each, net, target.dataset)]
+        if target.measure == "seconds_per_epoch":
+            trained = [each for each in trained if net == target.variant or each.devices > 1]
+        if target.measure in RETRIEVAL_MEASURES:
+            trained = [each for each in trained if each.retrieve]
+        elif target.split is not None:
+            trained = [each for each in trained if each.split == target.split and target.views in each.views]
+        if not trained:
+            return False
+    return True
+
+
 def _experiment(nets: Sequence[str], target: Target) -> list[str]:
     """Return the commands of the experiment that trains all `nets`, for targets that need many runs in sequence."""
     assert target.dataset is not None
@@ -82,8 +112,7 @@ def _experiment(nets: Sequence[str], target: Target) -> list[str]:
         ancestors = [before for variant, _ in members_of(each.net) for before in ancestors_of(variant)]
         datasets += [each.dataset, *(before.dataset for before in ancestors)]
     steps = [_prepare(dataset, STORES / dataset) for dataset in dict.fromkeys(datasets)]
-    options = ("--scale", target.scale, "--stores", str(STORES), "--out", str(RUNS))
-    steps.append(command_line(("run", experiment.name, *options)))
+    steps.append(experiment_command(experiment, target.scale))
     if target.split and target.views and all(each.split != target.split for each in experiment.requirements):
         runs = [RUNS / target.dataset / run.folder.name for run in _trainings(target.variant, target, Records())]
         steps.append(command_line(evaluate_argv(runs, STORES / target.dataset, target.split, target.views)))

@@ -13,68 +13,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import repro
-from repro.paper.targets import MISSING, NOT_COMPARABLE, UNDECIDED, VERDICTS, Verdict, load_deviations
+from repro.paper.targets import MISSING, NOT_COMPARABLE, UNDECIDED, load_deviations
 from repro.paper.variants import BASES
-from repro.records import Records, Run
+from repro.records import EpochRecord, Records, Run
 from repro.report import summary
-from repro.report.commands import commands
+from repro.report.claims import claims_of
 from repro.report.explorer import build_explorer, chart_style
 from repro.report.figures.style import Picture
-from repro.report.table import Table, escape_markdown, number, with_interval
+from repro.report.limits import limitations
+from repro.report.table import Table, escape_markdown
 from repro.report.tables import Verdicts, layer_order
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim as the page shows it: the verdict that counts, the other verdicts, the commands to measure it."""
-
-    verdict: Verdict
-    others: Sequence[Claim] = ()
-    steps: Sequence[str] = ()
-
-    @property
-    def key(self) -> str:
-        """CSS class of the verdict."""
-        return self.verdict.verdict.replace(" ", "-")
-
-    @property
-    def paper(self) -> str:
-        """The paper's value, with a sign if it is a bound."""
-        target = self.verdict.target
-        sign = {"equal": "", "at least": "≥ ", "at most": "≤ "}[target.relation]
-        if target.kind == "direction":
-            sign = {"at least": "> ", "at most": "< "}[target.relation]
-        return sign + _with_unit(number(target.value, None), target.unit)
-
-    @property
-    def authors(self) -> str:
-        """The value in the authors' notes; empty if they recorded none."""
-        target = self.verdict.target
-        return "" if target.authors is None else number(target.authors, None) + _sign(target.unit)
-
-    @property
-    def measured(self) -> str:
-        """The measured value with its interval, if any."""
-        measurement, unit = self.verdict.measurement, self.verdict.target.unit
-        if measurement is None:
-            return ""
-        if self.verdict.target.kind == "invariant":
-            value = measurement.value
-            return number(value, None if value == round(value, 2) else 3) + _sign(unit)
-        integral = abs(measurement.value) >= 100 or measurement.over == "counted"
-        decimals = 0 if integral else 1 if unit in ("%", "points", "epochs") else 2
-        return with_interval(measurement, decimals, _sign(unit))
-
-    @property
-    def direction(self) -> str:
-        """Whether an effect agrees, disagrees or is undecided; empty for levels, and where the verdict says it."""
-        return self.verdict.direction or "" if self.verdict.target.no_effect is not None else ""
-
-    @property
-    def tolerance(self) -> str:
-        """The tolerance with its unit; empty for directions."""
-        target = self.verdict.target
-        return "" if target.tolerance is None else _with_unit(number(target.tolerance, None), target.unit)
 
 
 @dataclass(frozen=True)
@@ -97,6 +45,7 @@ class Heading:
 
 
 CONTENTS = (
+    Heading("summary", "What was reproduced", "Summary", of_claims=True),
     Heading("map", "Claims by section of the paper", "Map of claims", of_claims=True),
     Heading("tables", "The paper’s tables", "Tables"),
     Heading(
@@ -115,27 +64,6 @@ CONTENTS = (
     Heading("ledger", "Deviations and open points", "Deviations"),
     Heading("provenance", "Provenance", "Provenance"),
 )  # fmt: skip
-
-
-def _with_unit(text: str, unit: str) -> str:
-    return text + (_sign(unit) or (f" {unit}" if unit else ""))
-
-
-def _sign(unit: str) -> str:
-    return unit if unit in ("%", "×") else ""
-
-
-def claims_of(verdicts: Verdicts, records: Records) -> list[Claim]:
-    """Return the claim of every target, by section of the paper."""
-    claims = []
-    for first, *others in verdicts.values():
-        steps = commands(first.target, records) if first.verdict in (MISSING, NOT_COMPARABLE) else ()
-        claims.append(Claim(first, [Claim(other) for other in others], steps))
-    return sorted(claims, key=lambda claim: _section_order(claim.verdict.target.section))
-
-
-def _section_order(section: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in section.split("."))
 
 
 def render_page(context: Mapping[str, Any]) -> str:
@@ -158,25 +86,24 @@ def page_context(
     records: Records, verdicts: Verdicts, tables: Mapping[str, Table], pictures: Sequence[Picture]
 ) -> dict[str, Any]:
     """Return the variables of the templates."""
-    firsts = [each[0] for each in verdicts.values()]
     claims = claims_of(verdicts, records)
-    counts = Counter(each.verdict for each in firsts)
     directions = Counter(claim.direction for claim in claims if claim.verdict.verdict == NOT_COMPARABLE)
     return {
         "version": repro.__version__,
         "contents": [section for section in CONTENTS if verdicts or not section.of_claims],
-        "headline": summary.headline(firsts),
-        "result": summary.result(verdicts) if verdicts else "",
-        "strict_note": summary.strict_note(firsts),
         "headings": {each.id: each.title for section in CONTENTS for each in (section, *section.parts)},
-        "counts": {word: counts[word] for word in VERDICTS},
+        "groups": summary.summary_groups(claims) if claims else [],
+        "findings": summary.findings(claims),
+        "missing": summary.missing_experiments(claims),
+        "counts": summary.counts_of(claims),
+        "map_rows": summary.claims_map(claims),
+        "strict_note": summary.strict_note(claims),
         "directions": directions,
-        "undecided": sum(each.verdict == MISSING and each.direction == UNDECIDED for each in firsts),
+        "undecided": sum(claim.verdict.verdict == MISSING and claim.direction == UNDECIDED for claim in claims),
         "claims": claims,
-        "sections": list(dict.fromkeys(claim.verdict.target.section for claim in claims)),
         "tables": tables,
         "pictures": pictures,
-        "limitations": summary.limitations(records),
+        "limitations": limitations(records),
         "deviations": load_deviations(),
         "orders": {"the text": layer_order(BASES["paper"]), "the authors' program": layer_order(BASES["authors"])},
         "explorer": build_explorer(records.runs),
@@ -184,6 +111,7 @@ def page_context(
         "evaluations": records.evaluations,
         "datasets": list(dict.fromkeys(run.data for run in records.runs)),
         "provenance": provenance(records.runs),
+        "notes": first_notes(records.runs),
         "problems": records.problems,
     }
 
@@ -204,6 +132,18 @@ def provenance(runs: Sequence[Run]) -> dict[str, dict[str, list[str]]]:
     return found
 
 
+def first_notes(runs: Sequence[Run]) -> list[tuple[str, EpochRecord]]:
+    """Return the first epoch with a note of each run that has one, with the run's name."""
+    noted = [(run.name, next((epoch for epoch in run.log if epoch.note), None)) for run in runs]
+    return [(name, epoch) for name, epoch in noted if epoch]
+
+
+def few(names: Sequence[str], most: int = 6) -> str:
+    """Return names in a row, of many the first ones and the number of the others."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
 def _environment(autoescape: bool) -> Environment:
     environment = Environment(
         loader=PackageLoader("repro.report"),
@@ -213,6 +153,7 @@ def _environment(autoescape: bool) -> Environment:
         undefined=StrictUndefined,
     )
     environment.filters["md"] = escape_markdown
+    environment.filters["few"] = few
     environment.filters["data_uri"] = _data_uri
     environment.filters["sentence"] = lambda text: text[:1].upper() + text[1:].rstrip(".") + "."
     return environment

@@ -1,128 +1,267 @@
-"""The text of the report: what was reproduced, and what these runs can and cannot show."""
+"""The first screen of the report: the claims that matter, and in words what was reproduced and what is lacking."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from repro.errors import ReproError
-from repro.paper.datasets import DATASET_SIZES
-from repro.paper.targets import MATCH, MISMATCH, NOT_COMPARABLE, Verdict
-from repro.paper.tolerances import MIN_SEEDS
-from repro.paper.variants import configure
-from repro.records import DataRecord, Records, Run
-from repro.report.measurements.context import RunScale, context_of, data_changes, precedence, run_scale
-from repro.report.measurements.evaluations import SPLIT_NAMES
+from repro.paper.experiments import ALL, PARTS, Experiment
+from repro.paper.sections import SECTIONS
+from repro.paper.targets import AGREES, DISAGREES, MATCH, MISMATCH, MISSING, NOT_COMPARABLE, UNDECIDED, VERDICTS
+from repro.report.claims import Claim
+from repro.report.commands import experiment_command, experiment_of
+from repro.report.table import number
 
-DATASETS = {name: DATASET_SIZES[name].title for name in ("ilsvrc2010", "ilsvrc2012", "fall2009", "cifar10")}
+Layout = tuple[tuple[str, str, tuple[tuple[str, tuple[str, ...]], ...]], ...]
+
+LAYOUT: Layout = (
+    (
+        "Table 1", "ILSVRC-2010, test: top-1 / top-5 error, %",
+        (("CNN", ("table1-cnn-top1", "table1-cnn-top5")),),
+    ),
+    (
+        "Table 2", "ILSVRC-2012, validation: top-1 / top-5 error, %",
+        (
+            ("1 CNN", ("table2-1cnn-top1", "table2-1cnn-top5")),
+            ("5 CNNs, averaged", ("table2-5cnns-top1", "table2-5cnns-top5")),
+            ("1 CNN, pre-trained", ("table2-1cnn-pretrained-top1", "table2-1cnn-pretrained-top5")),
+            ("7 CNNs, averaged", ("table2-7cnns-top1", "table2-7cnns-top5")),
+        ),
+    ),
+    (
+        "Figure 1", "CIFAR-10: epochs to 25% training error",
+        (("ReLU: times as fast as tanh", ("figure1-relu-speed",)),),
+    ),
+    (
+        "Ingredients", "Rise in top-1 / top-5 error without each, points",
+        (
+            ("Two GPUs", ("two-gpus-top1", "two-gpus-top5")),
+            ("Response normalisation", ("lrn-top1", "lrn-top5")),
+            ("Overlapping pooling", ("overlap-top1", "overlap-top5")),
+            ("Augmentation: colour", ("colour-top1",)),
+            ("Augmentation: crops, flips (overfitting)", ("crops-overfit",)),
+            ("Ten views at test time", ("ten-views-gain-top1", "ten-views-gain-top5")),
+            ("Dropout (overfitting)", ("dropout-overfit",)),
+            ("Depth: conv3 / conv4 / conv5", ("without-conv3-top1", "without-conv4-top1", "without-conv5-top1")),
+        ),
+    ),
+    ("The net", "Computed, without a run", (("Parameters / neurons", ("parameters", "neurons")),)),
+)  # fmt: skip
 
 
-def headline(verdicts: Sequence[Verdict]) -> str:
-    """Return the numbers of claims by verdict, in two sentences."""
-    computed = [each for each in verdicts if each.target.kind == "invariant"]
-    measured = [each for each in verdicts if each.target.kind != "invariant"]
-    counts = Counter(each.verdict for each in measured)
-    comparable = counts[MATCH] + counts[MISMATCH]
-    hold = sum(each.verdict == MATCH for each in computed)
-    text = f"{hold} of the {len(computed)} claims that need no run hold. "
-    if comparable:
-        return text + (
-            f"Of the {len(measured)} that need a run, {comparable} {'was' if comparable == 1 else 'were'} measured on "
-            f"the paper's data and scale and decided; {counts[MATCH]} of them "
-            f"{'matches' if counts[MATCH] == 1 else 'match'}."
-        )
-    if counts[NOT_COMPARABLE]:
-        return text + (
-            f"None of the {len(measured)} that need a run was decided on the paper's data and scale; "
-            f"{counts[NOT_COMPARABLE]} were measured in other conditions, where only the direction of an effect counts."
-        )
-    return text + f"None of the {len(measured)} that need a run has been measured yet."
+@dataclass(frozen=True)
+class SummaryRow:
+    """One row of the first table: a claim, or a few that the paper states together."""
+
+    label: str
+    claims: tuple[Claim, ...]
+
+    @property
+    def paper(self) -> list[str]:
+        """The paper's value of each claim, without units."""
+        return [_bare(claim.paper) for claim in self.claims]
+
+    @property
+    def authors(self) -> list[str]:
+        """What the authors' program reached, to two decimals; a dash without notes."""
+        values = [claim.target.authors for claim in self.claims]
+        return ["—" if each is None else number(each, None if each == int(each) else 2) for each in values]
+
+    @property
+    def here(self) -> list[str]:
+        """The measured values with their intervals; a dash without any that says something about the claim."""
+        return [(_bare(claim.measured) if _is_evidence(claim) else "") or "—" for claim in self.claims]
+
+    @property
+    def sample(self) -> str:
+        """Number of seeds or images of what was measured here."""
+        return _joined(claim.sample for claim in self.claims if _is_evidence(claim))
+
+    @property
+    def verdicts(self) -> list[Claim]:
+        """One claim for each distinct verdict and direction."""
+        return list({(claim.key, claim.direction): claim for claim in self.claims}.values())
+
+    @property
+    def where(self) -> str:
+        """Where an effect comes from that is not comparable."""
+        return _joined(claim.where for claim in self.claims if _is_evidence(claim))
 
 
-def result(verdicts: Mapping[str, Sequence[Verdict]]) -> str:
-    """Return the error of the paper's net in these runs, in one sentence; empty if it was not evaluated."""
-    measurement = verdicts["table1-cnn-top1"][0].measurement
-    if measurement is None or measurement.scope is None:
-        return ""
-    scope = measurement.scope
-    views = "the centre crop" if scope.views == 1 else f"{scope.views} views"
-    seeds = f", mean of {measurement.n} seeds" if measurement.over == "seeds" else ""
-    split = SPLIT_NAMES.get(scope.split or "", scope.split)
-    return (
-        f"On {measurement.where}, {scope.scale_label}, the net has a top-1 error of {measurement.value:.1f}% on the "
-        f"{split} images ({views}, recipe {measurement.recipe}{seeds})."
+@dataclass(frozen=True)
+class SummaryGroup:
+    """Rows of the first table under a common heading."""
+
+    title: str
+    note: str
+    rows: tuple[SummaryRow, ...]
+
+
+def summary_groups(claims: Sequence[Claim]) -> list[SummaryGroup]:
+    """Return the rows of the first table from all claims."""
+    by_id = {claim.target.id: claim for claim in claims}
+    return [
+        SummaryGroup(title, note, tuple(SummaryRow(label, tuple(by_id[each] for each in ids)) for label, ids in rows))
+        for title, note, rows in LAYOUT
+    ]
+
+
+def _is_evidence(claim: Claim) -> bool:
+    """Return whether a measurement belongs beside the paper's value.
+
+    A level on other images says nothing about the paper's, and would be read as if it did; the direction of an effect
+    there says something.
+    """
+    return claim.verdict.verdict != NOT_COMPARABLE or claim.target.no_effect is not None
+
+
+def _bare(text: str) -> str:
+    return text.replace("%", "").removesuffix(" points")
+
+
+def _joined(words: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(filter(None, words)))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A sentence about the claims, the claims that it names, and the command that measures what it lacks.
+
+    Attributes:
+        title: what it is about, in a few words.
+        text: the sentence, followed by the names of the claims if there are any.
+        claims: the claims that it names.
+        command: the command that measures what is lacking; empty if nothing is.
+    """
+
+    title: str
+    text: str
+    claims: tuple[Claim, ...] = ()
+    command: str = ""
+
+
+def findings(claims: Sequence[Claim]) -> list[Finding]:
+    """Return in words what was reproduced, what is contradicted, what points the same way, and what is lacking."""
+    found = (
+        _reproduced(claims),
+        _contradicted(claims),
+        _elsewhere(claims, AGREES, "Points the same way", "the paper’s direction"),
+        _elsewhere(claims, DISAGREES, "Points the other way", "the opposite direction"),
+        _lacking(claims),
+    )
+    return [each for each in found if each]
+
+
+def _reproduced(claims: Sequence[Claim]) -> Finding:
+    computed = [claim for claim in claims if not _needs_run(claim)]
+    hold = sum(claim.verdict.verdict == MATCH for claim in computed)
+    total, matches = len(claims) - len(computed), _with(claims, MATCH)
+    text = f"{hold} of the {len(computed)} claims that need no run hold"
+    if hold < len(computed):
+        text += f"; the other {len(computed) - hold} contradict other statements of the paper"
+    if not matches:
+        return Finding("Reproduced", f"{text}. Of the {total} that need a run, none is reproduced yet.")
+    verb = "matches" if len(matches) == 1 else "match"
+    text += f". Of the {total} that need a run, {len(matches)} {verb} on the paper’s data and scale:"
+    return Finding("Reproduced", text, matches)
+
+
+def _contradicted(claims: Sequence[Claim]) -> Finding | None:
+    contradicted = _with(claims, MISMATCH)
+    if not contradicted:
+        return None
+    return Finding("Contradicted", "On the paper’s data and scale the measurement differs:", contradicted)
+
+
+def _elsewhere(claims: Sequence[Claim], direction: str, title: str, words: str) -> Finding | None:
+    """Return the effects on other images or at a smaller scale that have this direction."""
+    found = _with(claims, NOT_COMPARABLE, direction)
+    if not found:
+        return None
+    count = f"{len(found)} effect{'s have' if len(found) > 1 else ' has'}"
+    return Finding(title, f"Not comparable, on other images or at a smaller scale, {count} {words}:", found)
+
+
+def _lacking(claims: Sequence[Claim]) -> Finding | None:
+    lacking = [claim for claim in claims if _is_lacking(claim)]
+    if not lacking:
+        return None
+    undecided = sum(claim.verdict.verdict == MISSING and claim.verdict.direction == UNDECIDED for claim in lacking)
+    count = f"{len(lacking)} claims are" if len(lacking) > 1 else "1 claim is"
+    text = f"{count} not decided on the paper’s data and scale"
+    if undecided:
+        text += f", {undecided} of them measured there but undecided"
+    experiments = missing_experiments(claims)
+    experiment = experiments[0].experiment if len(experiments) == 1 else ALL
+    return Finding("Lacking", f"{text}. This command measures what is lacking:", command=experiment_command(experiment))
+
+
+def _needs_run(claim: Claim) -> bool:
+    return claim.target.kind != "invariant"
+
+
+def _is_lacking(claim: Claim) -> bool:
+    return _needs_run(claim) and claim.verdict.verdict in (MISSING, NOT_COMPARABLE)
+
+
+def _with(claims: Iterable[Claim], verdict: str, direction: str = "") -> tuple[Claim, ...]:
+    """Return the claims that need a run and have this verdict, and this direction if one is given."""
+    return tuple(
+        claim
+        for claim in claims
+        if _needs_run(claim) and claim.verdict.verdict == verdict and direction in ("", claim.direction)
     )
 
 
 @dataclass(frozen=True)
-class Limitations:
-    """What the runs on one dataset at one scale can and cannot show."""
+class MissingExperiment:
+    """An experiment of which claims are not decided yet, with the command that runs it."""
 
-    context: str
-    can: tuple[str, ...]
-    cannot: tuple[str, ...]
+    experiment: Experiment
+    claims: tuple[Claim, ...]
 
-
-def limitations(records: Records) -> list[Limitations]:
-    """Return what can and cannot be concluded from the runs, by dataset and scale."""
-    groups: dict[tuple[DataRecord, RunScale], list[Run]] = {}
-    for run in sorted(records.runs, key=lambda run: precedence(context_of(run))):
-        groups.setdefault((run.data, run_scale(run)), []).append(run)
-    return [_limitations(data, scale, runs) for (data, scale), runs in groups.items()]
+    @property
+    def command(self) -> str:
+        """The command at the paper's scale."""
+        return experiment_command(self.experiment)
 
 
-def _limitations(data: DataRecord, scale: RunScale, runs: Sequence[Run]) -> Limitations:
-    seeds: dict[tuple[str, str], set[int]] = {}
-    for run in runs:
-        seeds.setdefault((run.variant, run.recipe), set()).add(run.seed)
-    can, cannot = [], []
-    if scale == RunScale("paper") and data.dataset in DATASETS and not data_changes(data):
-        can.append(f"The paper's numbers on {DATASETS[data.dataset]}: same images, same size of net and crop.")
-    else:
-        can.append("That the pipeline works from images to verdicts, and that the net learns.")
-        can.append("The direction of an effect within one net, such as that of averaging ten views.")
-        cannot.append(f"Any error of the paper.{_difference(runs[0])}")
-        cannot.append("The size of an effect on ImageNet: small effects there may vanish or reverse here.")
-    if sum(len(each) >= MIN_SEEDS for each in seeds.values()) > 1:
-        can.append("The direction of an effect of a net or recipe, for those with at least three seeds.")
-    else:
-        cannot.append("Which net or recipe is better: that needs three seeds of each.")
-    if max(map(len, seeds.values())) < 2:
-        cannot.append(
-            "Variation over seeds: each net was trained once, so intervals cover the sampling of images only."
-        )
-    else:
-        can.append("Variation over seeds, where a net was trained more than once.")
-    if data.classes and len(data.classes) <= 10:
-        cannot.append(f"Much in top-5 error: with {len(data.classes)} classes five guesses nearly always suffice.")
-    if data.dataset == "synthetic":
-        cannot.append("Anything about photographs: these images are generated to be learned quickly.")
-    if unfinished := sum(not run.finished for run in runs):
-        cannot.append(f"The end of {unfinished} unfinished {'run' if unfinished == 1 else 'runs'}.")
-    return Limitations(f"{data.description}, {scale.label}", tuple(can), tuple(cannot))
+def missing_experiments(claims: Sequence[Claim]) -> list[MissingExperiment]:
+    """Return the experiments that would measure what is not decided, in the paper's order."""
+    lacking: dict[str, list[Claim]] = {}
+    for claim in claims:
+        if _is_lacking(claim) and (experiment := experiment_of(claim.target)):
+            lacking.setdefault(experiment.name, []).append(claim)
+    return [MissingExperiment(each, tuple(lacking[each.name])) for each in PARTS if each.name in lacking]
 
 
-def _difference(run: Run) -> str:
-    """Return how a run's images and scale differ from the paper's; empty for a run of another version."""
-    parts = [] if run.data.dataset in DATASETS else ["the images are not the paper's"]
-    try:
-        ours, papers = (configure(run.variant, run.recipe, scale) for scale in (run.scale, "paper"))
-    except ReproError:
-        return ""
-    if ours.scale.crop_size != papers.scale.crop_size:
-        parts.append(f"crops have {ours.scale.crop_size} pixels instead of {papers.scale.crop_size}")
-    if ours.scale.width != papers.scale.width:
-        parts.append(f"layers have {ours.scale.width:g} of their width")
-    if run.epochs < papers.epochs:
-        parts.append(f"training takes {run.epochs} epochs instead of {papers.epochs}")
-    sentence = "; ".join(parts)
-    return f" {sentence[:1].upper()}{sentence[1:]}." if parts else ""
+@dataclass(frozen=True)
+class MapRow:
+    """The claims of one section of the paper."""
+
+    section: str
+    name: str
+    claims: tuple[Claim, ...]
 
 
-def strict_note(verdicts: Sequence[Verdict]) -> str:
+def claims_map(claims: Sequence[Claim]) -> list[MapRow]:
+    """Return the claims by section, each section with its name."""
+    rows: dict[str, list[Claim]] = {}
+    for claim in claims:
+        rows.setdefault(claim.target.section, []).append(claim)
+    return [MapRow(section, SECTIONS.get(section, ""), tuple(each)) for section, each in rows.items()]
+
+
+def counts_of(claims: Sequence[Claim]) -> dict[str, int]:
+    """Return the number of claims by verdict."""
+    counts = Counter(claim.verdict.verdict for claim in claims)
+    return {word: counts[word] for word in VERDICTS}
+
+
+def strict_note(claims: Sequence[Claim]) -> str:
     """Return what a strict check makes of the mismatches."""
-    mismatches = [each for each in verdicts if each.verdict == MISMATCH]
+    mismatches = [claim.verdict for claim in claims if claim.verdict.verdict == MISMATCH]
     known = [each for each in mismatches if not each.fails_strict]
     if not mismatches:
         return "No claim is contradicted."

@@ -77,8 +77,13 @@ class Table:
 
     @property
     def textual(self) -> list[bool]:
-        """Of each column, whether it holds text rather than numbers."""
-        return [any(isinstance(cell, str) for cell in cells) for _, cells in self.frame.items()]
+        """Of each column, whether it holds text and no number."""
+        kinds = [{type(row[index]) for section in self.sections for row in section.rows} for index in self._indices]
+        return [str in found and found <= {str, type(None)} for found in kinds]
+
+    @property
+    def _indices(self) -> range:
+        return range(len(self.columns))
 
     def text(self, cell: Cell, column: int) -> str:
         """Return a cell of the column of that index as it is printed; a dash where there is no number."""
@@ -194,7 +199,7 @@ def number(value: float, decimals: int | None = 1) -> str:
     return text.replace("-", "−")
 
 
-def with_interval(measurement: Measurement, decimals: int = 1, unit: str = "") -> str:
+def with_interval(measurement: Measurement, decimals: int | None = 1, unit: str = "") -> str:
     """Return a measured value with its interval, if that is not empty: "37.6% [37.3, 37.8]"."""
     value = {1: "> ", -1: "< ", 0: ""}[measurement.bound] + number(measurement.value, decimals) + unit
     if measurement.interval and measurement.interval[0] < measurement.interval[1]:

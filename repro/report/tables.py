@@ -5,56 +5,70 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from repro.errors import ReproError
 from repro.paper.arithmetic import LayerCount, count, parameters
 from repro.paper.intervals import seeds_to_decide
 from repro.paper.networks import LRN, Activation, Conv, Dropout, Layer, Linear, Network, Pool, SpatialNorm
-from repro.paper.recipes import Recipe
+from repro.paper.recipes import LrChange, Recipe
 from repro.paper.targets import Measurement, Verdict, find_target
 from repro.paper.tolerances import MIN_SEEDS
 from repro.paper.variants import BASES, VARIANTS, configure
 from repro.records import SPACES, Records
 from repro.report.comparisons import OwnComparison, own_comparisons
 from repro.report.figures.figure1 import grid_rows, grids
-from repro.report.measurements.context import evaluation_scale, retrieval_scale, run_scale
-from repro.report.measurements.evaluations import error_level, net_name
+from repro.report.measurements.context import PAPER_DATASETS, evaluation_scale, retrieval_scale, run_scale
+from repro.report.measurements.evaluations import (
+    SPLIT_NAMES,
+    error_level,
+    evaluation_scope,
+    group_evaluations,
+    net_name,
+)
 from repro.report.table import Cell, Column, Section, Table, columns
 
 Verdicts = Mapping[str, Sequence[Verdict]]
 
+
+@dataclass(frozen=True)
+class ClaimRow:
+    """A row of a table of claims: its label, and the target of each metric, None where the paper has no number."""
+
+    label: str
+    targets: tuple[str | None, ...]
+
+
 TABLE_1 = (
-    ("Sparse coding (others)", "table1-sparse-coding-top1", "table1-sparse-coding-top5"),
-    ("SIFT + FVs (others)", "table1-sift-fv-top1", "table1-sift-fv-top5"),
-    ("CNN", "table1-cnn-top1", "table1-cnn-top5"),
-    ("CNN, centre crop alone", "one-view-top1", "one-view-top5"),
+    ClaimRow("Sparse coding (others)", ("table1-sparse-coding-top1", "table1-sparse-coding-top5")),
+    ClaimRow("SIFT + FVs (others)", ("table1-sift-fv-top1", "table1-sift-fv-top5")),
+    ClaimRow("CNN", ("table1-cnn-top1", "table1-cnn-top5")),
+    ClaimRow("CNN, centre crop alone", ("one-view-top1", "one-view-top5")),
 )
 TABLE_2 = (
-    ("SIFT + FVs (others)", None, None, "table2-sift-fv-top5-test"),
-    ("1 CNN", "table2-1cnn-top1", "table2-1cnn-top5", None),
-    ("5 CNNs", "table2-5cnns-top1", "table2-5cnns-top5", "table2-5cnns-top5-test"),
-    ("1 CNN*", "table2-1cnn-pretrained-top1", "table2-1cnn-pretrained-top5", None),
-    ("7 CNNs*", "table2-7cnns-top1", "table2-7cnns-top5", "table2-7cnns-top5-test"),
+    ClaimRow("SIFT + FVs (others)", (None, None, "table2-sift-fv-top5-test")),
+    ClaimRow("1 CNN", ("table2-1cnn-top1", "table2-1cnn-top5", None)),
+    ClaimRow("5 CNNs", ("table2-5cnns-top1", "table2-5cnns-top5", "table2-5cnns-top5-test")),
+    ClaimRow("1 CNN*", ("table2-1cnn-pretrained-top1", "table2-1cnn-pretrained-top5", None)),
+    ClaimRow("7 CNNs*", ("table2-7cnns-top1", "table2-7cnns-top5", "table2-7cnns-top5-test")),
+)
+OTHERS = (
+    ClaimRow("Fall 2009, best published before (others)", ("fall2009-previous-top1", "fall2009-previous-top5")),
+    ClaimRow("Fall 2009, net with conv6 (6)", ("fall2009-top1", "fall2009-top5")),
+    ClaimRow("CIFAR-10 without normalisation, test (3.3)", ("cifar-no-lrn", None)),
+    ClaimRow("CIFAR-10 with normalisation, test (3.3)", ("cifar-lrn", None)),
 )
 ABLATIONS = (
-    ("One GPU, half the kernels (Sec. 3.2)", "two-gpus-top1", "two-gpus-top5"),
-    ("No response normalisation (3.3)", "lrn-top1", "lrn-top5"),
-    ("Pooling without overlap (3.4)", "overlap-top1", "overlap-top5"),
-    ("No colour noise (4.1)", "colour-top1", None),
-    ("One view instead of ten (4.1)", "ten-views-gain-top1", "ten-views-gain-top5"),
-    ("Without conv3 (7)", "without-conv3-top1", None),
-    ("Without conv4 (7)", "without-conv4-top1", None),
-    ("Without conv5 (7)", "without-conv5-top1", None),
-    ("One net instead of five averaged (6)", "averaging-gain-top1", "averaging-gain-top5"),
-    ("Without conv6 and pre-training (6)", "pretraining-gain-top1", "pretraining-gain-top5"),
-)
-
-
-OTHERS = (
-    ("Fall 2009, best published before (others)", "fall2009-previous-top1", "fall2009-previous-top5"),
-    ("Fall 2009, net with conv6 (6)", "fall2009-top1", "fall2009-top5"),
-    ("CIFAR-10 without normalisation, test (3.3)", "cifar-no-lrn", None),
-    ("CIFAR-10 with normalisation, test (3.3)", "cifar-lrn", None),
+    ClaimRow("One GPU, half the kernels (Sec. 3.2)", ("two-gpus-top1", "two-gpus-top5")),
+    ClaimRow("No response normalisation (3.3)", ("lrn-top1", "lrn-top5")),
+    ClaimRow("Pooling without overlap (3.4)", ("overlap-top1", "overlap-top5")),
+    ClaimRow("No colour noise (4.1)", ("colour-top1", None)),
+    ClaimRow("One view instead of ten (4.1)", ("ten-views-gain-top1", "ten-views-gain-top5")),
+    ClaimRow("Without conv3 (7)", ("without-conv3-top1", None)),
+    ClaimRow("Without conv4 (7)", ("without-conv4-top1", None)),
+    ClaimRow("Without conv5 (7)", ("without-conv5-top1", None)),
+    ClaimRow("One net instead of five averaged (6)", ("averaging-gain-top1", "averaging-gain-top5")),
+    ClaimRow("Without conv6 and pre-training (6)", ("pretraining-gain-top1", "pretraining-gain-top5")),
 )
 
 
@@ -71,24 +85,22 @@ def paper_tables(verdicts: Verdicts) -> list[Table]:
             "table2", "Table 2: ILSVRC-2012",
             "Error in percent, ten views. An asterisk marks nets with a sixth conv layer, pre-trained on ImageNet "
             "Fall 2011. The authors' notes contain no result of the averages.",
-            "Model", ("Top-1 (val)", "Top-5 (val)", "Top-5 (test)"), TABLE_2, verdicts, splits=(),
+            "Model", ("Top-1 (val)", "Top-5 (val)", "Top-5 (test)"), TABLE_2, verdicts,
         ),
         _claims_table(
             "others", "Fall 2009 and CIFAR-10",
-            "Error in percent; Fall 2009 with ten views, CIFAR-10 with one. One view against ten on ILSVRC-2010 is in "
-            "Table 1, the difference among the ingredients.",
-            "Net", ("Top-1", "Top-5"), OTHERS, verdicts,
+            "Error in percent, ten views.", "Net", ("Top-1", "Top-5"), OTHERS, verdicts,
         ),
         _claims_table(
             "ablations", "Effect of each ingredient",
             "Points of error that the net loses without the ingredient, above 0 where it helps. In brackets the 95% "
             "interval, paired by image, or over seeds.",
-            "Change", ("Top-1", "Top-5"), ABLATIONS, verdicts,
+            "Change", ("Top-1", "Top-5"), ABLATIONS, verdicts, elsewhere=True,
         ),
     ]  # fmt: skip
 
 
-KINDS = ("paper", "authors' run", "measured")  # the columns of each metric of a table of claims
+KINDS = ("measured", "paper", "authors' run")  # the columns of each metric of a table of claims
 
 
 def _claims_table(
@@ -97,31 +109,31 @@ def _claims_table(
     note: str,
     first: str,
     metrics: Sequence[str],
-    layout: Sequence[tuple[str, *tuple[str | None, ...]]],
+    layout: Sequence[ClaimRow],
     verdicts: Verdicts,
-    splits: Sequence[str] = ("val", "test"),
+    elsewhere: bool = False,
 ) -> Table:
-    """Return a table of the paper with comparable measurements in its rows, and a section per other context.
+    """Return a table of the paper with comparable measurements in its rows, further recipes in rows below.
 
-    `layout` holds a label and the target of each metric for every row. The other sections show measurements on
-    `splits`, or if there are none, on each target's own split.
+    With `elsewhere`, measurements in other conditions follow, in a section for each: of effects, whose direction counts
+    there too. Errors in other conditions have a table of their own.
     """
     ordered = (
         Column(first),
         *(Column(kind, metric, exact=kind == "authors' run") for metric in metrics for kind in KINDS),
     )
     comparable: list[dict[str, Cell]] = []
-    elsewhere: dict[str, dict[str, dict[str, Cell]]] = {}
-    for label, *ids in layout:
-        row: dict[str, Cell] = {first: label}
+    others: dict[str, dict[str, dict[str, Cell]]] = {}
+    for each in layout:
+        row: dict[str, Cell] = {first: each.label}
         further: dict[str, dict[str, Cell]] = {}
-        for metric, target_id in zip(metrics, ids, strict=True):
+        for metric, target_id in zip(metrics, each.targets, strict=True):
             if target_id is None:
                 continue
             target = find_target(target_id)
             measured = f"{metric}: measured"
             row |= {f"{metric}: paper": target.value, f"{metric}: authors' run": target.authors}
-            for measurement in filter(None, (each.measurement for each in verdicts.get(target_id, ()))):
+            for measurement in filter(None, (verdict.measurement for verdict in verdicts.get(target_id, ()))):
                 scope = measurement.scope
                 assert scope is not None
                 if scope == target.scope and measured not in row:
@@ -129,19 +141,59 @@ def _claims_table(
                     continue
                 if scope == target.scope:
                     section = further
-                elif scope.views == target.views and scope.split in (splits or (target.split,)):
-                    section = elsewhere.setdefault(f"{measurement.where}, {scope.split}, {scope.scale_label}", {})
+                elif elsewhere and scope.views == target.views and scope.split in ("val", "test"):
+                    section = others.setdefault(f"{measurement.where}, {scope.split}, {scope.scale_label}", {})
                 else:
                     continue
-                name_of_row = f"{label}, recipe {measurement.recipe}"
+                name_of_row = f"{each.label}, recipe {measurement.recipe}"
                 section.setdefault(name_of_row, {first: name_of_row})[measured] = measurement
         comparable += [row, *further.values()]
     sections = [("", comparable)]
-    sections += [(f"Not comparable: {context}", list(rows.values())) for context, rows in elsewhere.items()]
+    sections += [(f"Not comparable: {context}", list(rows.values())) for context, rows in others.items()]
     return Table(
         name, title, note, ordered,
         [Section(heading, [[row.get(c.label) for c in ordered] for row in rows]) for heading, rows in sections],
     )  # fmt: skip
+
+
+FEWEST_CLASSES = 6  # with fewer, one of five guesses is always right
+
+
+def smaller_table(records: Records) -> Table:
+    """Return the errors on other images than the paper's or at a smaller scale, by dataset and split."""
+    rows: dict[str, dict[tuple[str, str], dict[str, Cell]]] = {}
+    for key, nets in group_evaluations(records).items():
+        data = key.context.data
+        for net, evaluations in nets.items():
+            scope = evaluation_scope(key, records, evaluations)
+            if scope.dataset in PAPER_DATASETS and scope.scale == "paper" and not scope.changes:
+                continue
+            training = f"{key.context.recipe} recipe, {scope.scale_label}"
+            heading = f"{data.description}, {SPLIT_NAMES.get(key.split, key.split)} images"
+            row = rows.setdefault(heading, {}).setdefault((net, training), {"Net": net, "Training": training})
+            for name, metric in (("Top-1", "top1_error"), ("Top-5", "top5_error")):
+                if metric == "top1_error" or len(data.classes) >= FEWEST_CLASSES:
+                    row[f"{_views(key.views)}: {name}"] = error_level(evaluations, metric)
+            measured = row[f"{_views(key.views)}: Top-1"]
+            if isinstance(measured, Measurement):
+                row["n"] = f"{measured.n:,} {measured.over}"
+    found = {name for each in rows.values() for row in each.values() for name, cell in row.items() if cell is not None}
+    views = sorted({key.views for key in group_evaluations(records)})
+    errors = [Column(name, _views(count)) for count in views for name in ("Top-1", "Top-5")]
+    ordered = (*columns("Net", "Training", "n"), *(each for each in errors if each.label in found))
+    note = (
+        "Error in percent, with its 95% interval over images, or over seeds; no evidence for or against the paper’s "
+        "errors. Top-5 errors are left out where there are at most five classes."
+    )
+    sections = [
+        Section(heading, [[row.get(column.label) for column in ordered] for row in each.values()])
+        for heading, each in rows.items()
+    ]
+    return Table("smaller", "Smaller datasets and scales", note, ordered, sections)
+
+
+def _views(count: int) -> str:
+    return {1: "One view", 10: "Ten views"}.get(count, f"{count} views")
 
 
 FIGURE_2 = {  # the caption's neurons, by layer
@@ -187,8 +239,14 @@ def _layer_row(row: LayerCount, total: int) -> list[Cell]:
 
 def layer_order(network: Network) -> str:
     """Return the layers of a net in order, in one line."""
-    words = {Activation: "ReLU", LRN: "LRN", SpatialNorm: "spatial norm", Pool: "pool", Dropout: "dropout"}
-    return " → ".join(words.get(type(layer), layer.name) for layer in network.layers)
+    words = {LRN: "LRN", SpatialNorm: "spatial norm", Pool: "pool", Dropout: "dropout"}
+    functions = {"relu": "ReLU"}
+    return " → ".join(
+        functions.get(layer.function, layer.function)
+        if isinstance(layer, Activation)
+        else words.get(type(layer), layer.name)
+        for layer in network.layers
+    )
 
 
 def variant_table() -> Table:
@@ -235,7 +293,7 @@ def _changed(old: Layer | Recipe | object, new: Layer | Recipe | object) -> str:
     words = []
     for field in dataclasses.fields(old):  # type: ignore[arg-type]
         before, after = getattr(old, field.name), getattr(new, field.name)
-        if before == after:
+        if before == after or field.name == "source":
             continue
         if dataclasses.is_dataclass(before) and type(before) is type(after):
             words.append(_changed(before, after))
@@ -245,9 +303,20 @@ def _changed(old: Layer | Recipe | object, new: Layer | Recipe | object) -> str:
 
 
 def _word(value: object) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return "on" if dataclasses.is_dataclass(value) else "off" if value is None else str(value)
+    match value:
+        case bool():
+            return "on" if value else "off"
+        case None:
+            return "off"
+        case ():
+            return "none"
+        case LrChange():
+            start = f" from update {value.after_updates:,}" if value.after_updates else ""
+            start = f" after epoch {value.after:g}" if value.after else start
+            return f"{value.pattern} ×{value.factor:g}{start}"
+        case tuple():
+            return ", ".join(map(_word, value))
+    return "on" if dataclasses.is_dataclass(value) else str(value)
 
 
 def lr_table(records: Records) -> Table:
@@ -369,6 +438,7 @@ def every_table(records: Records, verdicts: Verdicts) -> dict[str, Table]:
     """Return all tables by name, in the order of the page."""
     tables = [
         *paper_tables(verdicts),
+        smaller_table(records),
         lr_table(records),
         comparison_table(records),
         retrieval_table(records),

@@ -200,7 +200,8 @@ def test_names_from_records_are_escaped(report: Path) -> None:
 
 def test_the_page_states_what_is_not_comparable_and_why(report: Path) -> None:
     page = (report / "report.html").read_text()
-    assert "Not comparable: mine &amp; &lt;b&gt;yours&lt;/b&gt; (10 classes), val, small scale" in page
+    assert "mine &amp; &lt;b&gt;yours&lt;/b&gt; (10 classes), validation images" in page
+    assert "no evidence for or against the paper’s errors" in page
     assert "What these runs can and cannot show" in page
     assert "253,440" in page
     assert "290,400" in page
@@ -212,11 +213,14 @@ def test_the_page_states_what_is_not_comparable_and_why(report: Path) -> None:
 def test_tables_as_csv(report: Path) -> None:
     table = pd.read_csv(report / "tables" / "table1.csv", keep_default_na=False)
     assert list(table["Model"][:3]) == ["Sparse coding (others)", "SIFT + FVs (others)", "CNN"]
-    assert table["Top-1: paper"][2] == "37.5"
+    assert list(table["Top-1: paper"]) == [47.1, 45.7, 37.5, 39.0]
     assert table["Top-1: authors' run"][2] == "37.4727"
-    measured = table[table["group"] != ""]
-    assert list(measured["Model"]) == ["CNN, recipe authors", "CNN, recipe paper"]
-    assert [float(value) for value in measured["Top-1: measured"]] == [25, 30]
+    assert set(table["Top-1: measured"]) == {""}  # the small set has a table of its own
+    small = pd.read_csv(report / "tables" / "smaller.csv")
+    assert list(small["Net"]) == ["alexnet", "no-lrn", "alexnet"]
+    assert list(small["Training"]) == [f"{name} recipe, small scale" for name in ("authors", "authors", "paper")]
+    assert list(small["Ten views: Top-1"]) == [25, 28, 30]
+    assert list(small["Ten views: Top-1, n"]) == [3, 2000, 2000]
     net = pd.read_csv(report / "tables" / "architecture.csv").set_index("Layer")
     assert list(net.loc[["conv1", "conv2", "fc8"], "Neurons"]) == [290_400, 186_624, 1000]
     assert list(net.loc[["conv1", "conv2", "fc8"], "Neurons in the paper"]) == [253_440, 186_624, 1000]

@@ -18,9 +18,10 @@ def test_mean_and_standard_deviation_over_seeds_are_printed(tmp_path: Path) -> N
         write_run(tmp_path, seed=seed)
         write_evaluation(tmp_path, seeds=(seed,), error=error)
     build_report(tmp_path, tmp_path / "out")
+    small = (tmp_path / "out" / "tables" / "smaller.tex").read_text()
+    assert r"alexnet & authors recipe, small scale & 3 seeds & 25.0 $\pm$ 1.0 (3 seeds) & 6.2 $\pm$" in small
     text = (tmp_path / "out" / "tables" / "table1.tex").read_text()
-    assert r"CNN, recipe authors & --- & --- & 25.0 $\pm$ 1.0 (3 seeds) & --- & ---" in text
-    assert r"SIFT + FVs (others) & 45.7 & --- & --- & 25.7 & --- & --- \\" in text
+    assert r"SIFT + FVs (others) & --- & 45.7 & --- & --- & 25.7 & --- \\" in text
     assert r" & \multicolumn{3}{c}{Top-1} & \multicolumn{3}{c}{Top-5} \\" in text.splitlines()
     assert {path.stem for path in (tmp_path / "out" / "tables").glob("*.tex")} == {
         path.stem

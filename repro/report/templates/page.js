@@ -24,6 +24,36 @@ if (form) {
   form.hidden = false;
   show();
 }
+const links = new Map([...document.querySelectorAll(".toc a")].map((link) => [link.hash.slice(1), link]));
+const sections = [...links.keys()].map((id) => document.getElementById(id));
+const contents = document.querySelector(".toc");
+const follow = () => {
+  const passed = sections.filter((section) => section.getBoundingClientRect().top < innerHeight / 3);
+  const current = links.get((passed.at(-1) ?? sections[0]).id);
+  if (current.ariaCurrent) return;
+  for (const link of links.values()) link.ariaCurrent = link === current ? "true" : null;
+  contents.scrollTo({ left: current.offsetLeft - contents.clientWidth / 3, top: current.offsetTop - contents.clientHeight / 2 });
+};
+addEventListener("scroll", follow, { passive: true });
+follow();
+const hints = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
+    const hint = target.previousElementSibling;
+    if (hint?.classList.contains("hint")) hint.hidden = target.scrollWidth <= target.clientWidth + 1;
+  }
+});
+for (const region of document.querySelectorAll(".scroll")) hints.observe(region);
+const reveal = () => {
+  let element = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  for (const target = element; element; element = element.parentElement) {
+    if (element.tagName === "DETAILS" && !element.open) {
+      element.open = true;
+      target.scrollIntoView();
+    }
+  }
+};
+addEventListener("hashchange", reveal);
+reveal();
 const dialog = document.getElementById("large");
 for (const link of document.querySelectorAll(".enlarge")) {
   link.addEventListener("click", (event) => {

@@ -1,0 +1,118 @@
+"""Claims as the report shows them: numbers with units, intervals and signs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from repro.paper.sections import section_order
+from repro.paper.targets import MISSING, NOT_COMPARABLE, Measurement, Target, Verdict
+from repro.records import Records
+from repro.report.commands import commands
+from repro.report.table import number, with_interval
+from repro.report.tables import Verdicts
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim: the verdict that counts, those of other measurements, the commands to measure it."""
+
+    verdict: Verdict
+    others: Sequence[Claim] = ()
+    steps: Sequence[str] = ()
+
+    @property
+    def target(self) -> Target:
+        """What the paper claims."""
+        return self.verdict.target
+
+    @property
+    def measurement(self) -> Measurement | None:
+        """What was measured, if anything."""
+        return self.verdict.measurement
+
+    @property
+    def key(self) -> str:
+        """CSS class of the verdict."""
+        return self.verdict.verdict.replace(" ", "-")
+
+    @property
+    def paper(self) -> str:
+        """The paper's value, with a sign if it is a bound."""
+        target = self.target
+        sign = {"equal": "", "at least": "≥ ", "at most": "≤ "}[target.relation]
+        if target.kind == "direction":
+            sign = {"at least": "> ", "at most": "< "}[target.relation]
+        return sign + _with_unit(number(target.value, _printed_decimals(target)), target.unit)
+
+    @property
+    def authors(self) -> str:
+        """The value in the authors' notes; empty if they recorded none."""
+        target = self.target
+        return "" if target.authors is None else number(target.authors, None) + _sign(target.unit)
+
+    @property
+    def measured(self) -> str:
+        """The measured value with its interval, if any."""
+        if self.measurement is None:
+            return ""
+        return with_interval(self.measurement, self._decimals, _sign(self.target.unit))
+
+    @property
+    def _decimals(self) -> int | None:
+        measurement, target = self.measurement, self.target
+        assert measurement is not None
+        if target.kind == "invariant":
+            return None if measurement.value == round(measurement.value, 2) else 3
+        integral = abs(measurement.value) >= 100 or measurement.over == "counted"
+        return 0 if integral else 1 if target.unit in ("%", "points", "epochs") else 2
+
+    @property
+    def sample(self) -> str:
+        """Number of what the interval is over: "3 seeds", "3,925 images"; empty if nothing was measured."""
+        measurement = self.measurement
+        if measurement is None or measurement.over in ("computed", "counted"):
+            return ""
+        name = measurement.over if measurement.n != 1 else measurement.over.removesuffix("s")
+        return f"{measurement.n:,} {name}"
+
+    @property
+    def where(self) -> str:
+        """Data and scale of a measurement that is not comparable; empty for others."""
+        measurement = self.measurement
+        if self.verdict.verdict != NOT_COMPARABLE or measurement is None or measurement.scope is None:
+            return ""
+        return f"{measurement.where.partition(' (')[0]}, {measurement.scope.scale_label}"
+
+    @property
+    def direction(self) -> str:
+        """Whether an effect agrees, disagrees or is undecided; empty for levels, and where the verdict says it."""
+        return self.verdict.direction or "" if self.target.no_effect is not None else ""
+
+    @property
+    def tolerance(self) -> str:
+        """The tolerance with its unit; empty for directions."""
+        target = self.target
+        return "" if target.tolerance is None else _with_unit(number(target.tolerance, None), target.unit)
+
+
+def _printed_decimals(target: Target) -> int | None:
+    """Return with how many decimals the paper prints a number: 17.0, but 13; None for all its digits."""
+    return 1 if target.rounding is not None and 0 < target.rounding < 0.5 else None
+
+
+def _with_unit(text: str, unit: str) -> str:
+    return text + (_sign(unit) or (f" {unit}" if unit else ""))
+
+
+def _sign(unit: str) -> str:
+    return unit if unit in ("%", "×") else ""
+
+
+def claims_of(verdicts: Verdicts, records: Records) -> list[Claim]:
+    """Return the claim of every target, by section of the paper."""
+    claims = []
+    for first, *others in verdicts.values():
+        steps = commands(first.target, records) if first.verdict in (MISSING, NOT_COMPARABLE) else ()
+        claims.append(Claim(first, [Claim(other) for other in others], steps))
+    return sorted(claims, key=lambda claim: section_order(claim.target.section))
