@@ -2,69 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from repro.compiled_loops import LoopsUnavailable, compiled_loop, prange
-from repro.data.sampling import Draws
+
+CROP_COLUMNS = ("top", "left", "mirror", "shift")
+Crops = Mapping[str, Tensor]  # top, left and mirror [N], and shift [N, 3]: a colour shift per image
 
 
-def cut(
-    images: NDArray[np.uint8],
-    draws: Draws,
-    crop: int,
-    mean: Tensor,
-    mean_of_patch: bool,
-    shift: NDArray[np.float32],
-    divide_by: float,
-) -> Tensor:
+def cut(images: Tensor, crops: Crops, crop: int, mean: Tensor, mean_of_patch: bool, divide_by: float) -> Tensor:
     """Return (patch − mean + shift) / divide_by for each image, float32 [N, crop, crop, 3], on the CPU.
 
-    `images` is uint8 [N, S, S, 3], `mean` float32 [S, S, 3] on the CPU, and `shift` float32 [N, 3], a colour shift
-    per image. With `mean_of_patch` the mean is cropped at the position of the patch, otherwise at the centre. Where
-    compiled loops cannot run, `cut_by_operators` takes its place.
+    `images` is uint8 [N, S, S, 3] and `mean` float32 [S, S, 3], both on the CPU. With `mean_of_patch` the mean is
+    cropped at the position of the patch, otherwise at the centre. Where compiled loops cannot run, `cut_by_operators`
+    takes its place.
     """
     out = torch.empty(len(images), crop, crop, 3)
-    positions = (draws.top, draws.left, draws.mirror)
+    top, left, mirror, shift = (crops[name].numpy() for name in CROP_COLUMNS)
     # Flattened to [N, S, 3·S], the innermost loop runs over consecutive values and can be vectorised.
     size = len(mean)
-    rows, means = images.reshape(len(images), size, 3 * size), mean.numpy().reshape(size, 3 * size)
+    rows, means = images.numpy().reshape(len(images), size, 3 * size), mean.numpy().reshape(size, 3 * size)
     out_rows = out.numpy().reshape(len(images), crop, 3 * crop)
     try:
-        _cut(rows, *positions, means, mean_of_patch, shift, np.float32(divide_by), out_rows)
+        _cut(rows, top, left, mirror, means, mean_of_patch, shift, np.float32(divide_by), out_rows)
     except LoopsUnavailable:
-        return cut_by_operators(images, draws, crop, mean, mean_of_patch, shift, divide_by)
+        return cut_by_operators(images, crops, crop, mean, mean_of_patch, divide_by)
     return out
 
 
 def cut_by_operators(
-    images: NDArray[np.uint8],
-    draws: Draws,
-    crop: int,
-    mean: Tensor,
-    mean_of_patch: bool,
-    shift: NDArray[np.float32],
-    divide_by: float,
+    images: Tensor, crops: Crops, crop: int, mean: Tensor, mean_of_patch: bool, divide_by: float
 ) -> Tensor:
-    """Return what `cut` returns, bit for bit, computed with torch operators on the device of `mean`.
+    """Return what `cut` returns, bit for bit, computed with torch operators on the device of all its arguments.
 
-    The images are copied to the device as bytes. On a CPU this takes many times as long as `cut`.
+    On a CPU this takes many times as long as `cut`.
     """
-    device, middle = mean.device, (len(mean) - crop) // 2
-    top, left, mirror, shifts = (
-        torch.from_numpy(draw).to(device) for draw in (draws.top, draws.left, draws.mirror, shift)
-    )
-    steps = torch.arange(crop, device=device)
+    middle = (len(mean) - crop) // 2
+    top, left, mirror, shift = (crops[name] for name in CROP_COLUMNS)
+    steps = torch.arange(crop, device=mean.device)
     rows = (top[:, None] + steps)[:, :, None]
     columns = (left[:, None] + torch.where(mirror[:, None], crop - 1 - steps, steps))[:, None, :]
-    image = torch.arange(len(images), device=device)[:, None, None]
-    patches = torch.from_numpy(images).to(device)[image, rows, columns].float()
+    image = torch.arange(len(images), device=mean.device)[:, None, None]
+    patches = images[image, rows, columns].float()
     patches -= mean[rows, columns] if mean_of_patch else mean[middle : middle + crop, middle : middle + crop]
-    return (patches + shifts[:, None, None]) / divide_by
+    return (patches + shift[:, None, None]) / divide_by
 
 
 @compiled_loop(parallel=True)

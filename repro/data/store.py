@@ -1,4 +1,4 @@
-"""The prepared store: square images in memory-mapped shards, with labels, names and statistics.
+"""The prepared store: square images in shards, with labels, names and statistics.
 
 A store is a folder:
 
@@ -20,9 +20,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,6 +34,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from repro import atomic
+from repro.data.open_files import SharedFile, files_to_keep_open
 from repro.errors import ReproError
 
 FORMAT = "repro-store"
@@ -66,8 +70,59 @@ class ShardRecord(FileRecord):
     images: int
 
 
-class Split:
-    """One split of a store. Images are read from disk on demand, and the object is cheap to pickle."""
+class Split(ABC):
+    """Images with labels and names: a split of a store, or a selection of its images."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """S: images are S×S pixels."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return N, the number of images."""
+
+    @property
+    @abstractmethod
+    def labels(self) -> NDArray[np.int64]:
+        """Class of each image, int64 [N], indices into `Store.classes`; all UNLABELLED in a split without labels."""
+
+    @property
+    @abstractmethod
+    def labelled(self) -> bool:
+        """Whether the images have labels. Raises ReproError if some have and others have not."""
+
+    @property
+    @abstractmethod
+    def compressed(self) -> bool:
+        """Whether reading takes computing, because the images are stored as JPEG."""
+
+    @abstractmethod
+    def iter_names(self) -> Iterator[str]:
+        """Yield the name of each image; a list of those of 15 million images takes gigabytes."""
+
+    @abstractmethod
+    def read(self, indices: NDArray[np.integer[Any]], out: NDArray[np.uint8]) -> None:
+        """Read the images at `indices` [B], in that order, into `out`, uint8 [B, S, S, 3] and contiguous.
+
+        Indices may repeat. Threads may call this at the same time. Raises IndexError for an index outside 0 … N−1, and
+        ReproError for a file that is missing, too short or damaged.
+        """
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Name of each image in the source, a list of N."""
+        return list(self.iter_names())
+
+    def images(self, indices: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+        """Return the images at `indices` [B] as `read` does, as a new array, uint8 [B, S, S, 3]."""
+        images = np.empty((len(indices), self.size, self.size, 3), np.uint8)
+        self.read(indices, images)
+        return images
+
+
+class StoredSplit(Split):
+    """A split of a store. Images are read from disk on demand, and the object is cheap to pickle."""
 
     def __init__(
         self,
@@ -82,13 +137,22 @@ class Split:
         self._root, self._size, self._encoding = root, size, encoding
         self._labels, self._names = labels, names
         self._ends = np.cumsum([shard.images for shard in shards], dtype=np.int64)
-        self._maps: dict[int, NDArray[np.uint8]] = {}
+
+    @property
+    def size(self) -> int:
+        """S: images are S×S pixels."""
+        return self._size
+
+    @property
+    def compressed(self) -> bool:
+        """Whether images are stored as JPEG."""
+        return self._encoding == "jpeg"
 
     def __len__(self) -> int:
         return int(self._ends[-1])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_maps": {}}  # a memory map would be pickled with its pixels
+        return {name: value for name, value in self.__dict__.items() if name != "_open_shard"}
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
@@ -105,13 +169,8 @@ class Split:
             )
         return not missing
 
-    @cached_property
-    def names(self) -> list[str]:
-        """Name of each image in the source, a list of N."""
-        return list(self.iter_names())
-
     def iter_names(self) -> Iterator[str]:
-        """Yield the names one by one; a list of those of 15 million images takes gigabytes."""
+        """Yield the name of each image in the source."""
         try:
             with (self._root / self._names.file).open(encoding="ascii") as lines:
                 for line in lines:
@@ -119,55 +178,98 @@ class Split:
         except (OSError, ValueError) as error:
             raise ReproError(_damaged(self._root / self._names.file, error)) from error
 
-    def images(self, indices: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-        """Return the images at `indices` [B], in that order, as a new array, uint8 [B, S, S, 3].
-
-        Indices may repeat. Raises IndexError for an index outside 0 … N−1.
-        """
+    def read(self, indices: NDArray[np.integer[Any]], out: NDArray[np.uint8]) -> None:
+        """Read the images at `indices` [B] into `out`, uint8 [B, S, S, 3]; consecutive ones of a shard at once."""
         indices = np.asarray(indices)
-        if len(indices) and not (indices.min() >= 0 and indices.max() < len(self)):
+        if not len(indices):
+            return
+        if indices.min() < 0 or indices.max() >= len(self):
             raise IndexError(f"image {indices.min()} or {indices.max()} is outside 0…{len(self) - 1}")
         shards = np.searchsorted(self._ends, indices, side="right")
-        images = np.empty((len(indices), self._size, self._size, 3), np.uint8)
-        for image, index, shard in zip(images, indices.tolist(), shards.tolist(), strict=True):
-            position = index - int(self._ends[shard])  # from the end of the shard: negative
-            image[...] = self._map(shard)[position] if self._encoding == "raw" else self._decode(shard, position)
-        return images
+        breaks = np.flatnonzero((np.diff(indices) != 1) | (np.diff(shards) != 0)) + 1
+        for start, end in pairwise([0, *breaks.tolist(), len(indices)]):
+            number = int(shards[start])
+            position = int(indices[start]) - int(self._ends[number]) + self.shards[number].images
+            self._open_shard(number).read(position, out[start:end])
 
     def shard(self, number: int) -> NDArray[np.uint8]:
-        """Return all images of a shard, uint8 [n, S, S, 3]: a read-only memory map, or decoded from JPEG."""
-        if self._encoding == "raw":
-            return self._map(number)
-        return np.stack([self._decode(number, position) for position in range(-self.shards[number].images, 0)])
+        """Return all images of a shard, uint8 [n, S, S, 3]."""
+        images = np.empty((self.shards[number].images, self._size, self._size, 3), np.uint8)
+        self._open_shard(number).read(0, images)
+        return images
 
-    def _map(self, number: int) -> NDArray[np.uint8]:
-        if number not in self._maps:
-            record = self.shards[number]
-            raw = self._encoding == "raw"
-            shape = (record.images, self._size, self._size, 3) if raw else (record.bytes,)
-            path = self._root / record.file
-            # The length of the file was checked, and gives the length of the header.
-            offset = record.bytes - int(np.prod(shape))
-            try:
-                mapped = np.memmap(path, np.uint8, "r", offset, shape)
-            except (OSError, ValueError) as error:
-                raise ReproError(_damaged(path, error)) from error
-            self._maps[number] = mapped.view(np.ndarray)
-        return self._maps[number]
+    @cached_property
+    def _open_shard(self) -> Callable[[int], _OpenShard]:
+        """Function that opens a shard by number; the most recently used ones stay open."""
+        opened, root, shards = JpegShard if self.compressed else RawShard, self._root, self.shards
+        return lru_cache(files_to_keep_open())(lambda number: opened(root, shards[number]))
 
-    def _decode(self, number: int, position: int) -> NDArray[np.uint8]:
-        """Decode one image of a JPEG shard; `position` is counted from the end, −1 is the last image."""
-        content = self._map(number)
-        table = len(content) + 8 * (position - 1)
-        start, end = content[table : table + 16].view("<u8").tolist()
+
+class _OpenShard(ABC):
+    """A shard that is open for reading by any number of threads."""
+
+    def __init__(self, root: Path, record: ShardRecord) -> None:
+        self.path, self.record = root / record.file, record
         try:
-            with Image.open(io.BytesIO(content[start:end].tobytes()), formats=("JPEG",)) as picture:
+            self._file = SharedFile(self.path)
+        except OSError as error:
+            raise ReproError(_damaged(self.path, error)) from error
+
+    @abstractmethod
+    def read(self, first: int, out: NDArray[np.uint8]) -> None:
+        """Read the images from number `first` on into `out`, uint8 [n, S, S, 3]."""
+
+    def fill(self, target: NDArray[Any], offset: int) -> None:
+        """Fill a contiguous array with the file's bytes from `offset` on."""
+        try:
+            found = self._file.read_into(target.reshape(-1).view(np.uint8).data, offset)
+        except OSError as error:
+            raise ReproError(_damaged(self.path, error)) from error
+        if found < target.nbytes:
+            raise ReproError(_damaged(self.path, f"it ends after {offset + found} of {self.record.bytes} bytes"))
+
+
+class RawShard(_OpenShard):
+    """A shard of pixels, `.npy`."""
+
+    def read(self, first: int, out: NDArray[np.uint8]) -> None:
+        """Read the images from number `first` on into `out`, uint8 [n, S, S, 3]."""
+        image = math.prod(out.shape[1:])
+        # The length of the file was checked, and gives the length of the header.
+        header = self.record.bytes - self.record.images * image
+        self.fill(out, header + first * image)
+
+
+class JpegShard(_OpenShard):
+    """A shard of JPEG files and the table of their offsets."""
+
+    @cached_property
+    def _offsets(self) -> NDArray[np.uint64]:
+        offsets = np.empty(self.record.images + 1, "<u8")
+        self.fill(offsets, self.record.bytes - offsets.nbytes)
+        if (offsets[:-1] > offsets[1:]).any() or offsets[-1] > self.record.bytes:
+            raise ReproError(_damaged(self.path, "its table of offsets is wrong"))
+        return offsets
+
+    def read(self, first: int, out: NDArray[np.uint8]) -> None:
+        """Read and decode the images from number `first` on into `out`, uint8 [n, S, S, 3]."""
+        start, *ends = self._offsets[first : first + len(out) + 1].tolist()
+        content = np.empty(ends[-1] - start, np.uint8)
+        self.fill(content, start)
+        position = 0
+        for image, end in zip(out, ends, strict=True):
+            self._decode(content[position : end - start], image)
+            position = end - start
+
+    def _decode(self, encoded: NDArray[np.uint8], image: NDArray[np.uint8]) -> None:
+        try:
+            with Image.open(io.BytesIO(encoded.tobytes()), formats=("JPEG",)) as picture:
                 pixels = np.asarray(picture)
         except (OSError, SyntaxError, ValueError) as error:
-            raise ReproError(_damaged(self._root / self.shards[number].file, error)) from error
-        if pixels.shape != (self._size, self._size, 3):
-            raise ReproError(_damaged(self._root / self.shards[number].file, f"an image of {pixels.shape}"))
-        return pixels
+            raise ReproError(_damaged(self.path, error)) from error
+        if pixels.shape != image.shape:
+            raise ReproError(_damaged(self.path, f"an image of {pixels.shape}"))
+        image[...] = pixels
 
 
 class Subset(Split):
@@ -176,29 +278,37 @@ class Subset(Split):
     def __init__(self, split: Split, rows: NDArray[np.int64]) -> None:
         self._split, self._rows = split, rows
 
+    @property
+    def size(self) -> int:
+        """S: images are S×S pixels."""
+        return self._split.size
+
+    @property
+    def compressed(self) -> bool:
+        """Whether images are stored as JPEG."""
+        return self._split.compressed
+
     def __len__(self) -> int:
         return len(self._rows)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
         """Class of each image, int64 [N]."""
         return self._split.labels[self._rows]
 
+    @property
+    def labelled(self) -> bool:
+        """Whether the images have labels."""
+        return self._split.labelled
+
     def iter_names(self) -> Iterator[str]:
         """Yield the name of each image."""
         names = self._split.names
         return (names[row] for row in self._rows.tolist())
 
-    def images(self, indices: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-        """Return the images at `indices` [B] of the subset, uint8 [B, S, S, 3]."""
-        return self._split.images(self._rows[np.asarray(indices)])
-
-    def shard(self, number: int) -> NDArray[np.uint8]:
-        """A subset has no shards: read images by index."""
-        raise NotImplementedError
+    def read(self, indices: NDArray[np.integer[Any]], out: NDArray[np.uint8]) -> None:
+        """Read the images at `indices` [B] of the subset into `out`, uint8 [B, S, S, 3]."""
+        self._split.read(self._rows[np.asarray(indices)], out)
 
 
 @dataclass(frozen=True)
@@ -209,7 +319,7 @@ class Store:
     dataset: str  # name of the dataset that was prepared
     size: int  # S: images are S×S pixels
     classes: tuple[ClassInfo, ...]  # in label order
-    splits: dict[str, Split]  # those of train, val and test that exist, in this order
+    splits: dict[str, StoredSplit]  # those of train, val and test that exist, in this order
     mean: NDArray[np.float32]  # mean image of train, [S, S, 3], RGB, 0–255
     mean_rgb: NDArray[np.float64]  # mean of the training pixels, [3], 0–255
     covariance: NDArray[np.float64]  # covariance of the RGB values 0–255 of the training pixels, [3, 3]
@@ -250,7 +360,7 @@ def open_store(path: Path) -> Store:
             size=size,
             classes=tuple(ClassInfo(**info) for info in manifest["classes"]),
             splits={
-                name: Split(
+                name: StoredSplit(
                     root=path,
                     size=size,
                     shards=tuple(ShardRecord(**shard) for shard in manifest["splits"][name]["shards"]),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from repro.data import patches
+from repro.data.patches import Crops
 from repro.data.sampling import Draws
 from repro.paper.recipes import Augmentation, Colour
 
@@ -52,18 +53,31 @@ class Views:
         `images` is uint8 [N, S, S, 3], and row i of `draws` belongs to image i. Without `colour` the colour noise is
         left out.
         """
-        shift, divide_by = np.zeros((len(draws), 3), np.float32), self.inputs_divided_by
-        if self.colour and colour:
-            shift, divide_by = draws.alpha @ self.colour_basis.T, divide_by * self.colour.divide_by
-        cut = patches.cut if self.device.type == "cpu" else patches.cut_by_operators
-        return cut(images, draws, self.crop, self.mean, self.mean_of_patch, shift, divide_by).permute(0, 3, 1, 2)
+        device = self.mean.device
+        crops = {name: torch.from_numpy(column).to(device) for name, column in self.crops(draws).items()}
+        return self.cut(torch.from_numpy(images).to(device), crops, colour)
 
-    def test_views(self, images: np.ndarray, views: int) -> Iterator[Tensor]:
+    def crops(self, draws: Draws) -> dict[str, np.ndarray]:
+        """Return the random part of the views of `draws`, [N] each, and [N, 3] for the colour shift: see `cut`."""
+        shift = draws.alpha @ self.colour_basis.T if self.colour else np.zeros((len(draws), 3), np.float32)
+        return {"top": draws.top, "left": draws.left, "mirror": draws.mirror, "shift": shift}
+
+    def cut(self, images: Tensor, crops: Crops, colour: bool = True) -> Tensor:
+        """Return the view of each image that `crops` describes, as `augment` does; all on the device."""
+        divide_by = self.inputs_divided_by
+        if self.colour and colour:
+            divide_by *= self.colour.divide_by
+        else:
+            crops = {**crops, "shift": torch.zeros_like(crops["shift"])}
+        cut = patches.cut if self.device.type == "cpu" else patches.cut_by_operators
+        return cut(images, crops, self.crop, self.mean, self.mean_of_patch, divide_by).permute(0, 3, 1, 2)
+
+    def test_views(self, images: np.ndarray | Tensor, views: int) -> Iterator[Tensor]:
         """Yield each test view of `images`, uint8 [N, S, S, 3], as float32 [N, 3, crop, crop].
 
         With `views` 1 that is the centre crop; with 10 the centre, the four corners and their horizontal flips.
         """
-        batch = torch.from_numpy(images).to(self.device)
+        batch = torch.as_tensor(images).to(self.device)
         for position in self.positions(views):
             patch = self.patch(batch, *position).float() - self.mean_at(*position)
             yield (patch / self.inputs_divided_by).permute(0, 3, 1, 2)

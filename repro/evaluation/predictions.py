@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from repro.data.reader import Request, read_ahead
 from repro.data.store import UNLABELLED, Split
 from repro.data.views import Views
 from repro.errors import ReproError
@@ -108,14 +110,15 @@ def member_softmaxes(
     """
     for model in models:
         model.eval()
-    for start in range(0, len(split), batch_size)[shard]:
-        rows = np.arange(start, min(start + batch_size, len(split)))
-        images = split.images(rows)
-        outputs = [mean_softmax(model, views, images, view_count, bf16) for model in models]
-        softmaxes = torch.stack(outputs).cpu()
-        if not softmaxes.isfinite().all():
-            raise ReproError(NOT_FINITE)
-        yield torch.from_numpy(split.labels[rows]), softmaxes
+    starts = range(0, len(split), batch_size)[shard]
+    rows = [np.arange(start, min(start + batch_size, len(split))) for start in starts]
+    with closing(read_ahead(split, map(Request, rows), views.device)) as batches:
+        for index, batch in zip(rows, batches, strict=True):
+            outputs = [mean_softmax(model, views, batch.images, view_count, bf16) for model in models]
+            softmaxes = torch.stack(outputs).cpu()
+            if not softmaxes.isfinite().all():
+                raise ReproError(NOT_FINITE)
+            yield torch.from_numpy(split.labels[index]), softmaxes
 
 
 def _predictions(labels: Tensor, probabilities: Tensor) -> Predictions:
@@ -125,7 +128,7 @@ def _predictions(labels: Tensor, probabilities: Tensor) -> Predictions:
     return Predictions(*(column.numpy() for column in columns))
 
 
-def mean_softmax(model: nn.Module, views: Views, images: np.ndarray, view_count: int, bf16: bool) -> Tensor:
+def mean_softmax(model: nn.Module, views: Views, images: np.ndarray | Tensor, view_count: int, bf16: bool) -> Tensor:
     """Return the softmax outputs of uint8 [B, S, S, 3], averaged over views, [B, classes]."""
     with torch.autocast(views.device.type, torch.bfloat16, enabled=bf16):
         if view_count == 10 and not bf16 and shares_conv1(model, views):  # in bf16 shared maps are rounded once more

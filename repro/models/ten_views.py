@@ -109,7 +109,7 @@ def shared_prefix(model: AlexNet, views: Views) -> SharedPrefix | None:
     return SharedPrefix(nn.Sequential(*layers[:index]), conv2, nn.Sequential(*after), stride, windows + 1, pad)
 
 
-def ten_view_logits(model: AlexNet, views: Views, images: np.ndarray) -> Tensor:
+def ten_view_logits(model: AlexNet, views: Views, images: np.ndarray | Tensor) -> Tensor:
     """Return the logits of the ten views of uint8 [N, S, S, 3] as [10, N, classes], in the order of `Views.test_views`.
 
     They equal those of the views computed one by one up to float32 rounding.
@@ -123,7 +123,7 @@ def ten_view_logits(model: AlexNet, views: Views, images: np.ndarray) -> Tensor:
     return apply_layers(layers[top:], torch.cat(below)).view(10, len(images), -1)
 
 
-def share_conv1(conv1: RoundedUpConv2d, views: Views, images: np.ndarray) -> Iterator[Tensor]:
+def share_conv1(conv1: RoundedUpConv2d, views: Views, images: np.ndarray | Tensor) -> Iterator[Tensor]:
     """Yield conv1's maps of the ten views of uint8 [N, S, S, 3], each [N, kernels, H, W]."""
     stride, positions = conv1.stride[0], _conv1_positions(conv1, views)
     last = (positions - 1) * stride  # offset in a view of the last windows, which reach over its edge
@@ -139,7 +139,7 @@ def share_conv1(conv1: RoundedUpConv2d, views: Views, images: np.ndarray) -> Ite
         yield maps
 
 
-def share_conv2(prefix: SharedPrefix, views: Views, images: np.ndarray) -> Iterator[Tensor]:
+def share_conv2(prefix: SharedPrefix, views: Views, images: np.ndarray | Tensor) -> Iterator[Tensor]:
     """Yield the ten views' maps after the shared layers, each [N, kernels, H, W]; `images` is uint8 [N, S, S, 3]."""
     wholes = _whole_images(views, images)
     pooled = [prefix.to_conv2(whole) for whole in wholes]
@@ -174,9 +174,9 @@ def _replace_edges(prefix: SharedPrefix, maps: Tensor, padded: Tensor) -> None:
     maps[:, :, :, -pad - 1 :] = prefix.from_conv2(padded[:, :, :, final:])
 
 
-def _whole_images(views: Views, images: np.ndarray) -> tuple[Tensor, Tensor]:
+def _whole_images(views: Views, images: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
     """Return uint8 [N, S, S, 3] as the net's input, whole and mirrored, [N, 3, S, S] each."""
-    batch = torch.from_numpy(images).to(views.device)
+    batch = torch.as_tensor(images).to(views.device)
     whole = ((batch.float() - views.mean) / views.inputs_divided_by).permute(0, 3, 1, 2)
     return whole, whole.flip(3)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from repro.data import sampling
+from repro.data.reader import Batch, Request, read_ahead
 from repro.data.sampling import DROPOUT, Draws
 from repro.errors import ReproError
 from repro.evaluation.predictions import BATCH, count_wrong
@@ -62,21 +64,24 @@ def train_epochs(training: Training) -> Iterator[Step | Validating | EpochRecord
         chance = _chance(training)
         draws = _draws(training)
         training.model.train()
-        while training.batch < training.batches:
-            started = time.perf_counter()
-            passes = training.passes
-            training.schedule = divide(recipe.schedule, training.schedule, passes)
-            for group in training.optimiser.param_groups:
-                group["lr"] = recipe.lr_of(group["name"], training.schedule.drops, passes, training.step)
-            colour = recipe.colour_until is None or passes < recipe.colour_until
-            batch = draws[training.batch * size : (training.batch + 1) * size]
-            rows = training.group.shard(len(batch))
-            masks.begin(sampling.torch_seed(training.seed, DROPOUT, training.step), len(batch), rows)
-            save_due = _update(training, batch, rows, colour)
-            training.totals.seconds += time.perf_counter() - started
-            training.batch += 1
-            training.step += 1
-            yield _step(training, save_due)
+        train = training.store.splits["train"]
+        with closing(read_ahead(train, _requests(training, draws), training.devices[0])) as batches:
+            while training.batch < training.batches:
+                started = time.perf_counter()
+                batch = next(batches)
+                passes = training.passes
+                training.schedule = divide(recipe.schedule, training.schedule, passes)
+                for group in training.optimiser.param_groups:
+                    group["lr"] = recipe.lr_of(group["name"], training.schedule.drops, passes, training.step)
+                colour = recipe.colour_until is None or passes < recipe.colour_until
+                index = draws.index[training.batch * size : (training.batch + 1) * size]
+                rows = training.group.shard(len(index))
+                masks.begin(sampling.torch_seed(training.seed, DROPOUT, training.step), len(index), rows)
+                save_due = _update(training, batch, index, colour)
+                training.totals.seconds += time.perf_counter() - started
+                training.batch += 1
+                training.step += 1
+                yield _step(training, save_due)
         yield from _end_epoch(training, chance)
 
 
@@ -90,39 +95,47 @@ def _draws(training: Training) -> Draws:
     return replace(draws, index=rows[draws.index])
 
 
+def _requests(training: Training, draws: Draws) -> Iterator[Request]:
+    """Yield this rank's part of each remaining batch of the epoch, with labels and crops."""
+    train, size = training.store.splits["train"], training.configuration.recipe.batch_size
+    for batch in range(training.batch, training.batches):
+        whole = draws[batch * size : (batch + 1) * size]
+        part = whole[training.group.shard(len(whole))]
+        yield Request(part.index, {"labels": train.labels[part.index], **training.views.crops(part)})
+
+
 def _chance(training: Training) -> Chance:
     """Return the error of the best constant prediction on the validation images, or else on the training images."""
     labels = (training.val or training.store.splits["train"]).labels
     return Chance(100 * (1 - float(np.bincount(labels).max()) / len(labels)), len(labels))
 
 
-def _update(training: Training, batch: Draws, rows: slice, colour: bool) -> bool:
-    """Take one step of gradient descent on the images of `batch`, of which this rank computes `rows`.
+def _update(training: Training, batch: Batch, index: np.ndarray, colour: bool) -> bool:
+    """Take one step of gradient descent on the images at `index`, of which `batch` is this rank's part.
 
     Returns whether any rank asks for the run to be saved.
     """
-    train, draws, device = training.store.splits["train"], batch[rows], training.devices[0]
-    labels = torch.from_numpy(train.labels[draws.index]).to(device)
-    images = training.views.augment(train.images(draws.index), draws, colour)
-    with torch.autocast(device.type, torch.bfloat16, enabled=training.bf16):
+    labels = batch.columns["labels"]
+    images = training.views.cut(batch.images, batch.columns, colour)
+    with torch.autocast(training.devices[0].type, torch.bfloat16, enabled=training.bf16):
         logits = training.model(images)
     # This rank's part of the batch's mean loss; the parts, and so their gradients, sum to it.
-    loss = F.cross_entropy(logits.float(), labels, reduction="sum") / len(batch)
+    loss = F.cross_entropy(logits.float(), labels, reduction="sum") / len(index)
     wrong = (logits.argmax(1) != labels).sum()
     due = torch.full_like(loss, training.save_due())
     training.optimiser.zero_grad()
     sums = training.gradients.backward(loss, torch.stack([loss.detach(), wrong.to(loss.dtype), due]))
     value, wrong_views, saves = sums.tolist()
     if not math.isfinite(value):
-        indices = ", ".join(map(str, batch.index))
+        indices = ", ".join(map(str, index))
         raise ReproError(
             f"{training.diverged(f'the loss is {value} before update {training.step + 1}')}; if that does not help, "
             f"check the images of the batch, with these indices in the train split: {indices}"
         )
     training.optimiser.step()
-    training.totals.loss += value * len(batch)
+    training.totals.loss += value * len(index)
     training.totals.wrong += int(wrong_views)
-    training.totals.images += len(batch)
+    training.totals.images += len(index)
     return bool(saves)
 
 

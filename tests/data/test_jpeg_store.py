@@ -141,4 +141,4 @@ def test_a_store_of_fifteen_million_images_opens_in_a_second(tmp_path: Path) -> 
         (image,) = train.images(np.array([index]))
         assert time.process_time() - start < 0.1
         assert (image == 9).all()
-    assert len(train._maps) == 4  # of 29,296 shards, only those that were used are mapped
+    assert train._open_shard.cache_info().currsize == 4  # of 29,296 shards, only those that were used are open
