@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from repro.data.sampling import Draws
+from repro.data.reader import Batch
 from repro.data.store import Store
 from repro.paper.recipes import HeldOut, LrChange, Recipe, Steps
 from repro.preparation.prepare import prepare
@@ -73,9 +73,9 @@ def test_colour_augmentation_ends_within_an_epoch(store: Store, monkeypatch: pyt
     seen: list[bool] = []
     update = loop._update
 
-    def spy(training: Training, batch: Draws, rows: slice, colour: bool) -> None:
+    def spy(training: Training, batch: Batch, index: np.ndarray, colour: bool) -> None:
         seen.append(colour)
-        update(training, batch, rows, colour)
+        update(training, batch, index, colour)
 
     monkeypatch.setattr(loop, "_update", spy)
     list(train_epochs(training_by(store, 1.0, colour_until=0.4)))
@@ -84,15 +84,16 @@ def test_colour_augmentation_ends_within_an_epoch(store: Store, monkeypatch: pyt
 
 def test_images_held_out_validate_first_and_are_trained_on_later(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[list[int]] = [[], [], []]
+    labels = store.splits["train"].labels
     update = loop._update
 
-    def spy(training: Training, batch: Draws, rows: slice, colour: bool) -> None:
-        trained[training.epoch - 1] += batch.index.tolist()
-        update(training, batch, rows, colour)
+    def spy(training: Training, batch: Batch, index: np.ndarray, colour: bool) -> None:
+        np.testing.assert_array_equal(batch.columns["labels"], labels[index])
+        trained[training.epoch - 1] += index.tolist()
+        update(training, batch, index, colour)
 
     monkeypatch.setattr(loop, "_update", spy)
     training = training_by(store, 3, held_out=HeldOut(share=0.2, epochs=2))
-    labels = store.splits["train"].labels
     # The last fifth of the ten images of each class, in the store's order.
     held_out = np.sort(np.concatenate([np.flatnonzero(labels == label)[8:] for label in range(10)]))
     validated = []
