@@ -23,7 +23,7 @@ LAYERS: tuple[set[str], ...] = (
     {"data"},
     {"records"},
     {"paper"},
-    {"locks", "interrupts", "atomic", "formatting", "processors", "compiled_loops"},
+    {"locks", "interrupts", "atomic", "formatting", "processors", "compiled_loops", "launchers"},
     {"errors", "notes"},
 )
 HEAVY = {"torch", "torchvision", "timm"}

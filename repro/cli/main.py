@@ -14,6 +14,7 @@ from contextlib import suppress
 
 from repro import interrupts
 from repro.errors import ReproError, Stopped
+from repro.launchers import is_launched
 
 DEBUG = "--debug"
 # Errors of the system that the user can do something about, wherever they come up.
@@ -32,7 +33,7 @@ def main() -> None:
     except Stopped as stopped:  # by a signal at the very end
         code = 128 + stopped.signal
         interrupts.finish()
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # a rank: threads of its process group can abort the interpreter's end
+    if is_launched():  # threads of the process group can abort the interpreter's end
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)

@@ -24,7 +24,9 @@ def find_devices(names: str | None, rank: int = 0, ranks: int = 1) -> tuple[torc
     GPU, `mps`, is used only by name. Raises ReproError if the devices cannot be shared or do not work.
     """
     if names is None:
-        return (_find(f"cuda:{rank}" if torch.cuda.is_available() else "cpu"),)
+        if not torch.cuda.is_available():
+            return (_find("cpu"),)
+        return (_find(f"cuda:{rank if torch.cuda.device_count() > 1 else 0}"),)  # a launcher may show each rank one GPU
     listed = names.split(",")
     if listed == ["cpu"]:
         listed *= ranks

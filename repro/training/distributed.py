@@ -1,12 +1,13 @@
-"""The processes of a data-parallel run, as torchrun starts them; with one process no communication takes place."""
+"""The processes of a data-parallel run; with one process no communication takes place."""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -16,10 +17,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from repro.errors import ReproError, Stopped
+from repro.launchers import Launch, find_launch, launch_words
 
 T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=5)  # of a collective operation: longer than a step or a save takes
+GRACE_SECONDS = 10.0  # for an orderly end after another rank has left
 BUCKET_BYTES = 25 * 2**20  # large enough that latency does not matter, small enough to start early
 
 
@@ -32,17 +35,23 @@ class ProcessGroup:
         world_size: number of processes.
         local_rank: number of this process among those on its machine.
         local_world_size: number of processes on this machine.
+        launcher: the program that started them.
     """
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
     local_world_size: int = 1
+    launcher: str = ""
 
     @property
     def is_main(self) -> bool:
         """Whether this is rank 0, which alone writes files and messages."""
         return self.rank == 0
+
+    def launch_words(self) -> list[str]:
+        """Return the words that start this program on as many processes as now."""
+        return launch_words(self.launcher, self.world_size, self.local_world_size)
 
     def shard(self, images: int) -> slice:
         """Return this rank's rows of a batch of `images`; the sizes of the shards differ by at most one."""
@@ -212,34 +221,103 @@ def _assign_buckets(parameters: Sequence[nn.Parameter]) -> list[list[nn.Paramete
     return buckets
 
 
+class _Watch:
+    """Ends this process when another rank has ended, even if the main thread waits for a GPU and cannot notice it.
+
+    Each rank waits in a thread for a message of the rank before it, which sends one when it leaves; if that process
+    ends without, the connection breaks. Either way the news is passed on to the next rank, and the main thread has
+    GRACE_SECONDS to leave as well, with a better message. The messages use a group with gloo, which fails when a
+    process ends; NCCL waits for a timeout.
+    """
+
+    def __init__(self, group: ProcessGroup) -> None:
+        self._rank, self._world_size = group.rank, group.world_size
+        self._group: Any = dist.new_group(backend="gloo", timeout=timedelta(days=365))
+        self._leaving = threading.Event()
+        self._passed_on = threading.Lock()  # acquired once, by the thread that passes the news on
+        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        with suppress(RuntimeError):
+            dist.recv(torch.zeros(1), src=(self._rank - 1) % self._world_size, group=self._group)
+        self._pass_on()
+        if not self._leaving.wait(GRACE_SECONDS):
+            with suppress(OSError, ValueError):
+                print(f"repro: {_ended(self._rank)}", file=sys.stderr, flush=True)
+            os._exit(ReproError.exit_code)
+
+    def _pass_on(self) -> None:
+        if self._passed_on.acquire(blocking=False):
+            with suppress(RuntimeError):
+                dist.send(torch.zeros(1), dst=(self._rank + 1) % self._world_size, group=self._group)
+
+    def leave(self) -> bool:
+        """End the watch; return whether the process group can be destroyed, because no thread uses it."""
+        self._leaving.set()
+        self._pass_on()
+        self._thread.join(GRACE_SECONDS)
+        return not self._thread.is_alive()
+
+
+def _ended(rank: int) -> str:
+    return (
+        f"rank {rank}: another rank has ended or does not respond, see its message; start all ranks again with --resume"
+    )
+
+
 @contextmanager
 def join_process_group() -> Iterator[ProcessGroup]:
-    """Join the process group that torchrun started, or yield a group of one process.
+    """Join the process group that a launcher started, or yield a group of one process.
 
-    If a rank ends, or does not respond within TIMEOUT, the others raise ReproError. Of all other ReproErrors, and of
-    Stopped, only rank 0's keeps its message, so that it is printed once.
+    If a rank ends, or does not respond within TIMEOUT, the others raise ReproError, or end with its exit code where
+    they wait for a GPU. Of all other ReproErrors, and of Stopped, only rank 0's keeps its message, so that it is
+    printed once.
     """
-    if not dist.is_torchelastic_launched():
+    launch = find_launch()
+    if launch is None:
         yield SINGLE_PROCESS
         return
-    group = ProcessGroup(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")))
+    group = ProcessGroup(launch.rank, launch.world_size, launch.local_rank, launch.local_world_size, launch.launcher)
+    _init_process_group(launch)
     try:
-        # Losses, signals and messages are CPU tensors, whatever device the net is on.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
-        yield group
-        dist.destroy_process_group()
+        with _watched(group):
+            yield group
+            group.barrier()  # rank 0 may still be writing the weights
     except ReproError as error:
-        if dist.is_initialized():
-            dist.destroy_process_group()  # its threads can abort the interpreter at exit
         raise ReproError(str(error) if group.is_main else "") from error
     except Stopped as stop:
-        if dist.is_initialized():
-            dist.destroy_process_group()
         raise Stopped(stop.signal, str(stop) if group.is_main else "") from stop
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
+        raise ReproError(_ended(group.rank)) from error
+
+
+def _init_process_group(launch: Launch) -> None:
+    os.environ.setdefault("MASTER_ADDR", launch.address)
+    os.environ.setdefault("MASTER_PORT", str(launch.port))
+    # Signals and messages are CPU tensors, whatever device the net is on.
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    try:
+        dist.init_process_group(backend, rank=launch.rank, world_size=launch.world_size, timeout=TIMEOUT)
+    except (RuntimeError, ValueError) as error:  # DistError is a RuntimeError
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ReproError(
-            f"rank {group.rank}: another rank has ended or does not respond, see its message; "
-            "start all ranks again with --resume"
+            f"rank {launch.rank}: cannot join the others at {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']} "
+            f"({reason}): check that all {launch.world_size} are running, or set MASTER_ADDR and MASTER_PORT"
         ) from error
+
+
+@contextmanager
+def _watched(group: ProcessGroup) -> Iterator[None]:
+    """Watch the other ranks inside the block; destroy the process group after it.
+
+    Threads of a process group that is not destroyed can abort the interpreter at its exit.
+    """
+    watch = _Watch(group)
+    try:
+        yield
+    finally:
+        if watch.leave():
+            dist.destroy_process_group()

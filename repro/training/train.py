@@ -35,7 +35,7 @@ from repro.records import (
 )
 from repro.run_folder import append_log, differences, locked_run, truncate_log
 from repro.training import checkpoint
-from repro.training.distributed import ProcessGroup, join_process_group
+from repro.training.distributed import join_process_group
 from repro.training.fine_tuning import origin
 from repro.training.loop import Step, Validating, train_epochs
 from repro.training.schedule import exhausted
@@ -275,18 +275,9 @@ def _record(settings: Settings, training: Training, data: Path, out: Path) -> Ru
         describe(settings, training.store),
         devices=tuple(map(str, training.devices)),
         ranks=training.group.world_size,
-        command=shlex.join(settings.to_argv(data, out, _launcher(training.group))),
+        command=shlex.join(settings.to_argv(data, out, training.group.launch_words())),
         **vars(current_provenance()),
     )
-
-
-def _launcher(group: ProcessGroup) -> list[str]:
-    """Return the words that start the program, on as many processes as now."""
-    if group.world_size == 1:
-        return ["repro"]
-    machines = group.world_size // group.local_world_size
-    nodes = ["--nnodes", str(machines)] if machines > 1 else []
-    return ["torchrun", *nodes, "--nproc-per-node", str(group.local_world_size), "-m", "repro"]
 
 
 def _check_same_run(main: RunRecord, record: RunRecord) -> None:

@@ -57,6 +57,16 @@ def start(commands: list[list[str]], code: str = MAIN) -> list[subprocess.Popen[
     ]
 
 
+DIES_WHILE_ANOTHER_WAITS = """
+import os, time
+from repro.training.distributed import join_process_group
+with join_process_group() as group:
+    if group.rank == 1:
+        os._exit(9)
+    time.sleep(600)  # as one that waits for a GPU, and so for a rank that has ended
+"""
+
+
 def wait(ranks: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
     """Return the exit code, the output and the messages of each rank."""
     texts = [rank.communicate(timeout=600) for rank in ranks]
@@ -64,6 +74,7 @@ def wait(ranks: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
 
 
 def wait_for_first_epoch(run: Path, rank: subprocess.Popen[str]) -> None:
+    """Wait until `run` has finished an epoch, or the process has ended."""
     while not (run / "log.jsonl").exists() and rank.poll() is None:
         time.sleep(0.02)
 
@@ -175,6 +186,61 @@ def test_a_rank_that_does_not_respond_is_an_error_in_the_others(store: Store, tm
         ranks[0].communicate()
     assert ranks[1].returncode == 3
     assert message.startswith("repro: rank 1: another rank has ended or does not respond")
+
+
+def test_a_rank_that_waits_outside_of_gloo_ends_when_another_dies() -> None:
+    """With NCCL the main thread waits for the GPU, which waits for all ranks."""
+    started = time.monotonic()
+    (code, _, message), _ = wait(start([[], []], DIES_WHILE_ANOTHER_WAITS))
+    assert time.monotonic() - started < TIMEOUT.total_seconds() / 2
+    assert code == 3
+    assert message.startswith("repro: rank 0: another rank has ended or does not respond")
+    assert len(message.splitlines()) == 1
+
+
+FAKE_COMMANDS = {
+    "repro": f"exec '{sys.executable}' -W error -m repro \"$@\"",
+    "scontrol": 'echo "$@" > scontrol.txt',
+    "srun": """
+export SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=2 SLURM_STEP_TASKS_PER_NODE=2 SLURM_STEP_NODELIST=localhost SLURM_NODEID=0
+for task in 0 1; do SLURM_PROCID=$task SLURM_LOCALID=$task "$@" & pids+=" $!"; done
+echo $pids > tasks.part && mv tasks.part tasks.txt
+code=0
+for pid in $pids; do wait $pid; result=$?; [ $result -gt $code ] && code=$result; done
+exit $code""",
+}
+
+
+@pytest.mark.skipif(not Path("/bin/bash").exists(), reason="the batch script is for bash")
+def test_the_batch_script_of_the_guide_saves_before_the_time_limit_and_is_queued_again(
+    store: Store, tmp_path: Path
+) -> None:
+    """With an srun that starts two tasks here and sets the variables that Slurm's sets."""
+    guide = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text(encoding="utf-8")
+    script = tmp_path / "alexnet.sbatch"
+    script.write_text(guide[guide.index("#!/bin/bash") :].partition("```")[0])
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name, lines in FAKE_COMMANDS.items():
+        (commands / name).write_text(f"#!/bin/bash\n{lines}\n")
+        (commands / name).chmod(0o755)
+    free_port, paths = str(29_600 + os.getpid() % 400), f"{commands}{os.pathsep}{os.environ['PATH']}"
+    variables = {"PATH": paths, "SLURM_JOB_ID": "7712345", "MASTER_PORT": free_port, "OMP_NUM_THREADS": "1"}
+    job = subprocess.Popen(
+        ["bash", script, *words(store, tmp_path)[1:], "--save-minutes", "1000"],
+        cwd=tmp_path, env=os.environ | variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    run = tmp_path / NAME.format("authors")
+    wait_for_first_epoch(run, job)
+    for task in (tmp_path / "tasks.txt").read_text().split():
+        os.kill(int(task), signal.SIGUSR1)
+    _, message = job.communicate(timeout=600)
+    assert job.returncode == 128 + signal.SIGUSR1, message
+    assert message.startswith("repro: saved after update ")
+    assert (tmp_path / "scontrol.txt").read_text() == "requeue 7712345\n"
+    record = json.loads((run / "run.json").read_text())
+    assert record["ranks"] == 2
+    assert record["command"].startswith("srun --ntasks 2 --ntasks-per-node 2 repro train --variant alexnet")
 
 
 def test_ranks_started_with_different_settings_are_refused(store: Store, tmp_path: Path) -> None:
