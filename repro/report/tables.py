@@ -26,6 +26,7 @@ from repro.report.measurements.evaluations import (
     group_evaluations,
     net_name,
 )
+from repro.report.recipe_table import recipe_table
 from repro.report.table import Cell, Column, Section, Table, columns
 
 Verdicts = Mapping[str, Sequence[Verdict]]
@@ -441,6 +442,7 @@ def every_table(records: Records, verdicts: Verdicts) -> dict[str, Table]:
         smaller_table(records),
         lr_table(records),
         comparison_table(records),
+        recipe_table(records),
         retrieval_table(records),
         architecture_table(),
         variant_table(),

@@ -55,11 +55,11 @@ def _of_log(read: Callable[[tuple[EpochRecord, ...]], float]) -> RunMeasure:
     return measured
 
 
-def _final_train_error(run: Run, _: str) -> Measurement | None:
-    """Return the training error of the last epoch, with the interval that the number of images implies."""
+def final_error(run: Run, split: str) -> Measurement | None:
+    """Return the "train" or "val" error of the last epoch, with the interval that the number of images implies."""
     if not run.log or not run.finished:
         return None
-    error, images = run.log[-1].train_top1_error, run.data.images.get("train", 0)
+    error, images = getattr(run.log[-1], f"{split}_top1_error"), run.data.images.get(split, 0)
     if not images:
         return Measurement(error, runs=(run.name,))
     sampling = binomial_error(error, images)
@@ -88,7 +88,7 @@ def _best_train_error(run: Run, sufficient: str) -> Measurement | None:
 
 RUN_MEASURES: dict[str, RunMeasure] = {
     "best_train_error": _best_train_error,
-    "final_train_error": _final_train_error,
+    "final_train_error": lambda run, _: final_error(run, "train"),
     "first_train_loss": _of_log(lambda log: log[0].train_loss),
     "training_days": _of_log(lambda log: sum(finite(log, "seconds")) / 86_400),
     "images_per_second": _of_log(lambda log: median(finite(log, "images_per_second") or [math.nan])),
