@@ -136,6 +136,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(venv_backend="venv")
 def reference(session: nox.Session) -> None:
-    """Generate docs/cli.md and the README's table of commands from the commands."""
+    """Generate docs/cli.md and the README's table of commands, and docs/results.md from the published records."""
     install(session)
     session.run("python", "-m", "repro.cli.reference")
+    session.run("python", "-m", "repro.report.results")

@@ -10,6 +10,7 @@ import typer
 
 from repro.cli import commands as cli
 from repro.cli import reference
+from repro.report.results import RESULTS, results
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -51,3 +52,8 @@ def test_the_table_of_results_holds_every_published_evaluation() -> None:
         errors = (each[key] for each in (one, ten) for key in ("top1_error", "top5_error"))
         expected.append((one["variant"], one["recipe"], *(f"{error:.2f}" for error in errors)))
     assert rows == expected != []
+
+
+def test_the_published_results_are_those_of_the_records() -> None:
+    """After a change of the published records or of the report's tables: python -m repro.report.results."""
+    assert RESULTS.read_text(encoding="utf-8") == results()
