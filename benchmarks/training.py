@@ -19,6 +19,7 @@ from timing import HEAD, Row, precisions, print_machine, take_turns
 
 from repro.data.store import Store, open_store
 from repro.models.allocator import keep_freed_memory
+from repro.models.devices import autocast
 from repro.models.layers import DropoutMasks, use_dropout_masks
 from repro.preparation.prepare import prepare
 from repro.training import train
@@ -50,7 +51,7 @@ def bare(precision: str) -> Callable[[], float]:
             if number == 5:
                 began = time.perf_counter()
             masks.begin(number, 128, slice(0, 128))
-            with torch.autocast("cpu", torch.bfloat16, enabled=training.bf16):
+            with autocast(training.devices[0], precision):
                 logits = training.model(images)
             loss = F.cross_entropy(logits.float(), labels)
             training.optimiser.zero_grad()

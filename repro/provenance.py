@@ -32,7 +32,7 @@ def current_provenance() -> Provenance:
     """Return the provenance of a result whose computation starts now, in this process."""
     versions = {name: metadata.version(name) for name in ("torch", "numpy")}
     return Provenance(
-        versions={"repro": repro.__version__, **versions, "python": platform.python_version()},
+        versions={"repro": repro.__version__, **versions, "python": platform.python_version(), **_gpu_versions()},
         machine=current_machine(),
         git_revision=_git_revision(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -43,7 +43,7 @@ def current_machine() -> MachineRecord:
     """Return the record of this machine."""
     import torch  # here: records of stores need no torch
 
-    from repro.models.devices import has_fast_bf16
+    from repro.models.devices import gpu_switches, has_fast_bf16
 
     bf16 = ", bf16" if has_fast_bf16(torch.device("cpu")) else ""
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
@@ -53,7 +53,21 @@ def current_machine() -> MachineRecord:
         instructions=torch.backends.cpu.get_cpu_capability() + bf16,
         cpus=os.cpu_count(),
         gpus=", ".join(gpus),
+        switches=", ".join(f"{name} {value}" for name, value in gpu_switches().items()),
     )
+
+
+def _gpu_versions() -> dict[str, str]:
+    """Return the versions of CUDA (or ROCm), cuDNN (or MIOpen) and Nvidia's driver; empty without GPUs."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    versions = {"cuda": torch.version.cuda, "rocm": torch.version.hip, "cudnn": cudnn}
+    drivers = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").splitlines()
+    versions["nvidia driver"] = drivers[0] if drivers else ""
+    return {name: str(version) for name, version in versions.items() if version}
 
 
 def _processor() -> str:

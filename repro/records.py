@@ -166,6 +166,8 @@ class MachineRecord:
         instructions: vector instructions of the processor that torch uses, such as "AVX512, bf16".
         cpus: number of logical processors.
         gpus: names of the GPUs, separated by commas.
+        switches: settings of torch that decide which bits the GPUs compute, such as "cudnn.benchmark False",
+            separated by commas; empty without GPUs.
     """
 
     platform: str = ""
@@ -173,6 +175,7 @@ class MachineRecord:
     instructions: str = ""
     cpus: int | None = None
     gpus: str = ""
+    switches: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +183,7 @@ class Provenance:
     """When, where and with which software a result was computed.
 
     Attributes:
-        versions: version by name, of this program, its main libraries and Python.
+        versions: version by name, of this program, its main libraries, Python, and with GPUs CUDA, cuDNN and driver.
         machine: the machine.
         git_revision: commit of the checkout, with "+changes" if there are uncommitted ones; empty outside a checkout.
         started: time of the start, ISO 8601 in UTC.
@@ -258,7 +261,7 @@ class RunRecord(Provenance):
         seed: seed of the initial weights, the order of the images, the augmentation and dropout.
         epochs: maximum number of epochs.
         until_train_error: training error in percent at which training ends early; None for no such end.
-        precision: "fp32" or "bf16".
+        precision: "fp32", "tf32", "bf16" or "fp16".
         devices: devices of each process.
         ranks: number of processes.
         init_from: the run whose weights this one was initialised with; None for random weights.

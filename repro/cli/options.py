@@ -13,7 +13,7 @@ Views = Literal["1", "10"]
 Encoding = Literal["raw", "jpeg"]
 Resize = Literal["shorter-side", "squash"]
 Orientation = Literal["exif", "stored"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Format = Literal["onnx", "torch-export", "timm", "state-dict"]
 Listed = Literal["variants", "ensembles", "datasets", "experiments", "targets", "published", "runs"]
 
@@ -159,7 +159,9 @@ DevicesOption = Annotated[
 PrecisionOption = Annotated[
     Precision,
     typer.Option(
-        "--precision", metavar="fp32|bf16", help="Number format of the computation; bf16 needs hardware support."
+        "--precision",
+        metavar="fp32|tf32|bf16|fp16",
+        help="Number format of the computation; all but fp32 need hardware support.",
     ),
 ]
 InitFromOption = Annotated[

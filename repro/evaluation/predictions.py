@@ -15,6 +15,7 @@ from repro.data.reader import Request, read_ahead
 from repro.data.store import UNLABELLED, Split
 from repro.data.views import Views
 from repro.errors import ReproError
+from repro.models.devices import AUTOCAST, autocast
 from repro.models.ten_views import shares_conv1, ten_view_logits
 
 BATCH = 128
@@ -53,7 +54,7 @@ def predict(
     views: Views,
     split: Split,
     view_count: int = 1,
-    bf16: bool = False,
+    precision: str = "fp32",
     on_progress: Callable[[int, int], None] | None = None,
     weights: np.ndarray | None = None,
     batch_size: int = BATCH,
@@ -67,7 +68,7 @@ def predict(
     factors = None if weights is None else torch.from_numpy(weights).float()
     columns: dict[str, np.ndarray] = {}
     done = 0
-    for labels, softmaxes in member_softmaxes(models, views, split, view_count, bf16, batch_size=batch_size):
+    for labels, softmaxes in member_softmaxes(models, views, split, view_count, precision, batch_size=batch_size):
         average = softmaxes.mean(0) if factors is None else torch.tensordot(factors, softmaxes, 1)
         batch = vars(_predictions(labels, average))
         if not columns:  # allocated once: small arrays kept from every batch would fragment the memory
@@ -82,14 +83,14 @@ def predict(
 
 @torch.inference_mode()
 def count_wrong(
-    model: nn.Module, views: Views, split: Split, bf16: bool = False, shard: slice = ALL
+    model: nn.Module, views: Views, split: Split, precision: str = "fp32", shard: slice = ALL
 ) -> Iterator[tuple[int, int]]:
     """Yield for each batch of `split` how many images are wrong by the top-1 and by the top-5 error, centre view.
 
     `shard` selects batches of BATCH images, so that each of several ranks can count a part: an image is in the same
     batch whatever the number of ranks. The model is left in evaluation mode.
     """
-    for labels, softmaxes in member_softmaxes([model], views, split, 1, bf16, shard, BATCH):
+    for labels, softmaxes in member_softmaxes([model], views, split, 1, precision, shard, BATCH):
         predictions = _predictions(labels, softmaxes[0])
         yield predictions.wrong(1), predictions.wrong(5)
 
@@ -99,7 +100,7 @@ def member_softmaxes(
     views: Views,
     split: Split,
     view_count: int,
-    bf16: bool = False,
+    precision: str = "fp32",
     shard: slice = ALL,
     batch_size: int = BATCH,
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -114,7 +115,7 @@ def member_softmaxes(
     rows = [np.arange(start, min(start + batch_size, len(split))) for start in starts]
     with closing(read_ahead(split, map(Request, rows), views.device)) as batches:
         for index, batch in zip(rows, batches, strict=True):
-            outputs = [mean_softmax(model, views, batch.images, view_count, bf16) for model in models]
+            outputs = [mean_softmax(model, views, batch.images, view_count, precision) for model in models]
             softmaxes = torch.stack(outputs).cpu()
             if not softmaxes.isfinite().all():
                 raise ReproError(NOT_FINITE)
@@ -128,10 +129,13 @@ def _predictions(labels: Tensor, probabilities: Tensor) -> Predictions:
     return Predictions(*(column.numpy() for column in columns))
 
 
-def mean_softmax(model: nn.Module, views: Views, images: np.ndarray | Tensor, view_count: int, bf16: bool) -> Tensor:
+def mean_softmax(
+    model: nn.Module, views: Views, images: np.ndarray | Tensor, view_count: int, precision: str
+) -> Tensor:
     """Return the softmax outputs of uint8 [B, S, S, 3], averaged over views, [B, classes]."""
-    with torch.autocast(views.device.type, torch.bfloat16, enabled=bf16):
-        if view_count == 10 and not bf16 and shares_conv1(model, views):  # in bf16 shared maps are rounded once more
+    with autocast(views.device, precision):
+        mixed = precision in AUTOCAST  # shared maps would be rounded once more
+        if view_count == 10 and not mixed and shares_conv1(model, views):
             logits = ten_view_logits(model, views, images)
         else:
             logits = torch.stack([model(view) for view in views.test_views(images, view_count)])

@@ -134,7 +134,7 @@ class TrainedModel:
     @torch.inference_mode()
     def probabilities(self, images: NDArray[np.uint8], views: int = 10) -> Tensor:
         """Return the softmax outputs for stored images [N, S, S, 3], averaged over views, float32 [N, classes]."""
-        return mean_softmax(self.net, self.views(), images, views, bf16=False).cpu()
+        return mean_softmax(self.net, self.views(), images, views, "fp32").cpu()
 
     def predict(self, image: ImageLike, views: int = 10, top: int = 5) -> tuple[Guess, ...]:
         """Return the `top` most probable classes of an image, the most probable first.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -16,8 +15,8 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from repro.compiled_loops import LoopsUnavailable, check_loops
+from repro.models.devices import compile_kernels, compiles_kernels
 
-HAS_TRITON = find_spec("triton") is not None  # torch's compiler for GPUs
 BETA = 0.75  # Sec. 3.3; the exponent that the compiled loops are written for
 
 
@@ -65,13 +64,19 @@ class LocallyConnected2d(nn.Module):
 
 
 def across_maps(x: Tensor, towers: int, n: int, k: float, alpha: float, beta: float) -> Tensor:
-    """Compute the formula of `LocalResponseNorm` with torch operators, for any device and floating dtype."""
-    return x * (k + alpha * _sum_across_maps(x * x, towers, n)).pow(-beta)
+    """Compute the formula of `LocalResponseNorm` with torch operators, for any device, in float32 at least."""
+    a = _at_least_float32(x)
+    return (a * (k + alpha * _sum_across_maps(a * a, towers, n)).pow(-beta)).to(x.dtype)
 
 
 def within_maps(x: Tensor, size: int, k: float, alpha: float, beta: float) -> Tensor:
-    """Compute the formula of `SpatialNormalization` with torch operators, for any device and floating dtype."""
-    return x * (k + alpha * _sum_within_maps(x * x, size)).pow(-beta)
+    """Compute the formula of `SpatialNormalization` with torch operators, for any device, in float32 at least."""
+    a = _at_least_float32(x)
+    return (a * (k + alpha * _sum_within_maps(a * a, size)).pow(-beta)).to(x.dtype)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def _sum_across_maps(x: Tensor, towers: int, n: int) -> Tensor:
@@ -179,10 +184,11 @@ def _fastest(
         with suppress(LoopsUnavailable):
             out: Tensor = loops.apply(x.contiguous(memory_format=torch.channels_last), *constants)
             return out
-    if x.device.type == "cuda" and HAS_TRITON and _runs_eagerly(x):
+    if _runs_eagerly(x) and compiles_kernels(x.device):
         formula = fused(formula)
     with torch.autocast(x.device.type, enabled=False):
-        return formula(x if x.dtype == torch.float64 else x.float(), *constants, beta).to(x.dtype)
+        normalized: Tensor = formula(x, *constants, beta)
+    return normalized
 
 
 def _kernels() -> Any:
@@ -195,8 +201,8 @@ def _kernels() -> Any:
 
 @cache
 def fused(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Compile `formula` and its derivative to a few GPU kernels that pass over memory once."""
-    return torch.compile(formula, dynamic=True)
+    """Compile `formula` and its derivative, with their casts, to a few GPU kernels that pass over memory once."""
+    return compile_kernels(formula)
 
 
 def _may_use_loops(x: Tensor) -> bool:
@@ -250,21 +256,53 @@ class SpatialNormalization(nn.Module):
 
 
 class DropoutMasks:
-    """Dropout masks of an update, drawn for its whole batch so that they depend neither on ranks nor on towers."""
+    """Dropout masks of an update, drawn for its whole batch so that they depend neither on ranks nor on towers.
+
+    On a CPU they come from torch's generator. Elsewhere they come from integers that count the neurons of the batch:
+    the numbers of torch's generator for GPUs depend on the number of multiprocessors, that is on the model.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        self.generator = torch.Generator(device)
-        self.images, self.rows = 0, slice(0)
+        self.device, self.counted = device, device.type != "cpu"
+        self.generator = torch.Generator()
+        self.seed, self.drawn, self.images, self.rows = 0, 0, 0, slice(0)
 
     def begin(self, seed: int, images: int, rows: slice) -> None:
         """Start an update on a batch of `images`, of which this rank has `rows`; the masks depend on `seed` alone."""
         self.generator.manual_seed(seed)
-        self.images, self.rows = images, rows
+        self.seed, self.drawn, self.images, self.rows = seed, 0, images, rows
 
     def draw(self, neurons: int, rate: float) -> Tensor:
         """Return the next mask, bool [rows, neurons], False with probability `rate`."""
-        chances = torch.rand(self.images, neurons, device=self.generator.device, generator=self.generator)
-        return chances[self.rows] >= rate
+        if not self.counted:
+            return torch.rand(self.images, neurons, generator=self.generator)[self.rows] >= rate
+        first, end, _ = (neurons * row for row in self.rows.indices(self.images))
+        bits = splitmix64(self.seed, self.drawn + first, self.drawn + end, self.device)
+        self.drawn += neurons * self.images
+        return (bits >= round(rate * 2**63)).view(-1, neurons)
+
+
+def splitmix64(seed: int, start: int, end: int, device: torch.device) -> Tensor:
+    """Return numbers `start` to `end` − 1 of the generator SplitMix64, without their lowest bit, int64 [end − start].
+
+    They are integers that are uniform on 0 … 2⁶³ − 1, and the same on every device: each is a function of `seed` and
+    its number, computed modulo 2⁶⁴ (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators").
+    """
+    z = torch.arange(start + 1, end + 1, device=device) * _signed(0x9E3779B97F4A7C15) + _signed(seed)
+    z = (z ^ _shifted(z, 30)) * _signed(0xBF58476D1CE4E5B9)
+    z = (z ^ _shifted(z, 27)) * _signed(0x94D049BB133111EB)
+    return _shifted(z ^ _shifted(z, 31), 1)
+
+
+def _signed(bits: int) -> int:
+    """Return the signed integer with the same lowest 64 bits."""
+    return (bits + 2**63) % 2**64 - 2**63
+
+
+def _shifted(z: Tensor, bits: int) -> Tensor:
+    """Shift to the right, with zeros from the left."""
+    shifted: Tensor = (z >> bits) & (2 ** (64 - bits) - 1)
+    return shifted
 
 
 def random_mask(x: Tensor, rate: float) -> Tensor:

@@ -17,11 +17,12 @@ from repro.data.reader import Batch, Request, read_ahead
 from repro.data.sampling import DROPOUT, Draws
 from repro.errors import ReproError
 from repro.evaluation.predictions import BATCH, count_wrong
+from repro.models.devices import Reading, autocast
 from repro.models.layers import DropoutMasks, use_dropout_masks
 from repro.paper.recipes import Recipe
 from repro.records import EpochRecord
 from repro.training.schedule import Chance, advance, divide
-from repro.training.state import EpochTotals, Training
+from repro.training.state import EpochTotals, Pending, Training
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,10 @@ class Step:
     Attributes:
         epoch: number of the epoch, from 1.
         batch: number of batches of the epoch so far.
-        loss: mean cross-entropy of the epoch so far.
-        top1_error: running top-1 training error of the epoch so far, in percent.
+        loss: mean cross-entropy of the epoch so far, on a GPU without the last batch.
+        top1_error: running top-1 training error of the epoch so far, in percent, on a GPU without the last batch.
         images_per_second: training speed in the epoch so far.
-        save_due: whether any rank asked in this step for the run to be saved.
+        save_due: whether any rank asked for the run to be saved, in this step or on a GPU in the one before.
     """
 
     epoch: int
@@ -77,11 +78,11 @@ def train_epochs(training: Training) -> Iterator[Step | Validating | EpochRecord
                 index = draws.index[training.batch * size : (training.batch + 1) * size]
                 rows = training.group.shard(len(index))
                 masks.begin(sampling.torch_seed(training.seed, DROPOUT, training.step), len(index), rows)
-                save_due = _update(training, batch, index, colour)
+                _update(training, batch, index, colour)
                 training.totals.seconds += time.perf_counter() - started
                 training.batch += 1
                 training.step += 1
-                yield _step(training, save_due)
+                yield _step(training)
         yield from _end_epoch(training, chance)
 
 
@@ -110,44 +111,38 @@ def _chance(training: Training) -> Chance:
     return Chance(100 * (1 - float(np.bincount(labels).max()) / len(labels)), len(labels))
 
 
-def _update(training: Training, batch: Batch, index: np.ndarray, colour: bool) -> bool:
-    """Take one step of gradient descent on the images at `index`, of which `batch` is this rank's part.
-
-    Returns whether any rank asks for the run to be saved.
-    """
+def _update(training: Training, batch: Batch, index: np.ndarray, colour: bool) -> None:
+    """Take one step of gradient descent on the images at `index`, of which `batch` is this rank's part."""
     labels = batch.columns["labels"]
     images = training.views.cut(batch.images, batch.columns, colour)
-    with torch.autocast(training.devices[0].type, torch.bfloat16, enabled=training.bf16):
+    with autocast(training.devices[0], training.precision):
         logits = training.model(images)
     # This rank's part of the batch's mean loss; the parts, and so their gradients, sum to it.
     loss = F.cross_entropy(logits.float(), labels, reduction="sum") / len(index)
     wrong = (logits.argmax(1) != labels).sum()
     due = torch.full_like(loss, training.save_due())
     training.optimiser.zero_grad()
-    sums = training.gradients.backward(loss, torch.stack([loss.detach(), wrong.to(loss.dtype), due]))
-    value, wrong_views, saves = sums.tolist()
-    if not math.isfinite(value):
-        indices = ", ".join(map(str, index))
-        raise ReproError(
-            f"{training.diverged(f'the loss is {value} before update {training.step + 1}')}; if that does not help, "
-            f"check the images of the batch, with these indices in the train split: {indices}"
-        )
-    training.optimiser.step()
-    training.totals.loss += value * len(index)
-    training.totals.wrong += int(wrong_views)
-    training.totals.images += len(index)
-    return bool(saves)
+    counts = torch.stack((loss.detach(), wrong.to(loss.dtype), due))
+    sums = training.gradients.backward(training.scaler.scale(loss), counts)
+    training.settle()  # of the update before, while the device computes this one
+    training.pending = Pending(training.step, index, Reading(sums))
+    if not training.reads_late:
+        training.settle()
+    training.scaler.step(training.optimiser)
+    training.scaler.update()
 
 
-def _step(training: Training, save_due: bool) -> Step:
+def _step(training: Training) -> Step:
     totals = training.totals
+    if not totals.images:  # of the epoch's first update there is nothing else to report
+        training.settle()
     return Step(
         epoch=training.epoch,
         batch=training.batch,
         loss=totals.loss / totals.images,
         top1_error=100 * totals.wrong / totals.images,
         images_per_second=totals.images / totals.seconds,
-        save_due=save_due,
+        save_due=training.save_asked,
     )
 
 
@@ -156,6 +151,9 @@ def _end_epoch(training: Training, chance: Chance) -> Iterator[Validating | Epoc
 
     Raises ReproError if the weights or the outputs of the net are not finite.
     """
+    started = time.perf_counter()
+    training.settle()
+    training.totals.seconds += time.perf_counter() - started
     started = time.perf_counter()
     training.check_finite()
     val_top1, val_top5 = yield from _validate(training)
@@ -191,7 +189,7 @@ def _validate(training: Training) -> Generator[Validating, None, tuple[float, fl
     val, group = training.val, training.group
     shard = slice(group.rank, None, group.world_size) if val is not None else slice(1)
     images = training.store.splits["train"] if val is None else val
-    batches = count_wrong(training.model, training.views, images, training.bf16, shard)
+    batches = count_wrong(training.model, training.views, images, training.precision, shard)
 
     def count() -> tuple[int, int]:
         try:

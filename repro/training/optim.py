@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from repro.models.devices import compile_kernels, compiles_kernels
 from repro.models.towers import named_shards
 from repro.paper.recipes import Recipe
 
@@ -32,16 +34,45 @@ class PaperSGD(torch.optim.Optimizer):
         """Update every parameter from its gradient, except those whose learning rate is 0.
 
         A frozen parameter keeps its value and its velocity, as in the authors' program. All others need a gradient.
+        Parameters with the same constants are updated together, in a few kernels.
         """
+        together: dict[tuple[torch.device, float, float, float], list[Tensor]] = {}
         for group in self.param_groups:
-            weights, lr = group["params"], group["lr"]
-            if lr == 0:
-                continue
+            if group["lr"] != 0:
+                for weight in group["params"]:
+                    constants = (weight.device, group["momentum"], group["weight_decay"], group["lr"])
+                    together.setdefault(constants, []).append(weight)
+        for (device, momentum, decay, lr), weights in together.items():
             velocities = [self.state[weight]["velocity"] for weight in weights]
-            torch._foreach_mul_(velocities, group["momentum"])
-            torch._foreach_add_(velocities, weights, alpha=-group["weight_decay"] * lr)
-            torch._foreach_add_(velocities, [weight.grad for weight in weights], alpha=-lr)
-            torch._foreach_add_(weights, velocities)
+            gradients = [weight.grad for weight in weights if weight.grad is not None]
+            if compiles_kernels(device):
+                # As tensors, because a new number would be compiled anew, and perhaps rounded differently.
+                factors = [torch.tensor(value, dtype=torch.float32) for value in (momentum, -decay * lr, -lr)]
+                _compiled_update()(weights, gradients, velocities, *factors)
+            else:
+                torch._foreach_mul_(velocities, momentum)
+                torch._foreach_add_(velocities, weights, alpha=-decay * lr)
+                torch._foreach_add_(velocities, gradients, alpha=-lr)
+                torch._foreach_add_(weights, velocities)
+
+
+def _update(
+    weights: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    velocities: Sequence[Tensor],
+    momentum: Tensor,
+    decay: Tensor,
+    lr: Tensor,
+) -> None:
+    """Compute v ← momentum·v + decay·w + lr·∂L/∂w and w ← w + v in place, reading and writing each tensor once."""
+    for weight, gradient, velocity in zip(weights, gradients, velocities, strict=True):
+        velocity.copy_(momentum * velocity + decay * weight + lr * gradient)
+        weight.add_(velocity)
+
+
+@cache
+def _compiled_update() -> Any:
+    return compile_kernels(_update, dynamic=False)
 
 
 def build_optimiser(model: nn.Module, recipe: Recipe) -> PaperSGD:

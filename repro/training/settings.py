@@ -26,7 +26,7 @@ class Settings:
         lr: initial learning rate; None for the recipe's.
         devices: one device, or two for a tower on each, separated by a comma; several ranks share a longer list.
             None for a GPU if there is one.
-        precision: "fp32", or "bf16" for mixed precision.
+        precision: "fp32"; "tf32" for shorter factors in the products of GPUs; "bf16" or "fp16" for mixed precision.
         init_from: finished run, or file of weights, that initialises this one; None for random weights.
         until_train_error: end training after the first epoch whose training error in percent is not higher; None
             to train until the schedule ends.

@@ -17,7 +17,7 @@ from repro.data.sampling import WEIGHTS
 from repro.data.store import Split, Store, Subset
 from repro.data.views import Views
 from repro.errors import ReproError
-from repro.models.devices import check_precision, find_devices
+from repro.models.devices import AUTOCAST, Reading, asynchronous, check_precision, find_devices
 from repro.models.network import AlexNet
 from repro.models.towers import Towers, gather, named_shards, scatter, to_devices
 from repro.paper.recipes import Plateau
@@ -49,6 +49,22 @@ class EpochTotals:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class Pending:
+    """An update whose loss has not been read from the device yet.
+
+    Attributes:
+        step: number of updates before it.
+        index: its images, as positions in the train split, int64 [N].
+        counts: its loss, the mean cross-entropy of the batch, its number of wrong views, and the number of ranks that
+            ask for the run to be saved; sums over all ranks.
+    """
+
+    step: int
+    index: np.ndarray
+    counts: Reading
+
+
 @dataclass
 class Training:
     """A run in progress. The fields from `epoch` on, the weights and the velocities change, and are checkpointed.
@@ -59,11 +75,12 @@ class Training:
         seed: the run's seed.
         length: maximum length of training, in passes over the training images; it can end within an epoch.
         until_train_error: training error in percent at which training ends early, or None.
-        bf16: whether to train in mixed precision.
+        precision: one of `repro.models.devices.PRECISIONS`.
         group: the processes of the run.
         devices: devices of this process.
         model: the net, in training mode or not.
         optimiser: the update rule with its velocities.
+        scaler: factor on the loss, which keeps the gradients of "fp16" from vanishing; otherwise without effect.
         views: makes training and validation views.
         gradients: sums of gradients over the processes.
         save_due: called in every step; returns whether this process asks for the run to be saved.
@@ -72,6 +89,8 @@ class Training:
         step: number of updates so far.
         schedule: state of the learning-rate schedule.
         totals: running sums over the current epoch.
+        pending: the last update, if `totals` does not include it yet.
+        save_asked: whether any rank asked for the run to be saved, in the last update that `totals` includes.
     """
 
     configuration: Configuration
@@ -79,11 +98,12 @@ class Training:
     seed: int
     length: float
     until_train_error: float | None
-    bf16: bool
+    precision: str
     group: ProcessGroup
     devices: tuple[torch.device, ...]
     model: AlexNet | Towers
     optimiser: PaperSGD
+    scaler: torch.amp.GradScaler
     views: Views
     gradients: GradientBuckets
     save_due: Callable[[], bool] = bool
@@ -92,6 +112,8 @@ class Training:
     step: int = 0
     schedule: ScheduleState = field(default_factory=ScheduleState)
     totals: EpochTotals = field(default_factory=EpochTotals)
+    pending: Pending | None = None
+    save_asked: bool = False
 
     @property
     def epochs(self) -> int:
@@ -146,6 +168,28 @@ class Training:
         """Learning rate of the weights according to the schedule, which the log records."""
         return self.configuration.recipe.lr * 0.1**self.schedule.drops
 
+    @property
+    def reads_late(self) -> bool:
+        """Whether the loss of an update is read during the next one, so that the device never waits for the program."""
+        return asynchronous(self.devices[0])
+
+    def settle(self) -> None:
+        """Add the pending update to `totals`. Raises ReproError if its loss is not finite."""
+        if self.pending is None:
+            return
+        update, self.pending = self.pending, None
+        loss, wrong, saves = update.counts.values()
+        if not math.isfinite(loss):
+            indices = ", ".join(map(str, update.index))
+            raise ReproError(
+                f"{self.diverged(f'the loss is {loss} before update {update.step + 1}')}; if that does not help, "
+                f"check the images of the batch, with these indices in the train split: {indices}"
+            )
+        self.totals.loss += loss * len(update.index)
+        self.totals.wrong += int(wrong)
+        self.totals.images += len(update.index)
+        self.save_asked = saves > 0
+
     def shards(self) -> dict[str, list[Tensor]]:
         """Return weights and velocities as this net holds them, by their names in a net on one device.
 
@@ -166,14 +210,15 @@ class Training:
         return {name: value for name, value in self.tensors().items() if not name.startswith("velocity.")}
 
     def check_finite(self) -> None:
-        """Raise ReproError if the training has diverged: if any weight or velocity is not finite."""
+        """Raise ReproError if the training has diverged: if the last loss, a weight or a velocity is not finite."""
+        self.settle()
         for name, shards in self.shards().items():
             if not all(shard.isfinite().all() for shard in shards):
                 raise self.diverged(f"{name} is not finite after update {self.step}")
 
     def diverged(self, what: str) -> ReproError:
         """Return the error for a training that has diverged, of which `what` is the sign."""
-        precision = ", --precision fp32" if self.bf16 else ""
+        precision = ", --precision fp32" if self.precision in AUTOCAST else ""
         return ReproError(
             f"the training diverged at learning rate {self.lr:g}: {what} (epoch {self.epoch}); nothing was saved since "
             f"the last checkpoint: start again with a lower --lr{precision} or another --seed"
@@ -181,12 +226,15 @@ class Training:
 
     def state(self) -> dict[str, Any]:
         """Return everything else that a checkpoint has to hold, as JSON values."""
+        self.settle()
+        scaler = {"scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else {}
         return {
             "epoch": self.epoch,
             "batch": self.batch,
             "step": self.step,
             "schedule": asdict(self.schedule),
             "tally": asdict(self.totals),
+            **scaler,
         }
 
     def restore(self, saved: Checkpoint) -> None:
@@ -205,6 +253,8 @@ class Training:
         self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
         self.schedule = ScheduleState(**state["schedule"])
         self.totals = EpochTotals(**state["tally"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
 
 
 def prepare_training(settings: Settings, store: Store, group: ProcessGroup = SINGLE_PROCESS) -> Training:
@@ -231,11 +281,12 @@ def prepare_training(settings: Settings, store: Store, group: ProcessGroup = SIN
         seed=settings.seed,
         length=settings.epochs or configuration.length,
         until_train_error=settings.until_train_error,
-        bf16=settings.precision == "bf16",
+        precision=settings.precision,
         group=group,
         devices=devices,
         model=placed,
         optimiser=build_optimiser(placed, recipe),
+        scaler=torch.amp.GradScaler(devices[0].type, enabled=settings.precision == "fp16"),
         views=Views(store.mean, store.covariance, configuration.scale.crop_size, recipe.augmentation, devices[0]),
         gradients=GradientBuckets(group, placed.parameters(), STEP_SCALARS, devices[0]),
     )

@@ -17,6 +17,7 @@ import safetensors.torch
 from repro.data.store import Store, open_store
 from repro.errors import ReproError, Stopped
 from repro.models.allocator import keep_freed_memory
+from repro.models.devices import float32_products
 from repro.paper.networks import network_record
 from repro.provenance import current_provenance, data_record
 from repro.records import (
@@ -110,6 +111,7 @@ def train(
     keep_freed_memory()
     with join_process_group() as group, ExitStack() as stack:
         training = group.run_checked(lambda: prepare_training(settings, open_store(data), group))
+        stack.enter_context(float32_products(settings.precision))
         record = _record(settings, training, data, out)
         main = msgspec.convert(group.broadcast(msgspec.to_builtins(record)), RunRecord)
         group.run_checked(lambda: _check_same_run(main, record))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from repro.errors import unknown
-from repro.models.devices import check_precision, find_devices
+from repro.models.devices import autocast, check_precision, find_devices, float32_products
 from repro.models.network import AlexNet
 from repro.models.towers import to_devices
 from repro.paper.arithmetic import count, parameters
@@ -99,7 +99,7 @@ def measured_speed(configuration: Configuration, device: str | None, precision: 
     labels = torch.zeros(size, dtype=torch.long, device=first)
     started, steps = 0.0, -1  # the first step warms up
     while steps < 1 or time.perf_counter() - started < MEASURE_SECONDS:
-        with torch.autocast(first.type, torch.bfloat16, enabled=precision == "bf16"):
+        with float32_products(precision), autocast(first, precision):
             loss = F.cross_entropy(model(images).float(), labels)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -23,6 +23,7 @@ from repro.models.layers import (
     TowerLinear,
     across_maps,
     fused,
+    splitmix64,
     within_maps,
 )
 
@@ -332,6 +333,43 @@ def test_dropout_does_not_rescale_in_training_and_halves_in_testing() -> None:
     layer.masks.begin(3, 200, slice(50, 70))  # the rows of one rank in the same update
     assert torch.equal(layer(ones[50:70]), kept[50:70])
     assert torch.equal(layer.eval()(ones), ones / 2)
+
+
+def splitmix64_by_hand(seed: int, count: int) -> list[int]:
+    """Steele, Lea and Flood's generator in Python's integers."""
+    numbers, state = [], seed
+    for _ in range(count):
+        state = (state + 0x9E3779B97F4A7C15) % 2**64
+        z = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+        numbers.append(z ^ (z >> 31))
+    return numbers
+
+
+def test_numbers_of_splitmix64() -> None:
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423]  # of the seed 1234567
+    assert splitmix64_by_hand(1234567, 3) == published
+    for seed in (0, 1234567, 2**63 - 1):
+        expected = [number >> 1 for number in splitmix64_by_hand(seed, 200)]
+        assert splitmix64(seed, 0, 200, torch.device("cpu")).tolist() == expected
+        assert splitmix64(seed, 150, 200, torch.device("cpu")).tolist() == expected[150:]
+
+
+def test_dropout_masks_of_an_accelerator_depend_on_seed_and_position_alone() -> None:
+    masks = DropoutMasks(torch.device("cpu"))
+    masks.counted = True  # as on an accelerator
+    drawn: dict[object, list[torch.Tensor]] = {}
+    for rows in (slice(0, 200), slice(50, 70), slice(20, 20)):
+        masks.begin(5, 200, rows)
+        drawn[rows.start, rows.stop] = [masks.draw(300, 0.5), masks.draw(100, 0.2)]
+    whole = drawn[0, 200]
+    assert [mask.shape for mask in whole] == [(200, 300), (200, 100)]
+    assert all(torch.equal(part, mask[50:70]) for part, mask in zip(drawn[50, 70], whole, strict=True))
+    assert [mask.shape for mask in drawn[20, 20]] == [(0, 300), (0, 100)]
+    assert abs(whole[0].double().mean() - 0.5) < 0.013  # six standard errors of 60,000 coins
+    assert abs(whole[1].double().mean() - 0.8) < 0.017
+    masks.begin(6, 200, slice(0, 200))
+    assert abs((masks.draw(300, 0.5) == whole[0]).double().mean() - 0.5) < 0.013
 
 
 def test_rounded_up_conv_sees_zeros_beyond_the_right_and_bottom_edge() -> None:
