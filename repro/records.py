@@ -625,9 +625,12 @@ def _read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         return {}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Records:
-    """All records below a folder of runs; `problems` are lines that name what was left out, and why."""
+    """All records below a folder of runs; `problems` are lines that name what was left out, and why.
+
+    Two are equal if they are the same object: what is derived from the records can be cached by them.
+    """
 
     runs: tuple[Run, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()

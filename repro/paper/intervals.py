@@ -9,6 +9,7 @@ all seeds and images at least as often as it states.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 
 import numpy as np
@@ -121,11 +122,14 @@ def seeds_to_decide(distance: float, deviation: float, image_error: float = 0.0,
     `deviation`: standard deviation over seeds of one net minus the other. None if no number up to `most` suffices, as
     the images are too few.
     """
-    for count in range(2, most + 1):
+
+    def decides(count: int) -> bool:
         half = float(t.ppf((1 + LEVEL) / 2, 2 * count - 2)) * deviation / math.sqrt(count)
-        if math.hypot(half, Z * image_error) < distance:
-            return count
-    return None
+        return math.hypot(half, Z * image_error) < distance
+
+    counts = range(2, most + 1)
+    index = bisect_left(counts, True, key=decides)  # the interval shrinks with every seed
+    return counts[index] if index < len(counts) else None
 
 
 def mean_interval(values: Sequence[float] | np.ndarray) -> Interval:

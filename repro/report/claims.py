@@ -9,7 +9,7 @@ from repro.paper.sections import section_order
 from repro.paper.targets import MISSING, NOT_COMPARABLE, Measurement, Target, Verdict
 from repro.records import Records
 from repro.report.commands import commands
-from repro.report.table import number, with_interval
+from repro.report.table import number, sample, with_interval
 from repro.report.tables import Verdicts
 
 
@@ -70,11 +70,7 @@ class Claim:
     @property
     def sample(self) -> str:
         """Number of what the interval is over: "3 seeds", "3,925 images"; empty if nothing was measured."""
-        measurement = self.measurement
-        if measurement is None or measurement.over in ("computed", "counted"):
-            return ""
-        name = measurement.over if measurement.n != 1 else measurement.over.removesuffix("s")
-        return f"{measurement.n:,} {name}"
+        return sample(self.measurement) if self.measurement else ""
 
     @property
     def where(self) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from repro.evaluation.command_lines import command_line, evaluate_argv, retrieve_argv
@@ -11,7 +13,7 @@ from repro.paper.experiments import LR_GRIDS, PARTS, Experiment, find_experiment
 from repro.paper.targets import Target
 from repro.paper.variants import ENSEMBLES, VARIANTS, ancestors_of, members_of
 from repro.preparation.settings import PrepareSettings
-from repro.records import Records
+from repro.records import Records, Run
 from repro.report.measurements import MEASURES
 from repro.report.measurements.context import data_changes
 from repro.report.measurements.overfitting import OVERFITTING_MEASURES
@@ -119,6 +121,14 @@ def _experiment(nets: Sequence[str], target: Target) -> list[str]:
     return steps
 
 
+@lru_cache(maxsize=2)  # every claim asks for them
+def _runs_by_folder_name(records: Records) -> Mapping[str, Sequence[Run]]:
+    found: dict[str, list[Run]] = defaultdict(list)
+    for run in records.runs:
+        found[run.folder.name].append(run)
+    return found
+
+
 def _trainings(name: str, target: Target, records: Records) -> list[_Training]:
     """Return the runs of a net, from as many seeds as the target needs, or of an ensemble."""
     trainings = []
@@ -127,13 +137,8 @@ def _trainings(name: str, target: Target, records: Records) -> list[_Training]:
             devices = "cuda:0,cuda:1" if target.measure == "seconds_per_epoch" and name == target.baseline else None
             settings = Settings(variant, scale=target.scale, seed=seed, devices=devices)
             command = command_line(settings.to_argv(STORE, RUNS, launcher=()))
-            present = [
-                run
-                for run in records.runs
-                if run.folder.name == settings.run_name
-                and run.data.dataset == target.dataset
-                and not data_changes(run.data)
-            ]
+            named = _runs_by_folder_name(records).get(settings.run_name, ())
+            present = [run for run in named if run.data.dataset == target.dataset and not data_changes(run.data)]
             if any(run.finished for run in present):
                 command = ""
             elif present:

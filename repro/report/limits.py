@@ -75,6 +75,7 @@ def _difference(run: Run) -> str:
     if ours.scale.width != papers.scale.width:
         parts.append(f"layers have {ours.scale.width:g} of their width")
     if run.epochs < papers.epochs:
-        parts.append(f"training takes {run.epochs} epochs instead of {papers.epochs}")
+        epochs = f"{run.epochs} epoch{'s' if run.epochs != 1 else ''}"
+        parts.append(f"training takes {epochs} instead of {papers.epochs:g}")
     sentence = "; ".join(parts)
     return f" {sentence[:1].upper()}{sentence[1:]}." if parts else ""

@@ -199,6 +199,13 @@ def number(value: float, decimals: int | None = 1) -> str:
     return text.replace("-", "−")
 
 
+def sample(measurement: Measurement) -> str:
+    """Return the number of what an interval is over: "3 seeds", "3,925 images"; empty for what is computed."""
+    if measurement.over in ("computed", "counted"):
+        return ""
+    return f"{measurement.n:,} {measurement.over if measurement.n != 1 else measurement.over.removesuffix('s')}"
+
+
 def with_interval(measurement: Measurement, decimals: int | None = 1, unit: str = "") -> str:
     """Return a measured value with its interval, if that is not empty: "37.6% [37.3, 37.8]"."""
     value = {1: "> ", -1: "< ", 0: ""}[measurement.bound] + number(measurement.value, decimals) + unit

@@ -27,7 +27,7 @@ from repro.report.measurements.evaluations import (
     net_name,
 )
 from repro.report.recipe_table import recipe_table
-from repro.report.table import Cell, Column, Section, Table, columns
+from repro.report.table import Cell, Column, Section, Table, columns, sample
 
 Verdicts = Mapping[str, Sequence[Verdict]]
 
@@ -177,7 +177,7 @@ def smaller_table(records: Records) -> Table:
                     row[f"{_views(key.views)}: {name}"] = error_level(evaluations, metric)
             measured = row[f"{_views(key.views)}: Top-1"]
             if isinstance(measured, Measurement):
-                row["n"] = f"{measured.n:,} {measured.over}"
+                row["n"] = sample(measured)
     found = {name for each in rows.values() for row in each.values() for name, cell in row.items() if cell is not None}
     views = sorted({key.views for key in group_evaluations(records)})
     errors = [Column(name, _views(count)) for count in views for name in ("Top-1", "Top-5")]
@@ -373,7 +373,7 @@ def run_table(records: Records) -> Table:
     """Return every training run: how far it got, and the epochs with notes."""
     body: list[list[Cell]] = []
     for run in records.runs:
-        state = "finished" if run.finished else f"{len(run.log)} of {run.epochs} epochs"
+        state = "finished" if run.finished else f"{len(run.log)} of {run.epochs} epoch{'s' if run.epochs != 1 else ''}"
         last: list[Cell] = [run.log[-1].train_loss, run.log[-1].val_top1_error] if run.log else [None, None]
         noted = _ranges([epoch.epoch for epoch in run.log if epoch.note])
         setting: list[Cell] = [run.name, run.variant, run.recipe, str(run_scale(run)), run.seed, run.data.description]

@@ -192,8 +192,9 @@ def _draw(chart: _Chart) -> Figure:
 def _draw_chance(axes: Axes, level: float) -> None:
     if math.isfinite(level):
         axes.axhline(level, color=INK, linewidth=0.8, linestyle=":")
-        axes.annotate("chance", (1, level), xycoords=("axes fraction", "data"), xytext=(0, 2),
-                      textcoords="offset points", ha="right", va="bottom", fontsize=7.5)  # fmt: skip
+        # Beside the line, outside the axes, where neither the title nor a curve can be.
+        axes.annotate("chance", (1, level), xycoords=("axes fraction", "data"), xytext=(3, 0),
+                      textcoords="offset points", ha="left", va="center", fontsize=7.5)  # fmt: skip
 
 
 def _mark_stalls(axes: Axes, line: _Line, classes: int, colour: str) -> bool:

@@ -74,7 +74,8 @@ def grid_rows(nets: Mapping[str, Grid]) -> list[GridRow]:
 
 def _note(grid: Grid, lr: float) -> str:
     if lr == grid.fastest_lr:
-        return "fastest"
+        reached = any(grid.epochs_taken(run) is not None for run in grid.fastest)
+        return "fastest" if reached else "lowest error so far"
     return "within the spread of the fastest" if lr in grid.runs_by_lr and grid.as_fast(lr) else ""
 
 
@@ -181,10 +182,10 @@ def _crossing_sentence(label: str, grid: Grid) -> str:
     seeds = f"{len(grid.runs)} seed{'s' if len(grid.runs) > 1 else ''}"
     if not reached:
         longest = max(len(run.log) for run in grid.runs)
-        return f"{label} has not reached {until:g}% in {longest} epochs ({seeds})."
+        return f"{label} has not reached {until:g}% in {longest} epoch{'s' if longest > 1 else ''} ({seeds})."
     if len(reached) < len(grid.runs):
         return f"{label} reached {until:g}% with {len(reached)} of {seeds}."
-    span = f"{min(reached):.1f} to {max(reached):.1f}" if len(reached) > 1 else f"{reached[0]:.1f}"
+    span = " to ".join(dict.fromkeys(f"{each:.1f}" for each in (min(reached), max(reached))))
     return f"{label}: {span} epochs ({seeds})."
 
 

@@ -47,7 +47,7 @@ class RunScale:
         if self.lr is not None:
             words.append(f"lr {self.lr:g}")
         if self.epochs is not None:
-            words.append(f"{self.epochs} epochs")
+            words.append(f"{self.epochs} epoch{'s' if self.epochs != 1 else ''}")
         if self.until is not None:
             words.append(f"ended at {self.until:g}% training error")
         if self.incomplete_grid:

@@ -6,6 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from statistics import fmean, stdev
 
 import numpy as np
@@ -41,6 +42,7 @@ class EvaluationKey:
 Groups = Mapping[EvaluationKey, Mapping[str, Sequence[Evaluation]]]
 
 
+@lru_cache(maxsize=2)  # every target asks for them
 def group_evaluations(records: Records) -> Groups:
     """Return the evaluations by what they share, then by net; of each net one per set of seeds."""
     groups: dict[EvaluationKey, dict[str, list[Evaluation]]] = defaultdict(lambda: defaultdict(list))
