@@ -389,19 +389,28 @@ def run(
     epochs: opt.EpochsOption = None,
     devices: opt.DevicesOption = None,
     precision: opt.PrecisionOption = "fp32",
+    parallel: opt.ParallelOption = False,
     dry_run: opt.DryRunOption = False,
 ) -> Next:
     """Run the commands that an experiment still needs. Repeat the same command to continue."""
     from repro.workflow import stages as workflow
 
-    workspace = workflow.Workspace(out, stores, scale, recipe, data, epochs, devices, precision)
+    if parallel and not devices:
+        raise typer.BadParameter("name a device for each command: --devices cuda:0,cuda:1", param_hint="--parallel")
+    each = None if parallel else devices  # in parallel, a command gets one of the devices when it starts
+    workspace = workflow.Workspace(out, stores, scale, recipe, data, epochs, each, precision)
     stages = workflow.experiment(experiment, workspace)
     if dry_run:
         for stage in stages:
             console.print(str(stage))
         words = [word for word in sys.argv[1:] if word not in ("--dry-run", "--debug")]
         return tuple(words) if console.is_terminal else None  # in a file, the commands alone are a script
-    _run_stages(stages)
+    if parallel and devices:
+        from repro.cli.parallel import run_stages_in_parallel
+
+        run_stages_in_parallel(console, lambda: workflow.experiment(experiment, workspace), devices.split(","))
+    else:
+        _run_stages(stages)
     return _report_on(out)
 
 

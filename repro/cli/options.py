@@ -211,6 +211,10 @@ StandInOption = Annotated[
     Path | None,
     typer.Option("--data", metavar="STORE", help="Store used in place of every ImageNet dataset."),
 ]
+ParallelOption = Annotated[
+    bool,
+    typer.Option("--parallel", help="Run independent commands at the same time, one on each of the --devices."),
+]
 DryRunOption = Annotated[
     bool,
     typer.Option(

@@ -45,6 +45,7 @@ class Stage:
         settings: settings of a training.
         store: the store of a training, an evaluation or a retrieval.
         devices: number of devices that have to have held the net, for a claim about time; 1 if it does not matter.
+        needs: results of other stages that have to exist before it starts.
     """
 
     kind: Kind
@@ -53,6 +54,7 @@ class Stage:
     settings: Settings | None = None
     store: Path | None = None
     devices: int = 1
+    needs: tuple[Path, ...] = ()
 
     @property
     def done(self) -> bool:
@@ -170,8 +172,16 @@ class ResolvedTraining:
         """The run's folder."""
         return self.out / self.settings.run_name
 
-    def stages(self) -> Iterator[Stage]:
-        """Yield the stages up to the trained run. Raises ReproError if a store does not exist."""
+    @property
+    def weights(self) -> Path:
+        """File of the trained weights."""
+        return self.folder / WEIGHTS
+
+    def stages(self, after: Sequence[Path] = ()) -> Iterator[Stage]:
+        """Yield the stages up to the trained run, which also needs the results `after`.
+
+        Raises ReproError if a store does not exist.
+        """
         if self.settings.scale == "smoke":
             prepared = PrepareSettings("synthetic", size=self.image_size, limit_per_class=SMOKE_IMAGES)
             yield Stage(Kind.PREPARE, tuple(prepared.to_argv(self.store)), self.store / MANIFEST)
@@ -180,7 +190,8 @@ class ResolvedTraining:
         if self.origin:
             yield from self.origin.stages()
         words = (*self.settings.to_argv(self.store, self.out, launcher=()), "--resume")
-        yield Stage(Kind.TRAIN, words, self.folder / WEIGHTS, self.settings, self.store)
+        needs = (self.store / MANIFEST, *((self.origin.weights,) if self.origin else ()), *after)
+        yield Stage(Kind.TRAIN, words, self.weights, self.settings, self.store, needs=needs)
 
     def errors(self) -> list[float]:
         """Return the training errors of the run so far, in percent, one per epoch."""
@@ -226,12 +237,15 @@ def _stages_of(requirement: Requirement, workspace: Workspace) -> Iterator[Stage
         lr = _fastest(requirement, workspace)
         until = requirement.until_train_error if len(requirement.lrs) > 1 else None
     runs = [workspace.resolve(training, until) for training in members_from_seeds(requirement, lr, workspace.recipe)]
+    several = grid_of(requirement) if len(requirement.lrs) > 1 else ()
+    chosen_from = [workspace.resolve(training).weights for training in several]
     for run in runs:
-        yield from run.stages()
+        yield from run.stages(chosen_from)
     split = _split(runs[0].store, requirement.split)
     for run in runs if requirement.retrieve else ():
         words = retrieve_argv(run.folder, run.store, split)
-        yield Stage(Kind.RETRIEVE, words, run.folder / retrieval_name(split), store=run.store)
+        result = run.folder / retrieval_name(split)
+        yield Stage(Kind.RETRIEVE, words, result, store=run.store, needs=(run.weights,))
     for members in [runs] if requirement.net in ENSEMBLES else [[run] for run in runs]:
         for views in requirement.views:
             yield _evaluation(members, split, views)
@@ -246,7 +260,8 @@ def _evaluation(members: Sequence[ResolvedTraining], split: str, views: int) -> 
         seeds = [run.settings.seed for run in members]
         folder = first.out / run_name(nets, first.settings.recipe, first.settings.scale, seeds)
     words = evaluate_argv([run.folder for run in members], first.store, split, views)
-    return Stage(Kind.EVALUATE, words, folder / evaluation_name(split, views), store=first.store)
+    needs = tuple(run.weights for run in members)
+    return Stage(Kind.EVALUATE, words, folder / evaluation_name(split, views), store=first.store, needs=needs)
 
 
 def _grid(requirement: Requirement, workspace: Workspace) -> Iterator[Stage]:
@@ -257,7 +272,8 @@ def _grid(requirement: Requirement, workspace: Workspace) -> Iterator[Stage]:
     for index, training in enumerate(grid):
         before = (epochs_to_error(workspace.resolve(each).errors(), until) for each in grid[:index])
         fastest = min(filter(None, before), default=None)
-        yield from workspace.resolve(training, until, math.ceil(fastest) if fastest else None).stages()
+        earlier = [workspace.resolve(each).weights for each in grid[:index]]
+        yield from workspace.resolve(training, until, math.ceil(fastest) if fastest else None).stages(earlier)
 
 
 def _fastest(requirement: Requirement, workspace: Workspace) -> float:
@@ -292,8 +308,9 @@ def demo(out: Path) -> Iterator[Stage]:
         settings = Settings("alexnet", recipe, "smoke", epochs=epochs)
         run = runs / settings.run_name
         words = (*settings.to_argv(store, runs, launcher=()), "--resume")
-        yield Stage(Kind.TRAIN, words, run / WEIGHTS, settings, store)
+        yield Stage(Kind.TRAIN, words, run / WEIGHTS, settings, store, needs=(store / MANIFEST,))
         for views in (1, 10):
             words = evaluate_argv([run], store, "test", views)
-            yield Stage(Kind.EVALUATE, words, run / evaluation_name("test", views), store=store)
+            result = run / evaluation_name("test", views)
+            yield Stage(Kind.EVALUATE, words, result, store=store, needs=(run / WEIGHTS,))
     yield Stage(Kind.REPORT, ("report", "--runs", str(runs), "--out", str(out / "report"), "--compare"))

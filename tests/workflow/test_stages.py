@@ -34,7 +34,10 @@ def test_every_stage_comes_once_and_after_what_it_needs(name: str, tmp_path: Pat
     stages = list(experiment(name, smoke(tmp_path)))
     assert len(set(stages)) == len(stages)
     made: set[str] = set()
+    results: set[Path | None] = set()
     for stage in stages:
+        assert set(stage.needs) <= results
+        results.add(stage.result)
         needed = [word for word in stage.words if word.startswith(str(tmp_path))]
         target = str(stage.result.parent) if stage.result else ""
         if stage.kind == Kind.TRAIN:  # its store, and the run that initialises it
@@ -123,6 +126,17 @@ def test_the_fastest_learning_rate_is_trained_from_all_seeds(tmp_path: Path) -> 
         ("0", "0.004"), ("0", "0.008"), ("0", "0.002"), ("0", "0.001"), ("0", "0.016"), ("1", "0.002"),
         ("2", "0.002"), ("3", "0.002"),
     ]  # fmt: skip
+
+
+def test_a_net_at_its_fastest_learning_rate_needs_the_whole_grid(tmp_path: Path) -> None:
+    """A command that runs in parallel with others must not be started at a learning rate that is not yet selected."""
+    stages = list(experiment("figure1", smoke(tmp_path)))
+    trained = [each for each in stages if each.settings and each.settings.variant == "cifar-relu"]
+    trained = [each for each in trained if each.settings and each.settings.recipe == "authors"]
+    grid, counted = trained[: len(GRIDS["authors"])], trained[len(GRIDS["authors"]) :]
+    assert len(counted) == 3
+    for index, stage in enumerate(trained):
+        assert {each.result for each in grid[:index]} <= set(stage.needs)
 
 
 def test_a_grid_ends_runs_that_can_no_longer_be_the_fastest(tmp_path: Path) -> None:
