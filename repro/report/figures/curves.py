@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from repro.records import DataRecord, EpochRecord, Records, Run
-from repro.report.figures.style import COLOURS, INK, Picture, finish
+from repro.report.figures.style import COLOURS, INK, NARROW, WIDE, Picture, finish
 from repro.report.measurements.context import RunScale, context_of, fine_tuned, precedence, run_scale
 from repro.report.measurements.grid import select_runs
 
@@ -122,7 +122,7 @@ def curve_pictures(records: Records) -> Iterable[Picture]:
 
 PANELS = (
     ("train_loss", "Training loss", "nats"),
-    ("train_top1_error", "Training top-1 error (augmented views)", "%"),
+    ("train_top1_error", "Training top-1 error (augmented)", "%"),
     ("val_top1_error", "Validation top-1 error", "%"),
     ("val_top5_error", "Validation top-5 error", "%"),
 )
@@ -158,33 +158,36 @@ def _curve_picture(name: str, chart: _Chart) -> Picture:
         if (curve := line.curve("val_top1_error")).epochs
     )
     alt = f"{len(chart.panels)} panels of curves against epochs. {last}"
-    return finish(_draw(chart), name, where, caption, alt, "runs")
+    return finish(_draw(chart), name, where, caption, alt, "runs", _draw(chart, narrow=True))
 
 
-def _draw(chart: _Chart) -> Figure:
+def _draw(chart: _Chart, narrow: bool = False) -> Figure:
+    """Draw the panels in two columns, or below each other on a narrow figure, above the legend."""
     panels, colours = chart.panels, chart.colours
-    figure = Figure(figsize=(7.4, 5.6))
+    across = 1 if narrow else 2
+    figure = Figure(figsize=(NARROW if narrow else WIDE, 5.6))
     FigureCanvasAgg(figure)
-    grid = figure.subplots(math.ceil(len(panels) / 2), 2, sharex=True, squeeze=False)
+    grid = figure.subplots(math.ceil(len(panels) / across), across, sharex=True, squeeze=False)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     for axes, (metric, title, unit) in zip(grid.flat, panels, strict=False):
         for line in chart.lines:
             _plot(axes, line, metric, colours[line.net])
         _draw_chance(axes, chance_level(metric, chart.classes))
-        axes.set_title(f"{title}, {unit}")
         axes.set_ylim(0, axes.get_ylim()[1] * 1.03)
+        axes.set_title(f"{title}, {unit}")
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     marked = [_mark_stalls(grid.flat[0], line, chart.classes, colours[line.net]) for line in chart.lines]
-    for axes in grid.flat[len(panels) - 2 : len(panels)]:  # the lowest of both columns
+    for axes in grid.flat[len(panels) - across : len(panels)]:  # the lowest of each column
         axes.set_xlabel("epoch")
         axes.tick_params(labelbottom=True)
     handles = _handles(chart.lines, colours, any(marked))
-    columns = 3 if len(handles) > 4 else 2
+    columns = 1 if narrow else 3 if len(handles) > 4 else 2
     legend = 0.17 * math.ceil(len(handles) / columns) + 0.12  # inches
-    figure.set_figheight(2.6 * len(grid) + legend)
-    figure.legend(handles=handles, loc="lower left", ncols=columns, fontsize=8, bbox_to_anchor=(0.04, 0))
+    figure.set_figheight((2.2 if narrow else 2.6) * len(grid) + legend)
+    left = 0.04 * WIDE / figure.get_figwidth()
+    figure.legend(handles=handles, loc="lower left", ncols=columns, fontsize=8, bbox_to_anchor=(left, 0))
     figure.tight_layout(rect=(0, legend / figure.get_figheight(), 1, 1))
     return figure
 
@@ -194,7 +197,7 @@ def _draw_chance(axes: Axes, level: float) -> None:
         axes.axhline(level, color=INK, linewidth=0.8, linestyle=":")
         # Beside the line, outside the axes, where neither the title nor a curve can be.
         axes.annotate("chance", (1, level), xycoords=("axes fraction", "data"), xytext=(3, 0),
-                      textcoords="offset points", ha="left", va="center", fontsize=7.5)  # fmt: skip
+                      textcoords="offset points", ha="left", va="center", fontsize=8)  # fmt: skip
 
 
 def _mark_stalls(axes: Axes, line: _Line, classes: int, colour: str) -> bool:

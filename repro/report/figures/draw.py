@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from repro.records import Records
+from repro.report.figures.confusion import confusion_pictures
 from repro.report.figures.curves import curve_pictures
 from repro.report.figures.figure1 import speed_pictures
 from repro.report.figures.figure2 import net_pictures
@@ -10,18 +13,23 @@ from repro.report.figures.figure3 import kernel_pictures
 from repro.report.figures.figure4 import retrieval_pictures
 from repro.report.figures.style import Picture, figure_style
 
+MOST_PICTURES = 8  # of a kind: of thousands of runs, more would be large and not looked at
+
 
 def draw_figures(records: Records) -> list[Picture]:
     """Return the paper's figures in its order, then the training curves of each dataset.
 
     Figure 2 is followed by the other nets that were run; Figure 3 is of the first `alexnet` run of each recipe,
-    dataset and scale.
+    dataset and scale; Figure 4 is followed by the confused classes of each dataset. Of each kind at most eight are
+    drawn: those of the data and scale that count most.
     """
+    kinds = (
+        speed_pictures(records),
+        net_pictures(records),
+        kernel_pictures(records),
+        retrieval_pictures(records),
+        confusion_pictures(records),
+        curve_pictures(records),
+    )
     with figure_style():
-        return [
-            *speed_pictures(records),
-            *net_pictures(records),
-            *kernel_pictures(records),
-            *retrieval_pictures(records),
-            *curve_pictures(records),
-        ]
+        return [picture for pictures in kinds for picture in islice(pictures, MOST_PICTURES)]

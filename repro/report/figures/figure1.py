@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from repro.paper.targets import Measurement, find_target
 from repro.records import Records, Run
-from repro.report.figures.style import COLOURS, INK, Picture, finish
+from repro.report.figures.style import COLOURS, INK, NARROW, WIDE, Picture, finish
 from repro.report.measurements.context import Context, context_of, precedence
 from repro.report.measurements.grid import Grid, build_grid, speed_ratio, train_errors
 
@@ -93,10 +93,26 @@ def speed_pictures(records: Records) -> Iterable[Picture]:
 
 
 def _speed_picture(name: str, context: Context, nets: Mapping[str, Grid]) -> Picture:
-    figure = Figure(figsize=(7.4, 4.6))
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.085, 0.12, 0.9, 0.85))
     until = next(iter(nets.values())).requirement.until_train_error
+    ratio = ratio_sentence(nets)
+    crossings = " ".join(_crossing_sentence(STYLES[net].label, grid) for net, grid in nets.items())
+    caption = (
+        f"Training error against epochs on {context.data.label} ({context.recipe} recipe, {context.scale.label}): the "
+        f"four-layer net with ReLU (solid) and with tanh (dashed), each at the learning rate that reaches {until:g}% "
+        f"first with seed 0; of the seeds that count, the others, the mean with the range shaded, thin lines the other "
+        f"learning rates. {crossings} "
+        f"{ratio}"
+    )
+    alt = f"Two curves that fall with the epochs. {ratio}"
+    title = f"Recipe {context.recipe}, {context.scale.label}"
+    return finish(_draw(nets, until), name, title, caption, alt, "figure-1", _draw(nets, until, narrow=True))
+
+
+def _draw(nets: Mapping[str, Grid], until: float, narrow: bool = False) -> Figure:
+    """Draw the errors of all nets; the legend is below the axes of a narrow figure."""
+    figure = Figure(figsize=(NARROW, 4.4) if narrow else (WIDE, 4.6))
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.15, 0.35, 0.83, 0.63) if narrow else (0.085, 0.12, 0.9, 0.85))
     last = max(len(run.log) for grid in nets.values() for runs in grid.runs_by_lr.values() for run in runs)
     for number, (net, grid) in enumerate(nets.items()):
         _draw_other_rates(axes, grid, STYLES[net])
@@ -111,18 +127,11 @@ def _speed_picture(name: str, context: Context, nets: Mapping[str, Grid]) -> Pic
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epochs")
     axes.set_ylabel("training error, %")
-    axes.legend(handles=_handles(nets), loc="upper right", fontsize=8.5)
-    ratio = ratio_sentence(nets)
-    crossings = " ".join(_crossing_sentence(STYLES[net].label, grid) for net, grid in nets.items())
-    caption = (
-        f"Training error against epochs on {context.data.label} ({context.recipe} recipe, {context.scale.label}): the "
-        f"four-layer net with ReLU (solid) and with tanh (dashed), each at the learning rate that reaches {until:g}% "
-        f"first with seed 0; of the seeds that count, the others, the mean with the range shaded, thin lines the other "
-        f"learning rates. {crossings} "
-        f"{ratio}"
-    )
-    alt = f"Two curves that fall with the epochs. {ratio}"
-    return finish(figure, name, f"Recipe {context.recipe}, {context.scale.label}", caption, alt, "figure-1")
+    if narrow:
+        figure.legend(handles=_handles(nets), loc="lower left", fontsize=8.5)
+    else:
+        axes.legend(handles=_handles(nets), loc="upper right", fontsize=8.5)
+    return figure
 
 
 def _draw_other_rates(axes: Axes, grid: Grid, style: NetStyle) -> None:

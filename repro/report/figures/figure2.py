@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Polygon
+from matplotlib.patches import Polygon, Rectangle
 
 from repro.paper.arithmetic import LayerCount, count
 from repro.paper.networks import LRN, Conv, Linear, Local, Network, Pool, SpatialNorm
 from repro.paper.variants import VARIANTS, configure
 from repro.records import Records
-from repro.report.figures.style import COLOURS, INK, Picture, finish
+from repro.report.figures.style import COLOURS, INK, NARROW, Picture, finish
 
 COLUMN = 1.06  # inches for each layer
 MARGIN = 0.62  # inches for the labels of the rows of text
@@ -88,7 +88,7 @@ def net_picture(name: str, title: str, network: Network, section: str = "figure-
         f"positions, below it their number."
     )
     alt = "; ".join(f"{stage.row.layer.name}: {stage.row.neurons:,} neurons" for stage in rows)
-    return finish(_draw(network), name, title, caption, alt, section)
+    return finish(_draw(network), name, title, caption, alt, section, _draw_narrow(network))
 
 
 def _draw(network: Network) -> Figure:
@@ -122,6 +122,74 @@ def _draw(network: Network) -> Figure:
         _write(axes, x, text_top, stage.row.layer.name, text_below(stage))
         below = blocks
     return figure
+
+
+NARROW_ROW, LINE = 0.8, 0.14  # inches for each layer and each line of text of a narrow figure
+TEXT_LEFT = 1.45  # inches
+
+
+def _draw_narrow(network: Network) -> Figure:
+    """Draw the net from the top down, the text of each layer beside its blocks."""
+    rows, towers = stages(network), towers_of(network)
+    height = NARROW_ROW * (len(rows) + 1)
+    figure = Figure(figsize=(NARROW, height))
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_xlim(0, NARROW)
+    axes.set_ylim(0, height)
+    axes.set_axis_off()
+    middle, side = 0.7, network.input_size
+    lanes = [middle - 0.35, middle + 0.35] if towers == 2 else [middle]
+    y = height - NARROW_ROW / 2
+    below = [_Bar(axes, middle, y, 3, side, side, COLOURS[-1])]
+    _write_beside(axes, y, "input", (f"{side}×{side}×3", f"{3 * side**2:,} values"))
+    for index, stage in enumerate(rows, 1):
+        y -= NARROW_ROW
+        positions = [middle] if index == len(rows) or towers == 1 else lanes
+        colours = COLOURS if len(positions) == 2 else (COLOURS[-1],)
+        maps = stage.row.maps // len(positions)
+        bars = [
+            _Bar(axes, x, y, maps, stage.row.size, side, colour) for x, colour in zip(positions, colours, strict=False)
+        ]
+        for start in below:
+            for end in bars:
+                _connect_down(axes, start, end, stage, across=len(below) == len(bars) == 2 and start.x != end.x)
+        kernels, size, output, then, neurons, parameters = text_below(stage)
+        follows = ", ".join(filter(None, (output, then and f"then {then}")))
+        lines = (f"{kernels} {size}", follows, f"{neurons} neurons", f"{parameters} parameters")
+        _write_beside(axes, y, stage.row.layer.name, lines)
+        below = bars
+    return figure
+
+
+def _write_beside(axes: Axes, y: float, name: str, lines: Sequence[str]) -> None:
+    shown = [line for line in lines if line]
+    top = y + LINE * len(shown) / 2
+    axes.text(TEXT_LEFT, top, name, fontsize=8.5, weight="bold", va="center")
+    for number, text in enumerate(shown, 1):
+        axes.text(TEXT_LEFT, top - LINE * number, text, fontsize=8, va="center")
+
+
+class _Bar:
+    """Output of a layer in one tower of a narrow figure: taller for larger maps, wider for more of them."""
+
+    def __init__(self, axes: Axes, x: float, y: float, maps: int, size: int, largest: int, colour: str) -> None:
+        width = 0.06 + 0.045 * math.log2(maps)
+        height = 0.12 + 0.38 * math.sqrt(size / largest)
+        self.x, self.top, self.bottom = x, y + height / 2, y - height / 2
+        corner = (x - width / 2, self.bottom)
+        axes.add_patch(Rectangle(corner, width, height, facecolor=colour, alpha=0.42, linewidth=0, zorder=2))
+        axes.add_patch(
+            Rectangle(corner, width, height, facecolor="none", edgecolor=INK, linewidth=0.6, zorder=3)
+        )  # fmt: skip
+
+
+def _connect_down(axes: Axes, start: _Bar, end: _Bar, stage: DrawnStage, across: bool) -> None:
+    """Draw a line from a bar to one of the next layer if that sees it: dashed across towers."""
+    if across and not stage.joined:
+        return
+    style = "--" if across else "-"
+    axes.plot([start.x, end.x], [start.bottom, end.top], style, color=INK, linewidth=1.0 if across else 0.8, zorder=1)
 
 
 def _write(axes: Axes, x: float, top: float, name: str, lines: Sequence[str]) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-from repro.paper.intervals import welch_interval
+from repro.paper.intervals import error_interval, welch_interval
 from repro.records import Records, Run
-from repro.report.figures.style import Picture, finish, slug
+from repro.report.figures.style import COLOURS, INK, NARROW, WIDE, Picture, finish, slug
 from repro.report.measurements.context import Context, context_of, precedence, run_scale
 from repro.report.measurements.filters import Floats, colourfulness, oriented, towers
+from repro.report.table import number
 
 
 def kernel_pictures(records: Records) -> Iterable[Picture]:
@@ -53,48 +57,93 @@ def kernel_grid(kernels: Floats, columns: int, gap: int = 1) -> Floats:
     return image
 
 
+@dataclass(frozen=True)
+class _Tower:
+    """The kernels of a tower, [N, 3, h, w], with the colourfulness of each and whether it is oriented, both [N]."""
+
+    kernels: Floats
+    colourfulness: Floats
+    oriented: NDArray[np.bool_]
+
+
 def _kernel_picture(run: Run, kernels: Floats) -> Picture:
-    halves = towers(kernels)
-    size, columns = kernels.shape[2], columns_for(len(halves[0]))
+    pair = [_Tower(half, colourfulness(half), oriented(half)) for half in towers(kernels)]
+    size, columns = kernels.shape[2], columns_for(len(pair[0].kernels))
     caption = (
         f"The {len(kernels)} kernels of conv1, {size}×{size}×3, learned on {run.data.label} "
         f"({run_scale(run).label}, recipe {run.recipe}, seed {run.seed}): tower 1 above tower 2, each kernel scaled to "
-        f"its largest weight, zero grey. {_specialisation(*map(colourfulness, halves))}"
+        f"its largest weight, zero grey; below, the colourfulness of each, the share of its energy that is not grey. "
+        f"{_specialisation(*pair)} {_orientation(pair)}"
     )
-    alt = f"{len(kernels)} small square images in two blocks of {math.ceil(len(halves[0]) / columns)} rows of {columns}"
-    figure = _draw_towers(halves, columns)
+    rows = math.ceil(len(pair[0].kernels) / columns)
+    alt = (
+        f"{len(kernels)} small square images in two blocks of {rows} rows of {columns}, above two rows of points. "
+        f"{_specialisation(*pair)}"
+    )
     title = f"{run.data.label}, {run_scale(run).label}, recipe {run.recipe}"
-    return finish(figure, f"figure3-{slug(run.name)}", title, caption, alt, "figure-3")
+    narrow = _draw(pair, min(columns, 8), NARROW)
+    return finish(_draw(pair, columns, WIDE), f"figure3-{slug(run.name)}", title, caption, alt, "figure-3", narrow)
 
 
-def _draw_towers(halves: tuple[Floats, Floats], columns: int) -> Figure:
-    """Draw the kernels of both towers, one above the other, each under a line with its statistics."""
-    grids = [kernel_grid(half, columns) for half in halves]
-    height, width = grids[0].shape[:2]
-    figure_width, label, gap = 7.4, 0.22, 0.06  # inches
-    panel = figure_width * height / width
-    figure = Figure(figsize=(figure_width, 2 * (panel + label) + gap))
+def _draw(pair: Sequence[_Tower], columns: int, width: float) -> Figure:
+    """Draw the kernels of both towers, one above the other, each under a line with its statistics, then the points."""
+    grids = [kernel_grid(tower.kernels, columns) for tower in pair]
+    label, gap, points, axis = 0.22, 0.06, 0.62, 0.42  # inches; the last two are heights of the panel and its axis
+    panels = [width * grid.shape[0] / grid.shape[1] for grid in grids]
+    figure = Figure(figsize=(width, sum(panels) + len(pair) * (label + gap) + label + points + axis))
     FigureCanvasAgg(figure)
-    total = figure.get_figheight()
-    for number, (grid, half) in enumerate(zip(grids, halves, strict=True)):
-        bottom = (1 - number) * (panel + label + gap)
-        axes = figure.add_axes((0, bottom / total, 1, panel / total))
+    total = top = figure.get_figheight()
+    for index, (tower, grid, panel) in enumerate(zip(pair, grids, panels, strict=True), 1):
+        shares = f"colourfulness {tower.colourfulness.mean():.2f}, {tower.oriented.sum()} of {len(tower.kernels)}"
+        figure.text(0.001, (top - label + gap) / total, f"Tower {index}: {shares} oriented", fontsize=8.5, va="bottom")
+        axes = figure.add_axes((0, (top - label - panel) / total, 1, panel / total))
         # Pixels are enlarged without smoothing, so that single weights can be seen.
         axes.imshow(grid, interpolation="nearest", aspect="auto")
         axes.set_axis_off()
-        shares = f"colourfulness {colourfulness(half).mean():.2f}, {oriented(half).sum()} of {len(half)} oriented"
-        text = f"Tower {number + 1}: {shares}"
-        figure.text(0.001, (bottom + panel + gap) / total, text, fontsize=8.5, va="bottom")
+        top -= label + panel + gap
+    left = 0.62 / width
+    _draw_points(figure.add_axes((left, axis / total, 0.98 - left, points / total)), pair)
     return figure
 
 
-def _specialisation(first: Floats, second: Floats) -> str:
-    """Return which tower is the more colourful one, if chance does not explain the difference."""
-    interval = welch_interval(first.tolist(), second.tolist())
-    if interval is None or interval[0] <= 0 <= interval[1]:
-        return "The towers do not differ in colourfulness, the share of a kernel's energy that is not grey."
+def _draw_points(axes: Axes, pair: Sequence[_Tower]) -> None:
+    """Draw the colourfulness of each kernel, a row of points per tower: filled if the kernel is oriented."""
+    for row, tower in enumerate(pair):
+        colour = COLOURS[row]
+        for which, fill in ((tower.oriented, colour), (~tower.oriented, "none")):
+            values = tower.colourfulness[which]
+            axes.plot(values, [-row] * len(values), "o", color=colour, markerfacecolor=fill, markersize=4, alpha=0.7)
+        mean = float(tower.colourfulness.mean())
+        axes.plot([mean, mean], [-row - 0.32, -row + 0.32], color=INK, linewidth=1.4)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-1.5, 0.5)
+    axes.set_yticks([0, -1], ["tower 1", "tower 2"], fontsize=8.5)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel("colourfulness; filled: oriented, line: mean", fontsize=8.5, labelpad=2)
+
+
+def _specialisation(first: _Tower, second: _Tower) -> str:
+    """Return the towers' colourfulness, and which is the more colourful one, if chance does not explain that."""
+    one, other = first.colourfulness, second.colourfulness
+    interval = welch_interval(one.tolist(), other.tolist())
+    means = f"Mean colourfulness is {one.mean():.2f} in tower 1 and {other.mean():.2f} in tower 2"
+    if interval is None:
+        return f"{means}."
+    low, high = interval if one.mean() >= other.mean() else (-interval[1], -interval[0])
+    means += f", a difference of {abs(one.mean() - other.mean()):.2f} [{number(low, 2)}, {number(high, 2)}]"
+    if interval[0] <= 0 <= interval[1]:
+        return f"{means}: the towers do not differ."
     agnostic, specific = (1, 2) if interval[1] < 0 else (2, 1)
+    return f"{means}: tower {agnostic} is the more colour-agnostic, tower {specific} the more colour-specific one."
+
+
+def _orientation(pair: Sequence[_Tower]) -> str:
+    """Return how many kernels of both towers are oriented, with the interval of the share."""
+    found = np.concatenate([tower.oriented for tower in pair])
+    count, total = int(found.sum()), len(found)
+    low, high = error_interval(count, total)
     return (
-        f"Tower {agnostic} is the more colour-agnostic, tower {specific} the more colour-specific one, by the share "
-        f"of a kernel's energy that is not grey."
+        f"{count} of {total} kernels, {100 * count / total:.0f}% [{low:.0f}, {high:.0f}], are more oriented than noise "
+        f"with their spectrum."
     )

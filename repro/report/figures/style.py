@@ -6,6 +6,7 @@ background; an SVG changes it to a light one on a dark page.
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 from collections.abc import Iterator
@@ -16,8 +17,10 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from PIL import Image
 
 INK, INK_ON_DARK = "#26231f", "#e9e5dc"
+WIDE, NARROW = 7.4, 3.5  # inches; a narrow figure fills a phone at its natural size, so 8 points are over 10 pixels
 COLOURS = ("#2f6db5", "#d1552b", "#2a9d6f", "#b0398c", "#b08a00", "#5a9bd4", "#7a5bc4", "#8a8378")
 
 STYLE: dict[Any, Any] = {
@@ -75,9 +78,11 @@ class Picture:
     narrow: bytes | None = None
 
     def write(self, folder: Path) -> None:
-        """Write `<name>.png` and `<name>.svg` into `folder`."""
+        """Write `<name>.png` and `<name>.svg` into `folder`, and `<name>-narrow.svg` if there is such a drawing."""
         (folder / f"{self.name}.png").write_bytes(self.png)
         (folder / f"{self.name}.svg").write_bytes(self.svg)
+        if self.narrow is not None:
+            (folder / f"{self.name}-narrow.svg").write_bytes(self.narrow)
 
 
 def finish(
@@ -93,7 +98,22 @@ def finish(
 def _to_svg(figure: Figure) -> bytes:
     svg = io.BytesIO()
     figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _adapt_to_dark(svg.getvalue())
+    return _adapt_to_dark(_with_jpegs(svg.getvalue()))
+
+
+def _with_jpegs(svg: bytes) -> bytes:
+    """Return the drawing with photographs as JPEG, a tenth of their size; images with transparent parts stay PNG."""
+
+    def smaller(found: re.Match[bytes]) -> bytes:
+        image = Image.open(io.BytesIO(base64.b64decode(found[1])))
+        if image.mode not in ("RGB", "RGBA") or (image.mode == "RGBA" and image.getextrema()[3] != (255, 255)):
+            return found[0]
+        jpeg = io.BytesIO()
+        image.convert("RGB").save(jpeg, "JPEG", quality=85)
+        encoded = base64.b64encode(jpeg.getvalue())
+        return b"data:image/jpeg;base64," + encoded if len(encoded) < len(found[1]) else found[0]
+
+    return re.sub(rb"data:image/png;base64,([A-Za-z0-9+/=\s]+)", smaller, svg)
 
 
 def _adapt_to_dark(svg: bytes) -> bytes:
