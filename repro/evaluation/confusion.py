@@ -32,7 +32,7 @@ def confusion_matrix(labels: NDArray[np.int64], guesses: NDArray[np.int64], clas
 
 def read_confusion(predictions: Path, classes: int) -> NDArray[np.int64]:
     """Return the confusion matrix of an evaluation's predictions."""
-    with np.load(predictions, allow_pickle=False) as arrays:
+    with predictions.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         return confusion_matrix(arrays["labels"], arrays["top5"][:, 0], classes)
 
 

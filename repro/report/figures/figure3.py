@@ -116,6 +116,7 @@ def _draw_points(axes: Axes, pair: Sequence[_Tower]) -> None:
         mean = float(tower.colourfulness.mean())
         axes.plot([mean, mean], [-row - 0.32, -row + 0.32], color=INK, linewidth=1.4)
     axes.set_xlim(-0.02, 1.02)
+    axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     axes.set_ylim(-1.5, 0.5)
     axes.set_yticks([0, -1], ["tower 1", "tower 2"], fontsize=8.5)
     axes.tick_params(axis="y", length=0)
