@@ -106,7 +106,8 @@ def _with_jpegs(svg: bytes) -> bytes:
 
     def smaller(found: re.Match[bytes]) -> bytes:
         image = Image.open(io.BytesIO(base64.b64decode(found[1])))
-        if image.mode not in ("RGB", "RGBA") or (image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255)):
+        opaque = image.mode == "RGB" or (image.mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255))
+        if not opaque:
             return found[0]
         jpeg = io.BytesIO()
         image.convert("RGB").save(jpeg, "JPEG", quality=85)
