@@ -57,6 +57,7 @@ LOCK = ".lock"
 EVALUATIONS = "evaluation-*.json"
 RETRIEVALS = "retrieval-*.json"
 
+NET, BASELINE = "net", "baseline"  # kinds of runs
 SPACES = ("fc7", "pixels", "codes")  # in which neighbours are retrieved
 
 T = TypeVar("T")
@@ -255,7 +256,8 @@ class RunRecord(Provenance):
 
     Attributes:
         format: version of the schema.
-        variant: name of the net.
+        kind: "net", or "baseline" for a method of before the paper, which has no network.
+        variant: name of the net or method.
         recipe: name of the training recipe.
         scale: name of the scale.
         seed: seed of the initial weights, the order of the images, the augmentation and dropout.
@@ -268,13 +270,14 @@ class RunRecord(Provenance):
         network: the layers, each a mapping of its kind under "layer" and its fields.
         input_size: side of the net's input in pixels.
         preprocessing: from an image to the net's input; None in runs of older versions.
-        settings: fields of the recipe as used, with the learning rate that was chosen.
+        settings: fields of the recipe or of the method as used, with the learning rate that was chosen.
         data: the store that the run was trained on.
         command: command line that repeats the run.
         ended: how training ended; None (null in the file) while it has not.
     """
 
     format: int = FORMAT
+    kind: str = NET
     variant: str
     recipe: str
     scale: str
@@ -525,6 +528,11 @@ class Run(RunRecord):
     def has_weights(self) -> bool:
         """Whether the trained weights are there."""
         return self.weights_path.is_file()
+
+    def require_net(self) -> None:
+        """Raise ReproError if the run is not that of a net."""
+        if self.kind != NET:
+            raise ReproError(f"'{self.folder}' is a run of {self.variant}, which is no net: name the run of a net")
 
     def require_weights(self) -> None:
         """Raise ReproError if the run has no trained weights."""

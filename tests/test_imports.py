@@ -17,6 +17,7 @@ LAYERS: tuple[set[str], ...] = (
     {"report", "verification"},
     {"training"},
     {"evaluation"},
+    {"baselines"},
     {"preparation"},
     {"provenance", "run_folder"},
     {"models"},

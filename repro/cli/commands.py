@@ -7,7 +7,7 @@ to type next, or None.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -140,8 +140,22 @@ def train(
     resume: opt.ResumeOption = False,
     checkpoint: opt.CheckpointOption = None,
     keep_checkpoints: opt.KeepCheckpointsOption = False,
+    workers: opt.FeatureWorkersOption = None,
+    scheduler: opt.FeatureSchedulerOption = None,
 ) -> Next:
     """Train a network of the paper. Stop it at any time; --resume continues it (Sec. 3 to 5)."""
+    from repro.paper.baselines import BASELINES, check_recipe
+
+    chosen = {
+        "--epochs": epochs, "--lr": lr, "--devices": devices, "--init-from": init_from, "--checkpoint": checkpoint,
+        "--until-train-error": until_train_error, "--keep-checkpoints": keep_checkpoints or None,
+        "--precision": None if precision == "fp32" else precision,
+    }  # fmt: skip
+    if variant in BASELINES:
+        check_recipe(variant, recipe)
+        _refuse(chosen, f"'{variant}' is no net")
+        return _train_baseline(variant, data, out, scale, seed, resume, workers, scheduler, save_minutes)
+    _refuse({"--workers": workers, "--scheduler": scheduler}, f"'{variant}' is a net")
     from repro.cli.progress import training_display
     from repro.interrupts import deferred
     from repro.training import train as stage
@@ -154,6 +168,35 @@ def train(
             show(event)
             folder = event.path if isinstance(event, stage.Started | stage.AlreadyFinished) else folder
     return ("evaluate", folder, "--data", data) if folder else None
+
+
+def _refuse(options: Mapping[str, object], why: str) -> None:
+    """Raise ReproError if any of the options was given."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise ReproError(f"{given[0]} does not apply, {why}: leave it out")
+
+
+def _train_baseline(
+    variant: str,
+    data: Path,
+    out: Path,
+    scale: str,
+    seed: int,
+    resume: bool,
+    workers: int | None,
+    scheduler: str | None,
+    save_minutes: float,
+) -> Next:
+    from repro.baselines import train as stage
+    from repro.baselines.settings import BaselineSettings
+    from repro.cli.progress import baseline_display
+
+    settings = BaselineSettings(variant, scale, seed)
+    with baseline_display(console) as show:
+        for event in stage.train_baseline(settings, data, out, resume, workers, scheduler, save_minutes):
+            show(event)
+    return "evaluate", out / settings.run_name, "--data", data, "--views", "1"
 
 
 @app.command()
@@ -192,7 +235,7 @@ def evaluate(
         low, high = getattr(record, f"{guesses}_interval")
         error = record.error(f"{guesses}_error")
         console.print(f"{guesses} error {error:.2f}%  (95% interval {low:.2f} to {high:.2f})")
-    console.print(f"{record.images:,} images of {split}, views: {views}; written to {path}")
+    console.print(f"{record.images:,} images of {split}, views: {record.views}; written to {path}")
     if search_weights:
         weights = ", ".join(f"{weight:.3f}" for weight in record.weights)
         console.print(f"weights {weights}, selected on {record.weights_selected_on}")

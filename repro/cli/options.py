@@ -116,6 +116,24 @@ PrepareSeedOption = Annotated[
 ]
 
 # train and run
+FeatureWorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=1,
+        help="Number of processes that describe images, of a variant that is no net.",
+        show_default="one per CPU",
+    ),
+]
+FeatureSchedulerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Address of a Dask scheduler whose workers describe images, of a variant that is no net.",
+    ),
+]
 VariantOption = Annotated[
     str, typer.Option("--variant", metavar="NAME", help="Network to train, as shown by: repro list variants")
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -59,6 +59,45 @@ def training_display(console: Console) -> Iterator[Callable[[object], None]]:
         yield _TrainingDisplay(console, bar).show
 
 
+@contextmanager
+def baseline_display(console: Console) -> Iterator[Callable[[object], None]]:
+    """Show the events of a baseline's run (`repro.baselines.train`): a meter per stage, and a line for each epoch."""
+    from repro.baselines.train import AlreadyFinished, Progress, Started
+    from repro.records import EpochRecord
+
+    with ExitStack() as stack:
+        stage, update = "", None
+
+        def show(event: object) -> None:
+            nonlocal stage, update
+            if not isinstance(event, Progress) or event.stage != stage:
+                stack.close()
+                stage, update = "", None
+            if isinstance(event, Progress):
+                if update is None:
+                    stage, update = event.stage, stack.enter_context(meter(console, event.stage, event.unit))
+                update(event.done, event.total)
+            elif isinstance(event, AlreadyFinished):
+                console.print(f"{event.path} is finished: nothing is left to train")
+            elif isinstance(event, Started):
+                console.print(f"{event.path.name} in {event.path.parent}", style="bold")
+            elif isinstance(event, EpochRecord):
+                console.print(epoch_line(event))
+
+        yield show
+
+
+def epoch_line(epoch: EpochRecord) -> str:
+    """Return an epoch's loss, errors and speed in one line."""
+    validation = ""
+    if math.isfinite(epoch.val_top1_error):
+        validation = f"validation error {epoch.val_top1_error:5.2f}% / {epoch.val_top5_error:5.2f}%  "
+    return (
+        f"epoch {epoch.epoch:3}  loss {epoch.train_loss:.3f}  training error {epoch.train_top1_error:5.2f}%  "
+        f"{validation}lr {epoch.lr:g}  {epoch.images_per_second:,.0f} images/s"
+    )
+
+
 class _TrainingDisplay:
     """Shows events; in the other ranks of a data-parallel run there are none."""
 
@@ -100,13 +139,7 @@ class _TrainingDisplay:
 
     def _epoch(self, epoch: EpochRecord) -> None:
         self.last = time.monotonic()
-        validation = ""
-        if math.isfinite(epoch.val_top1_error):
-            validation = f"validation error {epoch.val_top1_error:5.2f}% / {epoch.val_top5_error:5.2f}%  "
-        self.console.print(
-            f"epoch {epoch.epoch:3}  loss {epoch.train_loss:.3f}  training error {epoch.train_top1_error:5.2f}%  "
-            f"{validation}lr {epoch.lr:g}  {epoch.images_per_second:,.0f} images/s"
-        )
+        self.console.print(epoch_line(epoch))
         if epoch.note:
             text = "still no better than chance" if self.noted else epoch.note
             self.console.print(f"           {text}", style="yellow")

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from repro.errors import ReproError
+from repro.paper.baselines import BASELINES, RECIPE
 from repro.paper.experiments import EXPERIMENTS
 from repro.paper.variants import ENSEMBLES, VARIANTS
 
@@ -102,10 +103,14 @@ def _paragraph(heads: Sequence[str], row: Sequence[str], width: int) -> str:
 
 
 def variants() -> Listing:
-    """Return each variant with its section, its difference from `alexnet`, its recipes and the paper's result."""
+    """Return each variant with its section, its difference from `alexnet`, its recipes and the paper's result.
+
+    The methods of before the paper follow the nets.
+    """
     heads = ("variant", "Sec.", "description", "recipes", "result in the paper")
-    rows = ((v.name, v.section, v.summary, ", ".join(v.family.recipes), v.expected) for v in VARIANTS.values())
-    return Listing(heads, tuple(rows))
+    nets = ((v.name, v.section, v.summary, ", ".join(v.family.recipes), v.expected) for v in VARIANTS.values())
+    others = ((each.name, each.section, each.summary, RECIPE, each.expected) for each in BASELINES.values())
+    return Listing(heads, (*nets, *others))
 
 
 def ensembles() -> Listing:
@@ -153,13 +158,22 @@ def targets() -> Listing:
 
 def plan_listing(plans: Sequence[Plan]) -> Listing:
     """Return what an experiment takes at each scale."""
-    heads = ("scale", "runs", "stores", "weights", "operations", "speed of alexnet", "training time")
+    heads: tuple[str, ...] = ("scale", "runs", "stores", "weights", "operations", "speed of alexnet", "training time")
+    described = any(plan.feature_bytes for plan in plans)
+    if described:  # there are baselines
+        heads = (*heads, "features", "time of features")
     rows = []
     for plan in plans:
-        time = f"{plan.hours / 24:,.0f} days" if plan.hours > 48 else f"{plan.hours:.1f} hours"
+        time = _hours(plan.hours)
         disk = filesize.decimal(plan.store_bytes), filesize.decimal(plan.run_bytes)
-        rows.append((plan.scale, str(plan.runs), *disk, f"{plan.operations:.1e}", f"{plan.speed:,.0f} images/s", time))
+        row = (plan.scale, str(plan.runs), *disk, f"{plan.operations:.1e}", f"{plan.speed:,.0f} images/s", time)
+        features = (filesize.decimal(plan.feature_bytes), _hours(plan.feature_hours)) if described else ()
+        rows.append((*row, *features))
     return Listing(heads, tuple(rows))
+
+
+def _hours(hours: float) -> str:
+    return f"{hours / 24:,.0f} days" if hours > 48 else f"{hours:.1f} hours"
 
 
 def published() -> Listing:

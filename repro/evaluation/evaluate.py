@@ -16,14 +16,24 @@ from numpy.typing import NDArray
 from repro import atomic
 from repro.data.store import Store, open_store
 from repro.errors import ReproError
+from repro.evaluation.classifiers import Classifier, effective_views, open_classifier
 from repro.evaluation.command_lines import command_line, evaluate_argv
 from repro.evaluation.ensemble_weights import search_weights
 from repro.evaluation.predictions import BATCH, Predictions, predict
-from repro.evaluation.trained_model import TrainedModel, open_run
+from repro.evaluation.trained_model import TrainedModel
 from repro.models.allocator import keep_freed_memory
 from repro.paper.intervals import error_interval
 from repro.provenance import current_provenance, data_record
-from repro.records import DataRecord, EvaluationRecord, evaluation_name, predictions_name, run_name, write_record
+from repro.records import (
+    NET,
+    DataRecord,
+    EvaluationRecord,
+    Run,
+    evaluation_name,
+    predictions_name,
+    run_name,
+    write_record,
+)
 
 SEARCHED_ON = "val"
 SELECTED_ON_THESE = "the weights were selected on these very images: on others the errors would be higher"
@@ -44,10 +54,10 @@ def evaluate(
     """Evaluate a run, or the average of several, on a split of the store `data`; return the record's path and contents.
 
     A run's files go into its folder, an average's into a separate folder beside the first run. Softmax outputs are
-    averaged over 1 or 10 `views` and over the runs, in float32 whatever precision they were trained in. With
-    `searched` the runs' weights in the average are first searched on the val split with as many views. `on_progress`
-    is called with images done and images in all. `batch_size` images are computed at once; it changes the results by
-    rounding only.
+    averaged over 1 or 10 `views` and over the runs, in float32 whatever precision they were trained in. A baseline
+    sees each image as a whole: alone it has one view. With `searched` the runs' weights in the average are first
+    searched on the val split with as many views. `on_progress` is called with images done and images in all.
+    `batch_size` images are computed at once; it changes the results by rounding only.
 
     A store that the runs were not trained on must have the same classes by id; its record names another dataset, so
     that no claim is compared with it, and its files name the store. Raises ReproError for runs, data or a split that
@@ -56,6 +66,7 @@ def evaluate(
     store = open_store(data)
     models = open_models(paths, store, split, devices, searched)
     store.require_labels([split], "an evaluation")
+    views = effective_views(models, views)
     predictions, weights = predict_average(models, store, split, views, searched, batch_size, on_progress)
     command = command_line(evaluate_argv(paths, data, split, views, searched))
     record = _record(models, store, split, views, predictions, weights, command)
@@ -65,7 +76,7 @@ def evaluate(
 
 def open_models(
     paths: Sequence[Path], store: Store, split: str, devices: str | None, searched: bool
-) -> list[TrainedModel]:
+) -> list[Classifier]:
     """Open the runs of an average, with their outputs in the order of the classes of `store`.
 
     Raises ReproError for runs, a store or a split that do not fit.
@@ -73,7 +84,7 @@ def open_models(
     keep_freed_memory()
     if searched and len(paths) == 1:
         raise ReproError("--search-weights is about the average of several runs: name at least two")
-    models = [open_run(path, devices, store) for path in paths]
+    models = [open_classifier(path, devices, store) for path in paths]
     for model in models:
         model.check_store(store, (split, SEARCHED_ON) if searched else (split,), same=False)
     if searched:
@@ -82,7 +93,7 @@ def open_models(
     return [model.in_order_of(store) for model in models]
 
 
-def other_store(models: Sequence[TrainedModel], store: Store) -> str:
+def other_store(models: Sequence[Classifier], store: Store) -> str:
     """Return a name for `store` in file names; empty if it is the one that all models were trained on."""
     if all(model.run.data.fingerprint == store.fingerprint for model in models):
         return ""
@@ -90,7 +101,7 @@ def other_store(models: Sequence[TrainedModel], store: Store) -> str:
     return f"{name}-{store.fingerprint[:8]}"
 
 
-def _data_record(models: Sequence[TrainedModel], store: Store) -> DataRecord:
+def _data_record(models: Sequence[Classifier], store: Store) -> DataRecord:
     """Return the record of `store`; of another than the models were trained on, as a dataset that no claim is about."""
     record = data_record(store)
     if not other_store(models, store):
@@ -99,13 +110,13 @@ def _data_record(models: Sequence[TrainedModel], store: Store) -> DataRecord:
     return replace(record, dataset=f"{store.dataset}, trained on {trained_on}")
 
 
-def check_members(models: Sequence[TrainedModel]) -> None:
-    """Raise ReproError if models differ in recipe or scale, or if two of them have the same weights."""
-    first = models[0].run
+def check_members(models: Sequence[Classifier]) -> None:
+    """Raise ReproError if models differ in scale or nets in recipe, or if two of them have the same weights."""
+    first = _first(models)
     found: dict[str, Path] = {}
     for model in models:
         run = model.run
-        for key in ("recipe", "scale"):
+        for key in ("recipe", "scale") if run.kind == NET else ("scale",):
             if getattr(run, key) != getattr(first, key):
                 raise ReproError(f"'{run.folder}' and '{first.folder}' differ in their {key}: average runs that agree")
         other = found.setdefault(model.checksum, run.folder)
@@ -116,32 +127,37 @@ def check_members(models: Sequence[TrainedModel]) -> None:
             )
 
 
-def evaluation_folder(models: Sequence[TrainedModel]) -> Path:
+def _first(models: Sequence[Classifier]) -> Run:
+    """Return the run whose recipe is that of the average: the first of a net, if there is one."""
+    return next((model.run for model in models if model.run.kind == NET), models[0].run)
+
+
+def evaluation_folder(models: Sequence[Classifier]) -> Path:
     """Return the folder of an evaluation: the run's, or for several a folder beside the first.
 
     The name of the latter has the runs' seeds. It also has a checksum of the set of their weights, unless they are
     runs with default names in the same folder, which the seeds identify.
     """
     runs = [model.run for model in models]
-    first = runs[0]
+    first = _first(models)
     if len(runs) == 1:
         return first.folder
     name = run_name(variants_of(models), first.recipe, first.scale, [run.seed for run in runs])
-    parent = os.path.abspath(first.folder.parent)
+    parent = os.path.abspath(runs[0].folder.parent)
     default = [os.path.join(parent, run_name(run.variant, run.recipe, run.scale, [run.seed])) for run in runs]
     if [os.path.abspath(run.folder) for run in runs] != default:
         checksums = "\n".join(sorted(model.checksum for model in models))
         name += f"-{hashlib.sha256(checksums.encode()).hexdigest()[:8]}"
-    return first.folder.parent / name
+    return runs[0].folder.parent / name
 
 
-def variants_of(models: Sequence[TrainedModel]) -> str:
+def variants_of(models: Sequence[Classifier]) -> str:
     """Return the names of the models' variants, each once, joined by "+"."""
     return "+".join(dict.fromkeys(model.run.variant for model in models))
 
 
 def predict_average(
-    models: Sequence[TrainedModel],
+    models: Sequence[Classifier],
     store: Store,
     split: str,
     views: int,
@@ -150,7 +166,8 @@ def predict_average(
     on_progress: Progress | None,
 ) -> tuple[Predictions, NDArray[np.float64] | None]:
     """Return the predictions of the averaged models, and their weights in the average, None for equal ones."""
-    nets, preprocessing = [model.net for model in models], models[0].views(store)
+    nets = [model.net if isinstance(model, TrainedModel) else model.model for model in models]
+    preprocessing = next((model.views(store) for model in models if isinstance(model, TrainedModel)), None)
     if not searched:
         return predict(
             nets, preprocessing, store.splits[split], views, on_progress=on_progress, batch_size=batch_size
@@ -170,7 +187,7 @@ def predict_average(
 
 
 def _record(
-    models: Sequence[TrainedModel],
+    models: Sequence[Classifier],
     store: Store,
     split: str,
     views: int,
@@ -178,7 +195,7 @@ def _record(
     weights: NDArray[np.float64] | None,
     command: str,
 ) -> EvaluationRecord:
-    first, searched = models[0].run, weights is not None
+    first, searched = _first(models), weights is not None
     return EvaluationRecord(
         runs=tuple(model.run.folder.name for model in models),
         checksums=tuple(model.checksum for model in models),

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from repro.errors import ReproError, unknown
-from repro.evaluation.trained_model import Guess, TrainedModel, best_guesses, open_run
+from repro.evaluation.classifiers import Classifier, open_classifier
+from repro.evaluation.trained_model import Guess, best_guesses
 from repro.models.allocator import keep_freed_memory
 from repro.records import ClassRecord
 
@@ -84,7 +85,7 @@ def predict_images(
     Raises ReproError for runs, classes or images that do not fit.
     """
     keep_freed_memory()
-    models = [open_run(run, devices) for run in runs]
+    models = [open_classifier(run, devices) for run in runs]
     classes = models[0].classes
     orders = [_order(model, models[0]) for model in models]
     correct = None if label is None else find_class(label, classes)
@@ -145,7 +146,7 @@ def _known_class(label: str | None, classes: Iterable[ClassRecord]) -> ClassReco
     return next((each for each in classes if label in (each.id, each.name)), None) if label else None
 
 
-def _order(model: TrainedModel, first: TrainedModel) -> Tensor:
+def _order(model: Classifier, first: Classifier) -> Tensor:
     """Return where the classes of `first` are among those of `model`. Raises ReproError if the ids differ."""
     positions = {each.id: index for index, each in enumerate(model.classes)}
     ids = [each.id for each in first.classes]
@@ -158,7 +159,7 @@ def _order(model: TrainedModel, first: TrainedModel) -> Tensor:
 
 def _classify(
     batch: Sequence[tuple[ImageSource, list[NDArray[np.uint8]]]],
-    models: Sequence[TrainedModel],
+    models: Sequence[Classifier],
     orders: Sequence[Tensor],
     views: int,
     top: int,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -48,10 +49,21 @@ class Predictions:
         return 100 * self.wrong(guesses) / len(self.labels)
 
 
+class WholeImageModel(Protocol):
+    """A model that is no net: it sees each stored image as a whole, so that it has no views."""
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Return the probabilities [N, classes] of stored images, uint8 [N, S, S, 3]."""
+        ...
+
+
+Model = nn.Module | WholeImageModel
+
+
 @torch.inference_mode()
 def predict(
-    models: Sequence[nn.Module],
-    views: Views,
+    models: Sequence[Model],
+    views: Views | None,
     split: Split,
     view_count: int = 1,
     precision: str = "fp32",
@@ -61,9 +73,9 @@ def predict(
 ) -> Predictions:
     """Average the softmax outputs of all views (Sec. 4.1) and all models (Sec. 6) for each image of `split`.
 
-    `weights` [models] are the models' weights in the average, with sum one; None for equal ones. `on_progress` is
-    called with images done and images in all. `batch_size` changes the results by rounding only. The models are left in
-    evaluation mode.
+    `views` are those of the nets; None if there is no net among the models. `weights` [models] are the models' weights
+    in the average, with sum one; None for equal ones. `on_progress` is called with images done and images in all.
+    `batch_size` changes the results by rounding only. The models are left in evaluation mode.
     """
     factors = None if weights is None else torch.from_numpy(weights).float()
     columns: dict[str, np.ndarray] = {}
@@ -96,8 +108,8 @@ def count_wrong(
 
 
 def member_softmaxes(
-    models: Sequence[nn.Module],
-    views: Views,
+    models: Sequence[Model],
+    views: Views | None,
     split: Split,
     view_count: int,
     precision: str = "fp32",
@@ -110,16 +122,25 @@ def member_softmaxes(
     ReproError for outputs that are not finite.
     """
     for model in models:
-        model.eval()
+        if isinstance(model, nn.Module):
+            model.eval()
+    device = torch.device("cpu") if views is None else views.device
     starts = range(0, len(split), batch_size)[shard]
     rows = [np.arange(start, min(start + batch_size, len(split))) for start in starts]
-    with closing(read_ahead(split, map(Request, rows), views.device)) as batches:
+    with closing(read_ahead(split, map(Request, rows), device)) as batches:
         for index, batch in zip(rows, batches, strict=True):
-            outputs = [mean_softmax(model, views, batch.images, view_count, precision) for model in models]
-            softmaxes = torch.stack(outputs).cpu()
+            outputs = [_probabilities(model, views, batch.images, view_count, precision).cpu() for model in models]
+            softmaxes = torch.stack(outputs)
             if not softmaxes.isfinite().all():
                 raise ReproError(NOT_FINITE)
             yield torch.from_numpy(split.labels[index]), softmaxes
+
+
+def _probabilities(model: Model, views: Views | None, images: Tensor, view_count: int, precision: str) -> Tensor:
+    if not isinstance(model, nn.Module):
+        return torch.from_numpy(model.probabilities(images.cpu().numpy()))
+    assert views is not None
+    return mean_softmax(model, views, images, view_count, precision)
 
 
 def _predictions(labels: Tensor, probabilities: Tensor) -> Predictions:

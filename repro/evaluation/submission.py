@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from repro import atomic
 from repro.data.store import Split, Store, open_store
 from repro.errors import ReproError
+from repro.evaluation.classifiers import effective_views
 from repro.evaluation.evaluate import evaluation_folder, open_models, other_store, predict_average
 from repro.evaluation.predictions import BATCH
 from repro.records import submission_name
@@ -46,6 +47,7 @@ def submit(
     store = open_store(data)
     numbers = class_numbers(store)
     models = open_models(paths, store, split, devices, searched)
+    views = effective_views(models, views)
     order = image_order(store.splits[split], store)
     predictions, _ = predict_average(models, store, split, views, searched, batch_size, on_progress)
     path = evaluation_folder(models) / submission_name(split, views, searched, other_store(models, store))

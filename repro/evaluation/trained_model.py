@@ -83,36 +83,15 @@ class TrainedModel:
         return Views(self.mean, no_colour_noise, settings.crop_size, augmentation, self.devices[0])
 
     def check_store(self, store: Store, splits: Sequence[str], same: bool = True) -> None:
-        """Raise ReproError if `store` lacks any of `splits`, or is not the one that the run was trained on.
-
-        Without `same` it may be another, if it has the same classes by id, in any order.
-        """
-        for split in splits:
-            if split not in store.splits:
-                raise ReproError(f"the store '{store.path}' has no split '{split}', only {', '.join(store.splits)}")
-        trained_on = self.run.data
-        if same and trained_on.fingerprint != store.fingerprint:
-            raise ReproError(
-                f"the run '{self.run.folder}' was trained on other data than '{store.path}' (fingerprint "
-                f"{trained_on.fingerprint[:12]}, not {store.fingerprint[:12]}): name the store '{trained_on.path}'"
-            )
-        known, found = {each.id for each in self.classes}, {info.id for info in store.classes}
-        if known != found:
-            differing = sorted(known ^ found)[0]
-            where = "the run" if differing in known else "the store"
-            raise ReproError(
-                f"the run '{self.run.folder}' and the store '{store.path}' have other classes: {len(known):,} and "
-                f"{len(found):,}, and only {where} has '{differing}'; name a store with the classes of "
-                f"'{trained_on.path or trained_on.dataset}'"
-            )
+        """Raise ReproError if `store` does not fit the run, see `check_store`."""
+        check_store(self.run, store, splits, same)
 
     def in_order_of(self, store: Store) -> TrainedModel:
         """Return the model with its outputs in the order of the classes of `store`, which has the same ids.
 
         Raises ReproError if that changes the order and the net is on two devices.
         """
-        positions = {each.id: index for index, each in enumerate(self.classes)}
-        order = [positions[info.id] for info in store.classes]
+        order = class_order(self.run, store)
         if order == list(range(len(order))):
             return self
         if not isinstance(self.net, AlexNet):
@@ -145,6 +124,37 @@ class TrainedModel:
         return best_guesses(self.probabilities(self.preprocess(image)[None], views)[0], self.classes, top)
 
 
+def check_store(run: Run, store: Store, splits: Sequence[str], same: bool = True) -> None:
+    """Raise ReproError if `store` lacks any of `splits`, or is not the one that the run was trained on.
+
+    Without `same` it may be another, if it has the same classes by id, in any order.
+    """
+    for split in splits:
+        if split not in store.splits:
+            raise ReproError(f"the store '{store.path}' has no split '{split}', only {', '.join(store.splits)}")
+    trained_on = run.data
+    if same and trained_on.fingerprint != store.fingerprint:
+        raise ReproError(
+            f"the run '{run.folder}' was trained on other data than '{store.path}' (fingerprint "
+            f"{trained_on.fingerprint[:12]}, not {store.fingerprint[:12]}): name the store '{trained_on.path}'"
+        )
+    known, found = {each.id for each in trained_on.classes}, {info.id for info in store.classes}
+    if known != found:
+        differing = sorted(known ^ found)[0]
+        where = "the run" if differing in known else "the store"
+        raise ReproError(
+            f"the run '{run.folder}' and the store '{store.path}' have other classes: {len(known):,} and "
+            f"{len(found):,}, and only {where} has '{differing}'; name a store with the classes of "
+            f"'{trained_on.path or trained_on.dataset}'"
+        )
+
+
+def class_order(run: Run, store: Store) -> list[int]:
+    """Return the position among the run's classes of each class of `store`, which has the same ids."""
+    positions = {each.id: index for index, each in enumerate(run.data.classes)}
+    return [positions[info.id] for info in store.classes]
+
+
 def open_run(path: str | Path, devices: str | None = None, store: Store | None = None) -> TrainedModel:
     """Open the finished run in the folder `path`, or that of a `run.json`, with its net on `devices`.
 
@@ -154,6 +164,7 @@ def open_run(path: str | Path, devices: str | None = None, store: Store | None =
     weights are damaged or not finite, or if there is no mean image.
     """
     run = read_run(Path(path))
+    run.require_net()
     found = find_devices(devices)
     weights, checksum = read_weights(run)
     net = _net(run, weights)
@@ -164,20 +175,26 @@ def open_run(path: str | Path, devices: str | None = None, store: Store | None =
 def read_weights(run: Run) -> tuple[dict[str, Tensor], str]:
     """Return the weights of a finished run by name, on the CPU, and their SHA-256.
 
-    Raises ReproError if the run is not finished, or if its weights cannot be read, do not have the checksum that was
-    written with them, or are not finite.
+    Raises ReproError if the run is not that of a net or not finished, or if its weights cannot be read, do not have
+    the checksum that was written with them, or are not finite.
     """
+    run.require_net()
+    return read_tensors(run)
+
+
+def read_tensors(run: Run) -> tuple[dict[str, Tensor], str]:
+    """Return the weights of a finished run, of a net or not, see `read_weights`."""
     run.require_weights()
     try:
         content = run.weights_path.read_bytes()
         weights = safetensors.torch.load(content)
     except (OSError, safetensors.SafetensorError) as error:
-        raise _damaged(run, str(error).splitlines()[0]) from error
+        raise damaged_weights(run, str(error).splitlines()[0]) from error
     checksum = hashlib.sha256(content).hexdigest()
     if run.checksum_path.exists():  # older runs have none
         written = run.checksum_path.read_text(encoding="utf-8", errors="replace").partition(" ")[0]
         if checksum != written:
-            raise _damaged(run, f"checksum mismatch: SHA-256 {checksum[:12]}…, not {written[:12]}…")
+            raise damaged_weights(run, f"checksum mismatch: SHA-256 {checksum[:12]}…, not {written[:12]}…")
     for name, value in weights.items():
         if not value.isfinite().all():
             raise ReproError(
@@ -197,11 +214,12 @@ def _net(run: Run, weights: dict[str, Tensor]) -> AlexNet:
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:
-        raise _damaged(run, str(error).splitlines()[0]) from error
+        raise damaged_weights(run, str(error).splitlines()[0]) from error
     return net
 
 
-def _damaged(run: Run, reason: str) -> ReproError:
+def damaged_weights(run: Run, reason: str) -> ReproError:
+    """Return the error for weights that cannot be used."""
     return ReproError(f"the weights '{run.weights_path}' are damaged ({reason}): train the run again")
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from repro.paper.baselines import BASELINES
 from repro.paper.variants import ancestors_of, members_of
 
 
@@ -14,7 +15,7 @@ class Requirement:
     """A net or an ensemble that an experiment needs, trained on a dataset and evaluated on one of its splits.
 
     Attributes:
-        net: name of the variant or ensemble.
+        net: name of the variant, ensemble or baseline.
         dataset: name of the dataset.
         recipe: the only recipe that serves the experiment; None for the recipe that the user asks for.
         seeds: number of seeds to train from: 0, 1, …
@@ -191,6 +192,20 @@ LAYERS = Experiment(
         "no-conv3-cross", "no-conv4-wide", "no-conv5-narrow",
     ),
 )  # fmt: skip
+CONTEST = Experiment(
+    name="contest",
+    section="6",
+    summary="The other rows of Tables 1 and 2, and pixels as a floor, beside the net on the same images; needs "
+    "repro[contest]",
+    cost="3 baselines and 1 training on ILSVRC-2010, 1 and 1 on ILSVRC-2012; the Fisher vectors take 0.7 TB of disk",
+    expected="top-1/top-5 error 45.7/25.7 (SIFT + FVs), 47.1/28.2 (sparse coding) and 37.5/17.0 (CNN) on ILSVRC-2010",
+    requirements=(
+        *(Requirement(name, "ilsvrc2010", split="test", views=(1,)) for name in BASELINES),
+        Requirement("alexnet", "ilsvrc2010", split="test"),
+        Requirement("sift-fv", "ilsvrc2012", views=(1,)),
+        Requirement("alexnet", "ilsvrc2012"),
+    ),
+)
 TWO_GPUS = Experiment(
     name="two-gpus",
     section="3.2",
@@ -231,17 +246,17 @@ RECIPE_DIFFERENCES = Experiment(
 )  # fmt: skip
 
 PARTS = (
-    TABLE1, TABLE2, FALL2009, FIGURE1, CIFAR_LRN, FIGURE3, FIGURE4, ABLATIONS, LAYERS, TWO_GPUS, CATSDOGS,
+    TABLE1, TABLE2, FALL2009, FIGURE1, CIFAR_LRN, FIGURE3, FIGURE4, ABLATIONS, LAYERS, TWO_GPUS, CATSDOGS, CONTEST,
     RECIPE_DIFFERENCES,
 )  # fmt: skip
 ALL = Experiment(
     name="all",
     section="",
-    summary="All of the above except two-gpus and recipes",
+    summary="All of the above except two-gpus, contest and recipes",
     cost="all of the above, each training once",
     expected="the numbers of each experiment",
     requirements=tuple(
-        each for part in PARTS if part not in (TWO_GPUS, RECIPE_DIFFERENCES) for each in part.requirements
+        each for part in PARTS if part not in (TWO_GPUS, CONTEST, RECIPE_DIFFERENCES) for each in part.requirements
     ),
 )
 EXPERIMENTS = {experiment.name: experiment for experiment in (*PARTS, ALL)}

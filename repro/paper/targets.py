@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from repro.errors import ReproError, unknown
+from repro.paper.baselines import BASELINES
 from repro.paper.intervals import Interval, seeds_to_decide
 from repro.paper.invariants import INVARIANTS
 from repro.paper.tolerances import MIN_SEEDS, tolerance_of_errors
@@ -54,8 +55,8 @@ class Target:
         unit: its unit.
         relation: whether the quantity equals `value`, or is "at least" or "at most" `value`.
         argument: detail of `measure`: a layer, an error level.
-        variant: the net or ensemble.
-        baseline: the net or ensemble that it is compared with, if any.
+        variant: the net, ensemble or method.
+        baseline: the net, ensemble or method that it is compared with, if any.
         dataset: dataset of a comparable run; None for an invariant.
         split: split of a comparable evaluation; None for quantities of training.
         views: views per image; None for quantities of training.
@@ -67,7 +68,8 @@ class Target:
             than errors; derived for errors.
         tolerance_reason: where the tolerance comes from.
         authors: the same quantity in the notes of the authors' program, to more digits.
-        published_by_others: the paper quotes the number from others; it is never measured.
+        published_by_others: the paper quotes the number from others. A run of the method here is shown beside it, and
+            never judged by it.
         known_contradiction: the paper contradicts the claim; a mismatch passes a strict check.
         explanation: what the quantity is, or how the paper contradicts it.
     """
@@ -126,9 +128,10 @@ class Target:
         """Number of seeds of each net without which the claim is undecided.
 
         A difference of two nets can be attributed to what distinguishes them only if both were trained from several
-        seeds. Differences within one net are decided by its images, and times by its epochs.
+        seeds. Differences within one net, and from a method that is no net, are decided by the images, and times by
+        the epochs.
         """
-        between_nets = self.baseline is not None and not self.within_net
+        between_nets = self.baseline is not None and not self.within_net and self.baseline not in BASELINES
         return MIN_SEEDS if between_nets and self.measure != "seconds_per_epoch" else 1
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from repro.errors import ReproError, unknown
 from repro.paper import differences, recipes
+from repro.paper.baselines import BASELINES
 from repro.paper.networks import (
     ALEXNET_PROGRAM,
     ALEXNET_TEXT,
@@ -507,8 +508,13 @@ def ensemble_of(nets: Mapping[str, int]) -> str | None:
 
 
 def ancestors_of(variant: str, recipe: str = "authors") -> tuple[Variant, ...]:
-    """Return the variants that are pre-trained before `variant`, the nearest first; none if it starts at random."""
+    """Return the variants that are pre-trained before `variant`, the nearest first; none if it starts at random.
+
+    A baseline, which is no net, has none.
+    """
     found: list[Variant] = []
+    if variant in BASELINES:
+        return ()
     while before := find_variant(found[-1].name if found else variant).starts_from.get(recipe):
         found.append(find_variant(before))
     return tuple(found)
@@ -517,7 +523,7 @@ def ancestors_of(variant: str, recipe: str = "authors") -> tuple[Variant, ...]:
 def find_variant(variant: str) -> Variant:
     """Return the variant of that name. Raises ReproError with the nearest names if there is none."""
     if variant not in VARIANTS:
-        raise unknown("variant", variant, VARIANTS)
+        raise unknown("variant", variant, (*VARIANTS, *BASELINES))
     return VARIANTS[variant]
 
 

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from repro.evaluation.command_lines import command_line, evaluate_argv, retrieve_argv
+from repro.paper.baselines import BASELINES
 from repro.paper.experiments import LR_GRIDS, PARTS, Experiment, find_experiment, trains
 from repro.paper.targets import Target
 from repro.paper.variants import ENSEMBLES, VARIANTS, ancestors_of, members_of
@@ -38,12 +39,13 @@ def commands(target: Target, records: Records) -> list[str]:
     finished are not trained again, unfinished ones are resumed.
     """
     nets = list(dict.fromkeys(name for name in (target.variant, target.baseline) if name))
-    offered = all(name in VARIANTS or name in ENSEMBLES for name in nets)
+    offered = all(name in VARIANTS or name in ENSEMBLES or name in BASELINES for name in nets)
     if target.dataset is None or target.measure not in MEASURES or not offered:
         return []
     lr_is_chosen = {net for net, _ in LR_GRIDS}
     fall = target.dataset in ("fall2009", "fall2011")
-    if fall or any(name in ENSEMBLES or name in lr_is_chosen or ancestors_of(name) for name in nets):
+    several = (*ENSEMBLES, *BASELINES, *lr_is_chosen)
+    if fall or any(name in several or ancestors_of(name) for name in nets):
         return _experiment(nets, target)
     trainings = {name: _trainings(name, target, records) for name in nets}
     steps = [_prepare(target.dataset, STORE)]

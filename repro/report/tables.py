@@ -9,15 +9,17 @@ from dataclasses import dataclass
 
 from repro.errors import ReproError
 from repro.paper.arithmetic import LayerCount, count, parameters
+from repro.paper.baselines import BASELINES
 from repro.paper.intervals import seeds_to_decide
 from repro.paper.networks import LRN, Activation, Conv, Dropout, Layer, Linear, Network, Pool, SpatialNorm
 from repro.paper.recipes import LrChange, Recipe
-from repro.paper.targets import Measurement, Verdict, find_target
+from repro.paper.targets import Measurement, Verdict, find_target, load_targets
 from repro.paper.tolerances import MIN_SEEDS
 from repro.paper.variants import BASES, VARIANTS, configure
 from repro.records import SPACES, Records
 from repro.report.comparisons import OwnComparison, own_comparisons
 from repro.report.figures.figure1 import grid_rows, grids
+from repro.report.measurements import measure
 from repro.report.measurements.context import PAPER_DATASETS, evaluation_scale, retrieval_scale, run_scale
 from repro.report.measurements.evaluations import (
     SPLIT_NAMES,
@@ -30,6 +32,7 @@ from repro.report.recipe_table import recipe_table
 from repro.report.table import Cell, Column, Section, Table, columns, sample
 
 Verdicts = Mapping[str, Sequence[Verdict]]
+Measured = Mapping[str, Sequence[Measurement]]
 
 
 @dataclass(frozen=True)
@@ -73,30 +76,35 @@ ABLATIONS = (
 )
 
 
-def paper_tables(verdicts: Verdicts) -> list[Table]:
-    """Return Tables 1 and 2, the other errors and the effect of each ingredient, with what was measured."""
+def paper_tables(records: Records, verdicts: Verdicts) -> list[Table]:
+    """Return Tables 1 and 2, the other errors and the effect of each ingredient, with what was measured.
+
+    Beside a number that the paper quotes from others stands what the method measured here, if it was run.
+    """
+    measured = {name: [each.measurement for each in found if each.measurement] for name, found in verdicts.items()}
+    measured |= {each.id: measure(each, records) for each in load_targets() if each.variant in BASELINES}
     return [
         _claims_table(
             "table1", "Table 1: ILSVRC-2010, test",
             "Error in percent, ten views unless stated otherwise. In brackets the 95% interval: exact for the images "
             "of one run, or over seeds.",
-            "Model", ("Top-1", "Top-5"), TABLE_1, verdicts,
+            "Model", ("Top-1", "Top-5"), TABLE_1, measured,
         ),
         _claims_table(
             "table2", "Table 2: ILSVRC-2012",
             "Error in percent, ten views. An asterisk marks nets with a sixth conv layer, pre-trained on ImageNet "
             "Fall 2011. The authors' notes contain no result of the averages.",
-            "Model", ("Top-1 (val)", "Top-5 (val)", "Top-5 (test)"), TABLE_2, verdicts,
+            "Model", ("Top-1 (val)", "Top-5 (val)", "Top-5 (test)"), TABLE_2, measured,
         ),
         _claims_table(
             "others", "Fall 2009 and CIFAR-10",
-            "Error in percent, ten views.", "Net", ("Top-1", "Top-5"), OTHERS, verdicts,
+            "Error in percent, ten views.", "Net", ("Top-1", "Top-5"), OTHERS, measured,
         ),
         _claims_table(
             "ablations", "Effect of each ingredient",
             "Points of error that the net loses without the ingredient, above 0 where it helps. In brackets the 95% "
             "interval, paired by image, or over seeds.",
-            "Change", ("Top-1", "Top-5"), ABLATIONS, verdicts, elsewhere=True,
+            "Change", ("Top-1", "Top-5"), ABLATIONS, measured, elsewhere=True,
         ),
     ]  # fmt: skip
 
@@ -111,7 +119,7 @@ def _claims_table(
     first: str,
     metrics: Sequence[str],
     layout: Sequence[ClaimRow],
-    verdicts: Verdicts,
+    found: Measured,
     elsewhere: bool = False,
 ) -> Table:
     """Return a table of the paper with comparable measurements in its rows, further recipes in rows below.
@@ -134,7 +142,7 @@ def _claims_table(
             target = find_target(target_id)
             measured = f"{metric}: measured"
             row |= {f"{metric}: paper": target.value, f"{metric}: authors' run": target.authors}
-            for measurement in filter(None, (verdict.measurement for verdict in verdicts.get(target_id, ()))):
+            for measurement in found.get(target_id, ()):
                 scope = measurement.scope
                 assert scope is not None
                 if scope == target.scope and measured not in row:
@@ -438,7 +446,7 @@ def retrieval_table(records: Records) -> Table:
 def every_table(records: Records, verdicts: Verdicts) -> dict[str, Table]:
     """Return all tables by name, in the order of the page."""
     tables = [
-        *paper_tables(verdicts),
+        *paper_tables(records, verdicts),
         smaller_table(records),
         lr_table(records),
         comparison_table(records),

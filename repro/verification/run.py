@@ -16,14 +16,17 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from repro.baselines.model import method_of, model_shapes
 from repro.errors import ReproError
 from repro.evaluation.predictions import Predictions
 from repro.evaluation.trained_model import network_of, read_preprocessing
 from repro.models.network import AlexNet
 from repro.records import (
+    BASELINE,
     EVALUATIONS,
     LOG,
     MEAN,
+    NET,
     RETRIEVALS,
     RUN,
     Run,
@@ -48,7 +51,8 @@ def verify_run(path: Path) -> list[str]:
     try:
         shapes = _shapes(run)
     except (ReproError, *UNREADABLE, ArithmeticError, RuntimeError, AttributeError) as error:
-        return [f"run.json: it does not describe a network and its training ({_reason(error)})"]
+        what = "a network" if run.kind == NET else "a method"
+        return [f"run.json: it does not describe {what} and its training ({_reason(error)})"]
     epochs, problems = _check_log(run)
     return [
         *problems,
@@ -62,6 +66,11 @@ def verify_run(path: Path) -> list[str]:
 
 def _shapes(run: Run) -> dict[str, torch.Size]:
     """Return the shape of each parameter by name. Raises any error if the record lacks what that requires."""
+    if run.kind == BASELINE:
+        if run.epochs < 1 or not run.command:
+            raise ValueError("epochs or command")
+        shapes = model_shapes(method_of(run), len(run.data.classes))
+        return {name: torch.Size(shape) for name, shape in shapes.items()}
     imported = run.ended is not None and run.ended.reason == "imported"
     if not imported and (run.epochs < 1 or not run.schedule or not run.command):
         raise ValueError("epochs, schedule or command")
@@ -142,8 +151,8 @@ def _check_weights(run: Run, shapes: Mapping[str, torch.Size]) -> list[str]:
 
 
 def _check_mean(run: Run) -> list[str]:
-    """Return the problems of the mean image, which runs of older versions do not have."""
-    if run.preprocessing is None or not run.has_weights:
+    """Return the problems of the mean image, which baselines and runs of older versions do not have."""
+    if run.kind == BASELINE or run.preprocessing is None or not run.has_weights:
         return []
     if not run.mean_path.exists():
         return [f"{MEAN}: it is missing"]

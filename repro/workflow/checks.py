@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from repro.baselines.settings import BaselineSettings
+from repro.baselines.train import describe as describe_baseline
 from repro.data.store import open_store
 from repro.errors import ReproError
 from repro.records import RUN, WEIGHTS_CHECKSUM, Run, read_evaluation, read_run
@@ -40,7 +42,11 @@ def check_done(stage: Stage) -> None:
 def _check_training(run: Run, stage: Stage) -> None:
     assert stage.settings
     assert stage.store
-    expected = describe(stage.settings, open_store(stage.store))
+    store = open_store(stage.store)
+    if isinstance(stage.settings, BaselineSettings):
+        expected = describe_baseline(stage.settings, store)
+    else:
+        expected = describe(stage.settings, store)
     if run.epochs != expected.epochs and not _ended_early(run):
         raise ReproError(
             f"'{run.folder}' is done, but of {run.epochs} epochs, not {expected.epochs}: ask for "

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 
+from repro.baselines.encoders import seconds_per_image
+from repro.baselines.features import feature_bytes
+from repro.baselines.model import model_shapes
 from repro.errors import unknown
 from repro.models.devices import autocast, check_precision, find_devices, float32_products
 from repro.models.network import AlexNet
 from repro.models.towers import to_devices
 from repro.paper.arithmetic import count, parameters
+from repro.paper.baselines import BASELINES, find_method
 from repro.paper.datasets import DATASET_SIZES, dataset_size
 from repro.paper.experiments import EXPERIMENTS
 from repro.paper.networks import Network
 from repro.paper.scales import SCALES
 from repro.paper.variants import Configuration, configure
+from repro.processors import available_processors
 from repro.training.optim import build_optimiser
 from repro.workflow.trainings import PlannedTraining, trainings_of
 
@@ -36,6 +43,8 @@ class Plan:
         operations: multiplications and additions of all trainings.
         speed: training speed of `alexnet` in images/s.
         hours: duration of all trainings.
+        feature_bytes: disk space that the vectors of the baselines take until their runs are finished, in all.
+        feature_hours: duration of describing all images on this machine's processors, without the classifiers.
     """
 
     scale: str
@@ -45,6 +54,8 @@ class Plan:
     operations: float
     speed: float
     hours: float
+    feature_bytes: int = 0
+    feature_hours: float = 0.0
 
 
 def plan(
@@ -54,13 +65,38 @@ def plan(
 
     Operations are the multiplications and additions of the forward and backward passes. Hours are operations over the
     rate that a measured training step of `alexnet` reaches, or at the paper's scale over the rate that `paper_speed`,
-    in images/s, implies. Loading, validation and evaluation are left out. Raises ReproError for an unknown name, and
-    for a precision that the device only emulates.
+    in images/s, implies. Loading, validation and evaluation are left out. Of a baseline, the hours are those of
+    describing the images, at the speed of one processor on a few random images. Raises ReproError for an unknown name,
+    and for a precision that the device only emulates.
     """
     if experiment not in EXPERIMENTS:
         raise unknown("experiment", experiment, EXPERIMENTS)
-    trainings = {each for requirement in EXPERIMENTS[experiment].requirements for each in trainings_of(requirement)}
-    return [_plan(trainings, scale, device, precision, paper_speed if scale == "paper" else None) for scale in SCALES]
+    requirements = EXPERIMENTS[experiment].requirements
+    trainings = {each for requirement in requirements for each in trainings_of(requirement)}
+    baselines = {(each.net, each.dataset) for each in requirements if each.net in BASELINES}
+    plans = []
+    for scale in SCALES:
+        nets = _plan(trainings, scale, device, precision, paper_speed if scale == "paper" else None)
+        plans.append(_with_baselines(nets, sorted(baselines)))
+    return plans
+
+
+def _with_baselines(nets: Plan, baselines: Sequence[tuple[str, str]]) -> Plan:
+    """Return the plan with the runs of `baselines`, methods and datasets, on the same stores."""
+    scale = nets.scale
+    # Datasets that one store replaces at this scale are described once.
+    described = {(name, dataset_size(dataset, scale)) for name, dataset in baselines}
+    stored, weights, seconds = 0, 0, 0.0
+    for name, size in described:
+        method, images = find_method(name, scale), size.train + size.val
+        stored += feature_bytes(method, images)
+        shapes = model_shapes(method, size.classes)
+        weights += sum(4 * math.prod(shape) for shape in shapes.values())
+        seconds += images * seconds_per_image(method, SCALES[scale].image_size) / available_processors()
+    return replace(
+        nets, runs=nets.runs + len(described), run_bytes=nets.run_bytes + weights, feature_bytes=stored,
+        feature_hours=seconds / 3600,
+    )  # fmt: skip
 
 
 def _plan(trainings: set[PlannedTraining], scale: str, device: str | None, precision: str, speed: float | None) -> Plan:

@@ -9,11 +9,14 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
+from repro.baselines.settings import BaselineSettings
 from repro.data.store import open_store
 from repro.errors import ReproError, unknown
 from repro.evaluation.command_lines import command_line, evaluate_argv, retrieve_argv
+from repro.paper.baselines import BASELINES
 from repro.paper.datasets import IMAGENET
 from repro.paper.experiments import EXPERIMENTS, Requirement, epochs_to_error, fastest_lr
+from repro.paper.scales import SCALES
 from repro.paper.variants import ENSEMBLES, VARIANTS, Configuration, configure, find_variant
 from repro.preparation.settings import PrepareSettings
 from repro.records import LOG, WEIGHTS, evaluation_name, read_log, retrieval_name, run_name
@@ -51,7 +54,7 @@ class Stage:
     kind: Kind
     words: tuple[str, ...]
     result: Path | None = None
-    settings: Settings | None = None
+    settings: Settings | BaselineSettings | None = None
     store: Path | None = None
     devices: int = 1
     needs: tuple[Path, ...] = ()
@@ -182,11 +185,7 @@ class ResolvedTraining:
 
         Raises ReproError if a store does not exist.
         """
-        if self.settings.scale == "smoke":
-            prepared = PrepareSettings("synthetic", size=self.image_size, limit_per_class=SMOKE_IMAGES)
-            yield Stage(Kind.PREPARE, tuple(prepared.to_argv(self.store)), self.store / MANIFEST)
-        elif not (self.store / MANIFEST).exists():
-            raise self._no_store()
+        yield from _store_stages(self.store, self.dataset, self.image_size, self.settings.scale)
         if self.origin:
             yield from self.origin.stages()
         words = (*self.settings.to_argv(self.store, self.out, launcher=()), "--resume")
@@ -197,15 +196,26 @@ class ResolvedTraining:
         """Return the training errors of the run so far, in percent, one per epoch."""
         return [epoch.train_top1_error for epoch in read_log(self.folder / LOG)]
 
-    def _no_store(self) -> ReproError:
-        from repro.preparation.sources.datasets import DATASETS  # imports NumPy, which is needed only for this error
 
-        official = self.dataset if self.dataset in DATASETS else "folder"
-        prepare = f"repro prepare {official} --out {self.store} --size {self.image_size} --source …"
-        # At a smaller scale any store of images will do, such as Imagenette's.
-        hint = "; or name a store to use in place of every ImageNet dataset with --data"
-        replaceable = self.dataset in IMAGENET and self.settings.scale != "paper"
-        return ReproError(f"no store at '{self.store}': {prepare}{hint if replaceable else ''}")
+def _store_stages(store: Path, dataset: str, image_size: int, scale: str) -> Iterator[Stage]:
+    """Yield the stage that prepares generated images at scale smoke. Raises ReproError if another store is missing."""
+    if scale == "smoke":
+        prepared = PrepareSettings("synthetic", size=image_size, limit_per_class=SMOKE_IMAGES)
+        yield Stage(Kind.PREPARE, tuple(prepared.to_argv(store)), store / MANIFEST)
+    elif not (store / MANIFEST).exists():
+        raise no_store(store, dataset, image_size, scale)
+
+
+def no_store(store: Path, dataset: str, image_size: int, scale: str) -> ReproError:
+    """Return the error for a store that does not exist, with the command that prepares it."""
+    from repro.preparation.sources.datasets import DATASETS  # imports NumPy, which is needed only for this error
+
+    official = dataset if dataset in DATASETS else "folder"
+    prepare = f"repro prepare {official} --out {store} --size {image_size} --source …"
+    # At a smaller scale any store of images will do, such as Imagenette's.
+    hint = "; or name a store to use in place of every ImageNet dataset with --data"
+    replaceable = dataset in IMAGENET and scale != "paper"
+    return ReproError(f"no store at '{store}': {prepare}{hint if replaceable else ''}")
 
 
 def experiment(name: str, workspace: Workspace) -> Iterator[Stage]:
@@ -231,6 +241,9 @@ def experiment(name: str, workspace: Workspace) -> Iterator[Stage]:
 
 def _stages_of(requirement: Requirement, workspace: Workspace) -> Iterator[Stage]:
     """Yield the stages of one requirement: its stores, the runs of its members, and their evaluations."""
+    if requirement.net in BASELINES:
+        yield from _baseline_stages(requirement, workspace)
+        return
     yield from _grid(requirement, workspace)
     lr, until = None, None
     if requirement.lrs:
@@ -249,6 +262,23 @@ def _stages_of(requirement: Requirement, workspace: Workspace) -> Iterator[Stage
     for members in [runs] if requirement.net in ENSEMBLES else [[run] for run in runs]:
         for views in requirement.views:
             yield _evaluation(members, split, views)
+
+
+def _baseline_stages(requirement: Requirement, workspace: Workspace) -> Iterator[Stage]:
+    """Yield the stages of a baseline: its store, its run and its evaluation."""
+    settings = BaselineSettings(requirement.net, workspace.scale)
+    image_size = SCALES[workspace.scale].image_size
+    store = workspace.store(requirement.dataset, image_size)
+    yield from _store_stages(store, requirement.dataset, image_size, workspace.scale)
+    out = workspace.out / store.name
+    run = out / settings.run_name
+    words = (*settings.to_argv(store, out, launcher=()), "--resume")
+    yield Stage(Kind.TRAIN, words, run / WEIGHTS, settings, store, needs=(store / MANIFEST,))
+    split = _split(store, requirement.split)
+    for views in requirement.views:
+        words = evaluate_argv([run], store, split, views)
+        result = run / evaluation_name(split, views)
+        yield Stage(Kind.EVALUATE, words, result, store=store, needs=(run / WEIGHTS,))
 
 
 def _evaluation(members: Sequence[ResolvedTraining], split: str, views: int) -> Stage:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from repro.paper.baselines import BASELINES
 from repro.paper.experiments import Requirement
 from repro.paper.variants import ancestors_of, find_variant, members_of
 
@@ -75,8 +76,11 @@ def members_from_seeds(
 def trainings_of(requirement: Requirement) -> Iterator[PlannedTraining]:
     """Yield every training that a requirement implies, origins included, possibly more than once.
 
-    Of a grid, the first learning rate takes the place of the fastest, which only the training shows.
+    Of a grid, the first learning rate takes the place of the fastest, which only the training shows. A baseline is no
+    training of a net.
     """
+    if requirement.net in BASELINES:
+        return
     lr = requirement.lrs[0] if requirement.lrs else None
     for training in (*grid_of(requirement), *members_from_seeds(requirement, lr)):
         yield from training.lineage

@@ -11,6 +11,7 @@ from statistics import fmean, stdev
 
 import numpy as np
 
+from repro.paper.baselines import BASELINES, RECIPE
 from repro.paper.intervals import (
     Interval,
     Z,
@@ -23,7 +24,7 @@ from repro.paper.intervals import (
 from repro.paper.targets import Measurement, Scope, Target
 from repro.paper.variants import ensemble_of
 from repro.records import Evaluation, Records
-from repro.report.measurements.context import Context, data_changes, evaluation_scale
+from repro.report.measurements.context import Context, RunScale, data_changes, evaluation_scale
 
 ERROR_MEASURES = ("top1_error", "top5_error", "split_difference", "next_four_gain")
 
@@ -80,6 +81,9 @@ def baseline_evaluations(target: Target, groups: Groups, key: EvaluationKey) -> 
     if target.baseline is None or (target.baseline_views and key.views != target.views):
         return ()
     baseline_key = replace(key, views=target.baseline_views or key.views)
+    if target.baseline in BASELINES:  # whatever the recipe of the net, and what was changed in its training
+        context = replace(key.context, recipe=RECIPE, scale=RunScale(key.context.scale.name))
+        baseline_key = replace(baseline_key, context=context)
     return groups.get(baseline_key, {}).get(target.baseline, ())
 
 
