@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from repro import atomic
 from repro.baselines.encoders import Encoder, encoder_from_arrays, one_thread, vector_size
 from repro.baselines.model import channel_arrays
-from repro.data.store import Split, Store, open_store
+from repro.data.store import Split, Store, StoredSplit, open_store
 from repro.errors import ReproError
 from repro.formatting import file_size
 from repro.paper.baselines import Method
@@ -81,7 +81,7 @@ def extract(task: FeatureTask) -> None:
 
 
 @cache
-def _open(store: str, vocabulary: str, method: Method, split: str) -> tuple[Split, list[Encoder]]:
+def _open(store: str, vocabulary: str, method: Method, split: str) -> tuple[StoredSplit, list[Encoder]]:
     """Return a split and the encoders, opened once in each worker."""
     arrays = load_file(vocabulary)
     encoders = [encoder_from_arrays(channel, method, channel_arrays(arrays, channel)) for channel in method.channels]

@@ -187,6 +187,10 @@ def _check_store(store: Store, method: Method) -> None:
     """Raise ReproError if the store lacks labels or classes, or if its images are too small."""
     store.require_labels(("train", "val"), "a baseline")
     check_size(store.size, method.patches)
+    for name in ("train", "val"):
+        if name in store.splits and not store.splits[name].compressed:
+            for shard in store.splits[name].shards:
+                _check_pixels(store.path / shard.file, (shard.images, store.size, store.size, 3))
     present = np.bincount(store.splits["train"].labels, minlength=len(store.classes))
     empty = [info.name or info.id for info, count in zip(store.classes, present, strict=True) if not count]
     if empty:
@@ -194,6 +198,20 @@ def _check_store(store: Store, method: Method) -> None:
         raise ReproError(
             f"the class '{empty[0]}'{more} of the store '{store.path}' has no training images, so no descriptors to "
             "train a classifier with: add images, or prepare a store without that class"
+        )
+
+
+def _check_pixels(path: Path, shape: tuple[int, ...]) -> None:
+    """Raise ReproError if the header of a raw shard is not that of uint8 pixels of `shape`."""
+    try:
+        with path.open("rb") as file:
+            np.lib.format.read_magic(file)
+            found, _, dtype = np.lib.format.read_array_header_1_0(file)
+    except (OSError, ValueError) as error:
+        raise ReproError(f"the store's file '{path}' is damaged ({error}): prepare the store again") from error
+    if dtype != np.uint8 or found != shape:
+        raise ReproError(
+            f"the store's file '{path}' holds {dtype} {found}, not uint8 {shape}: prepare the store with `repro prepare`"
         )
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from made_records import data_record, write_json, write_retrieval, write_run
 
+from repro.baselines.settings import BaselineSettings
+from repro.paper.baselines import RECIPE
 from repro.paper.datasets import DATASET_SIZES
 from repro.paper.experiments import PARTS, find_experiment
 from repro.paper.targets import Target, load_targets
@@ -30,8 +32,15 @@ def official(dataset: str) -> DataRecord:
 DATA = {dataset: official(dataset) for dataset in ("ilsvrc2010", "ilsvrc2012", "fall2009", "fall2011", "cifar10")}
 
 
-def write_training(settings: Settings, dataset: str, folder: Path) -> None:
+def write_training(settings: Settings | BaselineSettings, dataset: str, folder: Path) -> None:
     """A run that is as long as its recipe and learns."""
+    if isinstance(settings, BaselineSettings):
+        path = write_run(
+            folder.parent / "new", settings.variant, RECIPE, settings.scale, settings.seed, data=DATA[dataset],
+            epochs=settings.method.epochs, kind="baseline",
+        )  # fmt: skip
+        path.rename(folder)
+        return
     configuration = settings.configure(10, dataset)
     path = write_run(
         folder.parent / "new", settings.variant, settings.recipe, settings.scale, settings.seed, data=DATA[dataset],
@@ -42,7 +51,7 @@ def write_training(settings: Settings, dataset: str, folder: Path) -> None:
     path.rename(folder)
 
 
-def write_result(stage: Stage, trained: dict[str, Settings]) -> None:
+def write_result(stage: Stage, trained: dict[str, Settings | BaselineSettings]) -> None:
     """An evaluation, or a retrieval, of runs that were trained before."""
     assert stage.result
     assert stage.store
@@ -50,14 +59,15 @@ def write_result(stage: Stage, trained: dict[str, Settings]) -> None:
     runs = [Path(word) for word in stage.words[1 : stage.words.index("--data")]]
     settings = [trained[str(run)] for run in runs]
     first, images = settings[0], data.images[split]
+    recipe = RECIPE if isinstance(first, BaselineSettings) else first.recipe
     if stage.kind == Kind.RETRIEVE:
         counts = {"images": images, "searched": data.images["train"]}
-        write_retrieval(runs[0].parent, first.variant, first.recipe, first.scale, data=data, split=split, **counts)
+        write_retrieval(runs[0].parent, first.variant, recipe, first.scale, data=data, split=split, **counts)
         return
     views = int(stage.words[stage.words.index("--views") + 1])
     stage.result.parent.mkdir(parents=True, exist_ok=True)
     record = EvaluationRecord(
-        runs=tuple(run.name for run in runs), variant=first.variant, recipe=first.recipe, scale=first.scale,
+        runs=tuple(run.name for run in runs), variant=first.variant, recipe=recipe, scale=first.scale,
         seeds=tuple(each.seed for each in settings), data=data, split=split, views=views, images=images,
         classes=len(data.classes), top1_error=40.0, top5_error=18.0, top1_interval=(39, 41), top5_interval=(17, 19),
         predictions=predictions_name(split, views, False),
@@ -72,7 +82,7 @@ def complete_records(name: str, recipe: str, tmp_path: Path) -> Records:
         (stores / dataset).mkdir(parents=True, exist_ok=True)
         manifest = {"dataset": dataset, "splits": {split: {} for split in size.images}}
         (stores / dataset / "manifest.json").write_text(json.dumps(manifest))
-    trained: dict[str, Settings] = {}
+    trained: dict[str, Settings | BaselineSettings] = {}
     out = tmp_path / f"{name}-{recipe}"
     for stage in experiment(name, Workspace(out, stores, "paper", recipe)):
         assert stage.result

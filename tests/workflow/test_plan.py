@@ -41,6 +41,20 @@ def test_runs_are_counted_once_with_their_pretraining() -> None:
     assert plan("catsdogs")[0].store_bytes == (1_281_167 + 50_000 + 20_000 + 5_000) * 256 * 256 * 3
 
 
+def test_baselines_are_counted_with_the_disk_space_of_their_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "seconds_per_image", lambda *_: 0.5)
+    monkeypatch.setattr(module, "available_processors", lambda: 4)
+    paper, small, _ = plan("contest")
+    # Three methods on ILSVRC-2010, one on ILSVRC-2012, and the net on both; at scale small the methods share a store.
+    assert paper.runs == 3 + 1 + 2
+    assert small.runs == 3 + 2
+    images = 1_261_406 + 50_000, 1_281_167 + 50_000
+    fisher, coded = 2 * 2 * 4 * 2 * 64 * 256, 2 * 2 * 8 * 8192  # bytes of two channels in float16
+    assert paper.feature_bytes == sum(images) * fisher + images[0] * (coded + 2 * 3 * 32 * 32)
+    assert paper.feature_hours == pytest.approx((3 * images[0] + images[1]) * 0.5 / 4 / 3600)
+    assert plan("table1")[0].feature_bytes == 0
+
+
 def test_unknown_experiment() -> None:
     with pytest.raises(ReproError, match="unknown experiment 'table3'"):
         plan("table3")
