@@ -140,9 +140,10 @@ def test_encoders_of_images(name: str) -> None:
     """Deterministic by seed; finite for a constant image; nearer to the image shifted by a step than to others."""
     pytest.importorskip("skimage")
     pytest.importorskip("sklearn")
-    draw = np.random.default_rng(5)
-    blocks = draw.integers(0, 256, (40, 12, 12, 3), dtype=np.uint8).repeat(6, 1).repeat(6, 2)
-    images = list(blocks[:, :64, :64])
+    draw, (y, x) = np.random.default_rng(5), np.mgrid[:72, :72]
+    waves = [np.sin((y * np.sin(angle) + x * np.cos(angle)) * draw.uniform(0.3, 1)) for angle in np.linspace(0, 3, 40)]
+    gratings = [(127 + 100 * wave[..., None] * draw.random(3)).astype(np.uint8) for wave in waves]
+    images = [grating[:64, :64] for grating in gratings]
     method = find_method(name, "smoke")
     for kind in method.channels:
         encoder, again = (learn_encoder(kind, method, images, seed=1) for _ in range(2))
@@ -151,7 +152,7 @@ def test_encoders_of_images(name: str) -> None:
         assert not np.array_equal(vector, learn_encoder(kind, method, images, seed=2).encode(images[0]))
         np.testing.assert_allclose(np.linalg.norm(vector), 1, atol=1e-4)
         assert np.isfinite(encoder.encode(np.full((64, 64, 3), 9, np.uint8))).all()
-        shifted = encoder.encode(blocks[0, method.step :, method.step :])
+        shifted = encoder.encode(gratings[0][method.step :, method.step :])
         assert vector @ shifted > max(vector @ encoder.encode(image) for image in images[1:6])
 
 

@@ -53,7 +53,7 @@ def test_the_contest_trains_every_baseline_and_the_net_on_one_store(tmp_path: Pa
     trained = [words[words.index("--variant") + 1] for words in words_of(stages, Kind.TRAIN)]
     assert trained == [*BASELINES, "alexnet"]
     views = [words[words.index("--views") + 1] for words in words_of(stages, Kind.EVALUATE)]
-    assert views == ["1", "1", "1", "10"]
+    assert views == ["1", "1", "1", "10", "1", "10"]  # on test; SIFT + FVs and the net on val too
 
 
 def test_all_and_recipes_train_every_variant(tmp_path: Path) -> None:
