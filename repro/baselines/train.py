@@ -211,7 +211,7 @@ def _check_pixels(path: Path, shape: tuple[int, ...]) -> None:
         raise ReproError(f"the store's file '{path}' is damaged ({error}): prepare the store again") from error
     if dtype != np.uint8 or found != shape:
         raise ReproError(
-            f"the store's file '{path}' holds {dtype} {found}, not uint8 {shape}: prepare the store with `repro prepare`"
+            f"the store's file '{path}' holds {dtype} {found}, not uint8 {shape}: prepare the store again"
         )
 
 
