@@ -210,9 +210,7 @@ def _check_pixels(path: Path, shape: tuple[int, ...]) -> None:
     except (OSError, ValueError) as error:
         raise ReproError(f"the store's file '{path}' is damaged ({error}): prepare the store again") from error
     if dtype != np.uint8 or found != shape:
-        raise ReproError(
-            f"the store's file '{path}' holds {dtype} {found}, not uint8 {shape}: prepare the store again"
-        )
+        raise ReproError(f"the store's file '{path}' holds {dtype} {found}, not uint8 {shape}: prepare the store again")
 
 
 def _learn_vocabulary(settings: BaselineSettings, store: Store, path: Path) -> Iterator[Event]:

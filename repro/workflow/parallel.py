@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from repro.baselines.settings import BaselineSettings
 from repro.errors import ReproError, Stopped
 from repro.processors import available_processors
 from repro.workflow.stages import Kind, Stage
@@ -196,9 +197,12 @@ def _start(stage: Stage, devices: tuple[str, ...], threads: int, program: Sequen
 
 
 def with_devices(stage: Stage, devices: Sequence[str]) -> tuple[str, ...]:
-    """Return the words of a stage's command line with these devices in place of those that it names."""
+    """Return the words of a stage's command line with these devices in place of those that it names.
+
+    A baseline, which is no net, is trained on no device.
+    """
     words = stage.words
-    if stage.kind not in ON_DEVICES:
+    if stage.kind not in ON_DEVICES or isinstance(stage.settings, BaselineSettings):
         return words
     if "--devices" in words:
         index = words.index("--devices")
