@@ -13,6 +13,7 @@ from typing import Any
 from repro.errors import ReproError
 from repro.paper.targets import VERDICTS, Measurement, Target, Verdict, compare, compute, load_targets
 from repro.records import Records, read_records
+from repro.report import preview
 from repro.report.commands import commands
 from repro.report.figures.draw import draw_figures
 from repro.report.frames import epochs_frame
@@ -74,6 +75,8 @@ def build_report(runs_dir: Path | Sequence[Path], out_dir: Path, compare: bool =
         epochs_frame(records).to_csv(out_dir / "tables" / CURVES, index=False)
         for picture in pictures:
             picture.write(out_dir / "figures")
+        if compare:
+            (out_dir / preview.FILE).write_bytes(preview.draw_preview(context["groups"], context["counts"]))
         (out_dir / "report.html").write_text(render_page(context), encoding="utf-8")
         (out_dir / "report.md").write_text(render_markdown(context), encoding="utf-8")
         if compare:

@@ -16,7 +16,7 @@ import repro
 from repro.paper.targets import MISSING, NOT_COMPARABLE, UNDECIDED, load_deviations
 from repro.paper.variants import BASES
 from repro.records import EpochRecord, Records, Run
-from repro.report import summary
+from repro.report import citation, preview, summary
 from repro.report.claims import claims_of
 from repro.report.explorer import build_explorer, chart_style
 from repro.report.figures.style import Picture
@@ -63,6 +63,7 @@ CONTENTS = (
     Heading("net", "The architecture", "Architecture"),
     Heading("ledger", "Deviations and open points", "Deviations"),
     Heading("provenance", "Provenance", "Provenance"),
+    Heading("cite", "How to cite", "Cite"),
 )  # fmt: skip
 
 
@@ -113,12 +114,14 @@ def page_context(
         "provenance": provenance(records.runs),
         "notes": first_notes(records.runs),
         "problems": records.problems,
+        "citations": (citation.PAPER, citation.toolkit()),
+        "preview": preview.FILE,
     }
 
 
 def provenance(runs: Sequence[Run]) -> dict[str, dict[str, list[str]]]:
     """Return each dataset, machine and set of versions, with the names of the runs that share it."""
-    found: dict[str, dict[str, list[str]]] = {"Data": {}, "Machine": {}, "Versions": {}}
+    found: dict[str, dict[str, list[str]]] = {"Data": {}, "Machines": {}, "Versions": {}}
     for run in runs:
         images = ", ".join(f"{count:,} {split}" for split, count in run.data.images.items())
         data = f"{run.data.description}; {images or 'number of images unknown'}; {run.data.size} pixels"
@@ -127,9 +130,9 @@ def provenance(runs: Sequence[Run]) -> dict[str, dict[str, list[str]]]:
         machine = ", ".join(f"{key} {value}" for key, value in vars(run.machine).items() if value)
         versions = ", ".join(f"{key} {value}" for key, value in run.versions.items())
         versions += f", revision {run.git_revision[:12]}" if run.git_revision else ""
-        for kind, text in (("Data", data), ("Machine", machine), ("Versions", versions)):
+        for kind, text in (("Data", data), ("Machines", machine), ("Versions", versions)):
             found[kind].setdefault(text or "not recorded", []).append(run.name)
-    return found
+    return {kind: entries for kind, entries in found.items() if entries}
 
 
 def first_notes(runs: Sequence[Run]) -> list[tuple[str, EpochRecord]]:

@@ -58,6 +58,11 @@ class SummaryRow:
     claims: tuple[Claim, ...]
 
     @property
+    def needs_run(self) -> bool:
+        """Whether the claims are about runs, not about the net alone."""
+        return any(map(_needs_run, self.claims))
+
+    @property
     def paper(self) -> list[str]:
         """The paper's value of each claim, without units."""
         return [_bare(claim.paper) for claim in self.claims]

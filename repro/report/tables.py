@@ -165,6 +165,7 @@ def _claims_table(
     )  # fmt: skip
 
 
+METRICS = ("top1_error", "top5_error")
 FEWEST_CLASSES = 6  # with fewer, one of five guesses is always right
 
 
@@ -180,7 +181,7 @@ def smaller_table(records: Records) -> Table:
             training = f"{key.context.recipe} recipe, {scope.scale_label}"
             heading = f"{data.description}, {SPLIT_NAMES.get(key.split, key.split)} images"
             row = rows.setdefault(heading, {}).setdefault((net, training), {"Net": net, "Training": training})
-            for name, metric in (("Top-1", "top1_error"), ("Top-5", "top5_error")):
+            for name, metric in zip(("Top-1", "Top-5"), METRICS, strict=True):
                 if metric == "top1_error" or len(data.classes) >= FEWEST_CLASSES:
                     row[f"{_views(key.views)}: {name}"] = error_level(evaluations, metric)
             measured = row[f"{_views(key.views)}: Top-1"]
@@ -189,7 +190,8 @@ def smaller_table(records: Records) -> Table:
     found = {name for each in rows.values() for row in each.values() for name, cell in row.items() if cell is not None}
     views = sorted({key.views for key in group_evaluations(records)})
     errors = [Column(name, _views(count)) for count in views for name in ("Top-1", "Top-5")]
-    ordered = (*columns("Net", "Training", "n"), *(each for each in errors if each.label in found))
+    shown = (each for each in errors if each.label in found)
+    ordered = (Column("Net"), *shown, *columns("n", "Training"))
     note = (
         "Error in percent, with its 95% interval over images, or over seeds; no evidence for or against the paper’s "
         "errors. Top-5 errors are left out where there are at most five classes."
@@ -352,10 +354,10 @@ def comparison_table(records: Records) -> Table:
     """Return the comparisons that the runs allow beyond the paper's claims: of starting weights and of recipes."""
     sections: dict[str, list[list[Cell]]] = {}
     for each in own_comparisons(records):
-        row: list[Cell] = [each.first, each.second, *each.errors, each.difference, _conclusion(each)]
+        row: list[Cell] = [each.first, each.second, each.difference, *each.errors, _conclusion(each)]
         sections.setdefault(f"{each.net} on {each.data}, {each.evaluation}", []).append(row)
     errors = [Column(name, "Top-1 error, %") for name in ("first", "second")]
-    heads = (*columns("First", "Second"), *errors, *columns("Difference, points", "Conclusion"))
+    heads = (*columns("First", "Second", "Difference, points"), *errors, Column("Conclusion"))
     note = (
         "Nets that differ in their starting weights or their recipe, and in whatever else is named. Intervals are over "
         "seeds and images, or of one pair of nets over images only."
@@ -382,12 +384,14 @@ def run_table(records: Records) -> Table:
     body: list[list[Cell]] = []
     for run in records.runs:
         state = "finished" if run.finished else f"{len(run.log)} of {run.epochs} epoch{'s' if run.epochs != 1 else ''}"
-        last: list[Cell] = [run.log[-1].train_loss, run.log[-1].val_top1_error] if run.log else [None, None]
+        last: list[Cell] = [None, None]
+        if run.log:
+            last = [run.log[-1].val_top1_error, run.log[-1].train_loss]
         noted = _ranges([epoch.epoch for epoch in run.log if epoch.note])
-        setting: list[Cell] = [run.name, run.variant, run.recipe, str(run_scale(run)), run.seed, run.data.description]
-        body.append([*setting, state, *last, noted or None])
-    heads = columns("Run", "Variant", "Recipe", "Scale", "Seed", "Data", "State", "Training loss",
-                    "Validation top-1, %", "Notes at epochs", exact=("Training loss",))  # fmt: skip
+        setting: list[Cell] = [run.variant, run.recipe, str(run_scale(run)), run.seed, run.data.description]
+        body.append([run.name, *last, state, *setting, noted or None])
+    heads = columns("Run", "Validation top-1, %", "Training loss", "State", "Variant", "Recipe", "Scale", "Seed",
+                    "Data", "Notes at epochs", exact=("Training loss",))  # fmt: skip
     note = "Loss and error are those of the last epoch."
     return Table("runs", "Every run", note, heads, [Section("", body)])
 
@@ -405,11 +409,12 @@ def evaluation_table(records: Records) -> Table:
     for each in records.evaluations:
         seeds = "+".join(map(str, each.seeds))
         scale = str(evaluation_scale(records, each))
-        net: list[Cell] = [net_name(records, each), each.recipe, scale, seeds, each.data.description]
-        errors: list[Cell] = [error_level([each], metric) for metric in ("top1_error", "top5_error")]
-        body.append([*net, each.split, each.views, each.images, *errors])
+        metrics = METRICS if len(each.data.classes) >= FEWEST_CLASSES else METRICS[:1]
+        errors: list[Cell] = [error_level([each], metric) for metric in metrics]
+        on: list[Cell] = [each.data.description, each.split, each.views, each.images]
+        body.append([net_name(records, each), *errors, *[None] * (2 - len(errors)), *on, each.recipe, scale, seeds])
     heads = columns(
-        "Net", "Recipe", "Scale", "Seeds", "Data", "Split", "Views", "Images", "Top-1 error, %", "Top-5 error, %",
+        "Net", "Top-1 error, %", "Top-5 error, %", "Data", "Split", "Views", "Images", "Recipe", "Scale", "Seeds",
     )  # fmt: skip
     note = "In brackets the exact 95% interval for the number of images."
     if any(each.weights_selected_on == each.split for each in records.evaluations):
@@ -428,13 +433,13 @@ def retrieval_table(records: Records) -> Table:
         seconds = each.seconds_per_query
         speedup = seconds["codes"] and seconds["fc7"] / seconds["codes"]
         body.append([
-            each.variant, each.recipe, str(retrieval_scale(records, each)), each.seed, each.data.description,
-            each.split, each.images, fc7, pixels, codes, each.precision_at_random, overlap, each.bits, speedup,
+            each.variant, fc7, pixels, codes, each.precision_at_random, overlap, each.bits, speedup,
+            each.data.description, each.split, each.images, each.recipe, str(retrieval_scale(records, each)), each.seed,
         ])  # fmt: skip
     same_class = [Column(name, "Same class, %") for name in ("fc7", "pixels", "codes", "by chance")]
     heads = (
-        *columns("Net", "Recipe", "Scale", "Seed", "Data", "Split", "Images"), *same_class,
-        *columns("Of fc7’s six among those of pixels, %", "Bits", "Speedup of codes"),
+        Column("Net"), *same_class, *columns("Of fc7’s six among those of pixels, %", "Bits", "Speedup of codes"),
+        *columns("Data", "Split", "Images", "Recipe", "Scale", "Seed"),
     )  # fmt: skip
     note = (
         "Of the six nearest training images of each image. Codes are those of an auto-encoder on fc7, searched "
