@@ -59,7 +59,7 @@ for (const link of document.querySelectorAll(".enlarge")) {
   link.addEventListener("click", (event) => {
     event.preventDefault();
     const image = link.querySelector("img");
-    dialog.querySelector("img").src = image.src;
+    dialog.querySelector("img").src = image.currentSrc;
     dialog.querySelector("img").alt = image.alt;
     dialog.showModal();
   });
