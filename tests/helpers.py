@@ -43,6 +43,16 @@ def repro(*words: object, timeout: float = 900) -> subprocess.CompletedProcess[s
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
 
 
+def run_here(*words: object) -> subprocess.CompletedProcess[str]:
+    """Run `repro WORDS…` in this process: without the seconds in which a new one imports torch."""
+    from repro.cli import main
+
+    out, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+        code = main.run([str(word) for word in words])
+    return subprocess.CompletedProcess(words, code, out.getvalue(), errors.getvalue())
+
+
 FILE_EVENTS = {"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate"}  # of Python's audit hooks
 
 

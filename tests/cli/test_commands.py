@@ -10,12 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import repro, small_disk
+from helpers import repro, run_here, small_disk
 from made_records import write_run
 
 from repro import interrupts
 from repro.cli import commands as cli
-from repro.cli import main
 from repro.data.store import Store
 from repro.training import checkpoint
 
@@ -83,7 +82,7 @@ def test_version() -> None:
 
 @pytest.mark.parametrize("what", ["variants", "ensembles", "datasets", "experiments", "targets", "published"])
 def test_list(what: str) -> None:
-    done = repro("list", what)
+    done = run_here("list", what)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) > 4
     assert not re.search(r"\w…", done.stdout)  # nothing is cut short
@@ -143,12 +142,7 @@ def test_wrong_usage_exits_with_2() -> None:
     assert repro("fly").returncode == 2
 
 
-def run_here(*words: object) -> int:
-    """Run a command in this process, which has imported what it needs; return its exit code."""
-    return main.run([str(word) for word in words])
-
-
-def test_pipeline_from_images_to_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pipeline_from_images_to_the_report(tmp_path: Path) -> None:
     """All stages on generated images, each as a command; as processes they run in the tests of platforms and subset."""
     store, runs = tmp_path / "store", tmp_path / "runs"
     run = runs / "alexnet-authors-smoke-seed0"
@@ -160,8 +154,8 @@ def test_pipeline_from_images_to_the_report(tmp_path: Path, capsys: pytest.Captu
         ("report", "--runs", runs, "--out", tmp_path / "report", "--compare"),
     ]
     for words in commands:
-        assert run_here(*words) == 0
-        assert not capsys.readouterr().err
+        done = run_here(*words)
+        assert (done.returncode, done.stderr) == (0, "")
     assert (run / "evaluation-test-10.json").exists()
     assert (tmp_path / "report" / "report.html").stat().st_size > 10_000
 
@@ -217,15 +211,15 @@ def test_pipeline_from_images_to_the_report(tmp_path: Path, capsys: pytest.Captu
     ],
 )
 def test_a_user_error_is_one_line_and_exit_code_3(
-    words: tuple[str, ...], message: str, synthetic_store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: tuple[str, ...], message: str, synthetic_store: Store, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("not a folder", encoding="utf-8")
     paths = {"tmp": tmp_path, "store": synthetic_store.path}
-    assert run_here(*(word.format(**paths) for word in words)) == 3
-    errors = capsys.readouterr().err
-    assert len(errors.splitlines()) == 1
-    assert errors.startswith("repro: ")
-    assert message.format(**paths) in errors
+    done = run_here(*(word.format(**paths) for word in words))
+    assert done.returncode == 3
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("repro: ")
+    assert message.format(**paths) in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 
 
@@ -235,21 +229,22 @@ def test_a_user_error_as_a_process(tmp_path: Path) -> None:
     assert re.fullmatch(r"repro: .*none.*\n", done.stderr)
 
 
-def test_the_report_of_several_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_of_several_folders(tmp_path: Path) -> None:
     for folder in ("first", "second"):
         write_run(tmp_path / folder, epochs=3)
     for number, words in enumerate((("--runs", "{a}", "{b}"), ("--runs", "{a}", "--runs", "{b}"), ("{a}", "{b}"))):
         out = tmp_path / f"report{number}"
         typed = [word.format(a=tmp_path / "first", b=tmp_path / "second") for word in words]
-        assert run_here("report", *typed, "--out", out) == 0
+        assert run_here("report", *typed, "--out", out).returncode == 0
         lines = (out / "tables" / "curves.csv").read_text().splitlines()[1:]
         assert {line.split("/")[0] for line in lines} == {"first", "second"}
-    capsys.readouterr()
     none = ("report", "--runs", tmp_path / "none", tmp_path / "nor", "--out", tmp_path / "out", "--compare", "--strict")
-    assert run_here(*none) == 3
-    assert f"no runs in '{tmp_path / 'none'}', '{tmp_path / 'nor'}': --strict" in capsys.readouterr().err
-    assert run_here("report", "--runs", tmp_path / "first", tmp_path / "none", "--out", tmp_path / "out") == 0
-    assert f"there is no folder {tmp_path / 'none'}" in "".join(capsys.readouterr().out.split("\n"))
+    done = run_here(*none)
+    assert done.returncode == 3
+    assert f"no runs in '{tmp_path / 'none'}', '{tmp_path / 'nor'}': --strict" in done.stderr
+    done = run_here("report", "--runs", tmp_path / "first", tmp_path / "none", "--out", tmp_path / "out")
+    assert done.returncode == 0
+    assert f"there is no folder {tmp_path / 'none'}" in done.stdout
 
 
 def start(*words: object) -> subprocess.Popen[str]:
@@ -306,9 +301,9 @@ def test_a_killed_run_resumes_with_bit_identical_weights(synthetic_store: Store,
         process.kill()
     assert process.returncode == -signal.SIGKILL
     assert not (run / "weights.safetensors").exists()
-    assert run_here(*words, "--out", tmp_path / "killed") == 3  # without --resume it does not start again
-    assert run_here(*words, "--out", tmp_path / "killed", "--resume") == 0
-    assert run_here(*words, "--out", tmp_path / "whole") == 0
+    assert run_here(*words, "--out", tmp_path / "killed").returncode == 3  # without --resume it does not start again
+    assert run_here(*words, "--out", tmp_path / "killed", "--resume").returncode == 0
+    assert run_here(*words, "--out", tmp_path / "whole").returncode == 0
     whole = tmp_path / "whole" / run.name / "weights.safetensors"
     assert (run / "weights.safetensors").read_bytes() == whole.read_bytes()
 
@@ -330,7 +325,7 @@ def test_a_full_disk_leaves_the_checkpoints_whole(synthetic_store: Store, tmp_pa
         ]
         assert [checkpoint.load(path).state["step"] for path in kept if path.suffix == ".json"] == [1, 2]
         subprocess.run(["mount", "-o", "remount,size=400m", disk], check=True)
-        assert repro(*words, "--out", disk, "--resume").returncode == 0
-        assert repro(*words, "--out", tmp_path / "whole").returncode == 0
+        assert run_here(*words, "--out", disk, "--resume").returncode == 0
+        assert run_here(*words, "--out", tmp_path / "whole").returncode == 0
         weights = [(out / name / "weights.safetensors").read_bytes() for out in (disk, tmp_path / "whole")]
     assert weights[0] == weights[1]

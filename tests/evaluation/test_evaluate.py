@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from helpers import picture, repro
+from helpers import picture, repro, run_here
 from scipy.stats import beta
 
 from repro.cli import main
@@ -162,7 +162,7 @@ def test_searched_weights_are_selected_on_val_and_recorded_beside_the_equal_ones
 
 
 def test_weights_can_only_be_searched_for_several_runs(trained: list[Path], synthetic_store: Store) -> None:
-    done = repro("evaluate", trained[0], "--data", synthetic_store.path, "--search-weights")
+    done = run_here("evaluate", trained[0], "--data", synthetic_store.path, "--search-weights")
     assert done.returncode == 3
     assert done.stderr == "repro: --search-weights is about the average of several runs: name at least two\n"
 

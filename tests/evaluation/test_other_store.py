@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import repro
+from helpers import run_here
 
 from repro.data.store import Store, open_store
 from repro.errors import ReproError
@@ -76,7 +76,7 @@ def test_other_classes_and_other_sizes_are_one_error(run: Path, synthetic_store:
 
 def test_the_confusion_matrix_counts_every_image(run: Path, synthetic_store: Store, tmp_path: Path) -> None:
     words = ("--data", synthetic_store.path, "--split", "test", "--views", "1", "--confusion", tmp_path / "matrix.csv")
-    done = repro("evaluate", run, *words)
+    done = run_here("evaluate", run, *words)
     assert done.returncode == 0, done.stderr
     rows = list(csv.reader((tmp_path / "matrix.csv").read_text().splitlines()))
     names = [info.name for info in synthetic_store.classes]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from helpers import picture, repro
+from helpers import picture, run_here
 from official_archives import tar, unlabelled_2012, write_ilsvrc2012
 
 from repro.data.store import Store, fingerprint, open_store, write_array
@@ -108,7 +108,7 @@ def test_the_command_prints_the_path_and_records_no_evaluation(
     run = Path(shutil.copytree(trained[0], tmp_path / "runs" / "run"))
     for file in run.glob("submission-*"):
         file.unlink()
-    done = repro("evaluate", run, "--data", store.path, "--split", "test", "--views", "1")
+    done = run_here("evaluate", run, "--data", store.path, "--split", "test", "--views", "1")
     assert done.returncode == 0, done.stderr
     assert "submission-test-1.txt" in "".join(done.stdout.split())
     assert (run / "submission-test-1.txt").read_text().splitlines() == lines_by_hand([trained[0]], store, 1)
@@ -169,7 +169,7 @@ def test_what_needs_labels_says_so(trained: list[Path], store: Store, tmp_path: 
         with pytest.raises(ReproError, match=r"the split 'test' of the store '.*' has no labels, which .* needs"):
             command(target, store.path, "test")  # type: ignore[operator]
     words = ("--data", store.path, "--split", "test", "--confusion", tmp_path / "matrix.csv")
-    done = repro("evaluate", trained[0], *words)
+    done = run_here("evaluate", trained[0], *words)
     assert done.returncode == 3
     assert "--confusion needs labels" in " ".join(done.stderr.split())
     unlabelled = without_val_labels(store, tmp_path / "store")

@@ -1,12 +1,11 @@
 """From records to measurements: against numbers worked out by hand, and the rules of scope."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import run_here
 from made_records import data_record, made_kernels, write_evaluation, write_log, write_run
 from scipy.ndimage import gaussian_filter
 from scipy.stats import ttest_ind
@@ -53,14 +52,13 @@ def test_a_full_scale_run_that_is_off_is_a_strict_mismatch(tmp_path: Path) -> No
 def test_strict_as_typed(tmp_path: Path) -> None:
     runs, out = tmp_path / "runs", tmp_path / "report"
     runs.mkdir()
-    words = ["-W", "error", "-m", "repro", "report", "--runs", runs, "--out", out, "--compare", "--strict"]
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
-    assert done.returncode == 3  # nothing to compare
+    words = ["report", "--runs", runs, "--out", out, "--compare", "--strict"]
+    assert run_here(*words).returncode == 3  # nothing to compare
     write_evaluation(runs, error=25)
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+    done = run_here(*words)
     assert (done.returncode, done.stderr) == (0, "")  # what is missing is no mismatch
     write_full(runs, error=41)
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+    done = run_here(*words)
     assert done.returncode == 4
     assert done.stderr.startswith("repro: not reproduced: table1-cnn-top1, ")
     assert len(done.stderr.splitlines()) == 1

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from helpers import repro
+from helpers import repro, run_here
 
 from repro import run_folder
 from repro.data.sampling import draw_epoch
@@ -185,7 +185,7 @@ def test_a_named_checkpoint_that_is_damaged_is_an_error_and_no_file_changes(stor
     newest.write_text(newest.read_text().replace('"waited": 0', '"waited": 1'))
     before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
     options = ("--scale", "smoke", "--seed", 1, "--epochs", 3, "--out", stopped.parent)
-    done = repro("train", "--variant", "alexnet", "--data", store.path, *options, "--checkpoint", newest)
+    done = run_here("train", "--variant", "alexnet", "--data", store.path, *options, "--checkpoint", newest)
     assert done.returncode == 3
     assert done.stderr == (
         f"repro: checkpoint '{newest}' is damaged (checksum mismatch): --resume alone continues from the newest "

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.torch
-from helpers import repro
+from helpers import run_here
 
 from repro.data.store import Store
 from repro.errors import ReproError, Stopped
@@ -230,10 +230,10 @@ def test_damage_is_reported_with_its_file(runs: Path, state: str, damage: Damage
 
 def test_command(runs: Path) -> None:
     run = runs / "finished" / NAME
-    done = repro("verify", run)
+    done = run_here("verify", run)
     assert (done.returncode, done.stdout.splitlines()[0]) == (0, f"{run}: nothing is damaged")
     flip("weights.safetensors")(run)
-    done = repro("verify", run)
+    done = run_here("verify", run)
     assert done.returncode == 3
     assert done.stderr.startswith(f"repro: '{run}' is damaged: weights.safetensors: its SHA-256 is ")
     assert len(done.stderr.splitlines()) == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from helpers import repro
+from helpers import run_here
 
 from repro.cli import commands as cli
 from repro.errors import ReproError
@@ -176,15 +176,15 @@ def test_unknown_experiment_and_missing_store(tmp_path: Path) -> None:
 def test_table1_at_smoke_scale_from_start_to_end_and_again(tmp_path: Path) -> None:
     places = ("--out", tmp_path / "runs", "--stores", tmp_path / "stores")
     words = ("run", "table1", "--scale", "smoke", *places, "--epochs", 1)
-    listed = repro(*words, "--dry-run").stdout.splitlines()
+    listed = run_here(*words, "--dry-run").stdout.splitlines()
     assert not list(tmp_path.iterdir())
     assert [line.split()[1] for line in listed] == ["prepare", "train", "evaluate", "evaluate"]
-    first, second = repro(*words), repro(*words)
+    first, second = run_here(*words), run_here(*words)
     assert first.returncode == second.returncode == 0, first.stderr
     assert [line for line in first.stdout.splitlines() if line.startswith("$ ")] == [f"$ {line}" for line in listed]
     assert second.stdout.count("(done)") == 4
     weights = tmp_path / "runs" / "synthetic-64" / "alexnet-authors-smoke-seed0" / "weights.safetensors"
-    longer = repro(*words[:-1], 2)
+    longer = run_here(*words[:-1], 2)
     assert longer.returncode == 3
     assert longer.stderr.startswith(f"repro: '{weights.parent}' is done, but of 1 epochs, not 2: ask for --epochs 1, ")
     record = json.loads((weights.parent / "run.json").read_text())
@@ -195,7 +195,7 @@ def test_table1_at_smoke_scale_from_start_to_end_and_again(tmp_path: Path) -> No
     with weights.open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"?")
-    third = repro(*words)
+    third = run_here(*words)
     assert third.returncode == 3
     assert third.stderr.startswith(f"repro: '{weights.parent}' is done, but damaged: weights.safetensors: its SHA-256 ")
     assert len(third.stderr.splitlines()) == 1
