@@ -695,7 +695,7 @@ def read_records(folders: Path | Sequence[Path]) -> Records:
             name = (PurePosixPath(label) / path.relative_to(folder).as_posix()).as_posix()
             found.setdefault(path.resolve(), (path, name))
     for path, name in found.values():
-        if CHECKPOINTS in path.parts:
+        if path.parent.name == CHECKPOINTS and (path.parents[1] / RUN).exists():
             continue
         try:
             if path.name == RUN:

@@ -122,6 +122,13 @@ def test_a_missing_class_list_and_checkpoints(tmp_path: Path) -> None:
     assert not records.problems
 
 
+def test_runs_below_a_folder_named_checkpoints_are_read(tmp_path: Path) -> None:
+    write_run(tmp_path / "checkpoints" / "runs")
+    write_run(tmp_path / "other").rename(tmp_path / "other" / "checkpoints")  # a run of that name
+    assert len(read_records(tmp_path).runs) == 2
+    assert len(read_records(tmp_path / "checkpoints").runs) == 1
+
+
 PUBLISHED = Path(__file__).parents[1] / "outputs" / "reference" / "runs"
 
 
