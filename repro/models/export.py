@@ -7,6 +7,7 @@ probabilities; without, it takes float32 [N, 3, C, C], values of 0–255 less th
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import warnings
@@ -185,14 +186,19 @@ def _quiet() -> Iterator[None]:
 
 def _write_torch_export(source: ExportedNet, out: Path, preprocessing: bool, views: int) -> None:
     with _quiet():
-        program = _capture(source, preprocessing, views)
-        torch.export.save(program, out, extra_files=source.metadata(preprocessing, views))
+        program, content = _capture(source, preprocessing, views), io.BytesIO()
+        torch.export.save(program, content, extra_files=source.metadata(preprocessing, views))
+    atomic.write(out, content.getvalue())
 
 
 def _write_state_dict(source: ExportedNet, out: Path, preprocessing: bool, views: int) -> None:
     """Write weights that `torch.load(..., weights_only=True)` reads, and a JSON file beside them."""
-    torch.save(_weights(source.net), out)
-    atomic.write_json(out.with_suffix(".json"), source.metadata(False, 1) | {"input_size": source.views.crop})
+    content = io.BytesIO()
+    torch.save(_weights(source.net), content)
+    atomic.write(out, content.getvalue())
+    # The ending of "net-lr0.01" is a part of its name, and that of "net.json" would be the description's.
+    described = out.with_suffix(".json") if out.suffix in (".pth", ".pt") else out.with_name(f"{out.name}.json")
+    atomic.write_json(described, source.metadata(False, 1) | {"input_size": source.views.crop})
 
 
 def _weights(net: AlexNet) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from helpers import picture, repro
+from helpers import picture, repro, run_here
 from PIL import Image
 
 from repro.data.store import ClassInfo, Store
@@ -101,7 +101,7 @@ def test_the_documented_snippet_gives_the_run_s_classes_without_torch(run: Path,
     (sharp / "run.json").write_text(json.dumps(record))
     exif = Image.Exif()
     exif[0x0112] = 6  # lying on its side
-    done = repro("export", sharp, "--out", tmp_path / "net.onnx", "--preprocessing")
+    done = run_here("export", sharp, "--out", tmp_path / "net.onnx", "--preprocessing")
     assert done.returncode == 0, done.stderr
     for width, height, format in ((401, 300, "PNG"), (97, 200, "PNG"), (401, 300, "JPEG")):
         photo = tmp_path / "photo.jpg"
@@ -112,7 +112,7 @@ def test_the_documented_snippet_gives_the_run_s_classes_without_torch(run: Path,
         assert ran.returncode == 0, ran.stderr
         *printed, best = ran.stdout.splitlines()
         found = json.loads(best)
-        guesses = json.loads(repro("predict", sharp, photo, "--views", "1", "--json").stdout)[0]["guesses"]
+        guesses = json.loads(run_here("predict", sharp, photo, "--views", "1", "--json").stdout)[0]["guesses"]
         assert guesses[0]["probability"] > 0.2
         assert [id for id, _ in found] == [guess["id"] for guess in guesses]
         # A JPEG is decoded and resampled by other libraries, which differ by a grey level.
@@ -191,6 +191,15 @@ def test_a_state_dict_is_loaded_without_code(run: Path, model: TrainedModel, tmp
     assert json.loads(described["classes"])[0]["id"] == model.classes[0].id
 
 
+def test_the_description_of_a_state_dict_never_replaces_the_weights_or_another(run: Path, tmp_path: Path) -> None:
+    names = ("net.json", "net-lr0.01", "net-lr0.02")
+    paths = [export_run(run, tmp_path / name, "state-dict") for name in names]
+    for path in paths:
+        assert len(torch.load(path, weights_only=True)) == 16
+        assert json.loads(path.with_name(f"{path.name}.json").read_text())["classes"]
+    assert len(list(tmp_path.iterdir())) == 6  # and no partial files
+
+
 def test_the_graph_s_views_are_those_of_evaluate(images: np.ndarray) -> None:
     source = random_net("alexnet", "paper")
     with torch.inference_mode():
@@ -205,7 +214,7 @@ def test_what_cannot_be_exported_is_one_error(run: Path, tmp_path: Path) -> None
         (("--format", "timm", "--preprocessing"), "has no graph to put the preprocessing into"),
         (("--views", "10"), "add --preprocessing"),
     ):
-        done = repro("export", run, "--out", tmp_path / "net", *words)
+        done = run_here("export", run, "--out", tmp_path / "net", *words)
         assert (done.returncode, done.stderr.count("\n")) == (3, 1)
         assert message in done.stderr
     with pytest.raises(ReproError, match="unknown format 'onx': did you mean onnx"):

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import repro
+from helpers import run_here
 
 from repro.data.store import Store
 from repro.errors import ReproError
+from repro.evaluation.class_lists import read_classes
 from repro.evaluation.import_weights import import_weights
 from repro.evaluation.trained_model import open_run
 
@@ -34,7 +35,7 @@ def test_an_imported_run_classifies_as_torchvision_does(
 
     classes = tmp_path / "classes.txt"
     classes.write_text("".join(f"{info.id} {info.name}\n" for info in synthetic_store.classes))
-    done = repro("import", weights_file, "--out", tmp_path / "run", "--classes", classes)
+    done = run_here("import", weights_file, "--out", tmp_path / "run", "--classes", classes)
     assert done.returncode == 0, done.stderr
     assert "torchvision-alexnet, 10 classes" in done.stdout
     model = torchvision.models.alexnet(num_classes=10).eval()
@@ -50,14 +51,26 @@ def test_an_imported_run_classifies_as_torchvision_does(
     assert best.id == synthetic_store.classes[int(expected.argmax())].id
     assert opened.run.init_from is not None
     assert opened.run.init_from.run == "alexnet.pth"
-    again = repro("import", weights_file, "--out", tmp_path / "run", "--classes", classes)
+    again = run_here("import", weights_file, "--out", tmp_path / "run", "--classes", classes)
     assert (again.returncode, again.stderr.count("\n")) == (3, 1)
     assert "is not empty: choose another --out" in again.stderr
+
+
+def test_a_list_of_names_instead_of_ids_is_refused(tmp_path: Path) -> None:
+    """A first word is no id where others begin with it; a byte-order mark is no part of one."""
+    names = tmp_path / "names.txt"
+    names.write_text("great white shark\ngoldfish\ngreat grey owl\n", encoding="utf-8")
+    with pytest.raises(ReproError, match="has the id 'great' in 2 lines: write an id"):
+        read_classes(names)
+    names.write_text("\ufeffn01440764 tench, Tinca tinca\nn01443537\n", encoding="utf-8")
+    assert [(each.id, each.name) for each in read_classes(names)] == [
+        ("n01440764", "tench, Tinca tinca"), ("n01443537", "n01443537"),
+    ]  # fmt: skip
 
 
 def test_classes_that_are_not_known_are_an_error_and_nothing_is_written(weights_file: Path, tmp_path: Path) -> None:
     with pytest.raises(ReproError, match=r"the order of the classes of .* is not known: add --classes"):
         import_weights(weights_file, tmp_path / "run")
-    done = repro("import", tmp_path / "gone.pth", "--out", tmp_path / "run")
+    done = run_here("import", tmp_path / "gone.pth", "--out", tmp_path / "run")
     assert (done.returncode, done.stderr.count("\n")) == (3, 1)
     assert not (tmp_path / "run").exists()
