@@ -16,14 +16,11 @@ from repro.errors import ReproError, unknown
 from repro.evaluation.classifiers import Classifier, open_classifier
 from repro.evaluation.trained_model import Guess, best_guesses
 from repro.models.allocator import keep_freed_memory
+from repro.preparation.sources.tree import FolderTree
 from repro.records import ClassRecord
 
 STANDARD_INPUT = "-"
 BATCH = 32
-# Endings of the files that are looked for in folders; a file that is named is read whatever its ending.
-ENDINGS = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".heic", ".heif"}
-)
 
 
 @dataclass(frozen=True)
@@ -74,12 +71,13 @@ def predict_images(
 
     Args:
         runs: folders of finished runs; the softmax outputs of several are averaged, class by class.
-        images: files, folders that are searched recursively, or "-" for an image on standard input.
+        images: files, folders that are searched recursively as by `prepare`, or "-" for an image on standard input.
         views: 1 for the centre crop, 10 for the paper's ten (Sec. 4.1).
         top: number of classes for each image.
         label: id or name of the class of all images; without it the name of an image's folder counts, if it is one.
         devices: as in `open_run`.
-        on_note: called with a line about each file in a folder that cannot be decoded; a named file is an error.
+        on_note: called with a line about each file in a folder that cannot be decoded, and about those that are not
+            taken for images; a named file that cannot be decoded is an error.
         batch_size: number of images that are computed at once.
 
     Raises ReproError for runs, classes or images that do not fit.
@@ -91,7 +89,7 @@ def predict_images(
     correct = None if label is None else find_class(label, classes)
     batch: list[tuple[ImageSource, list[NDArray[np.uint8]]]] = []
     found = False
-    for source in read_images(images, label):
+    for source in read_images(images, label, on_note):
         try:
             squares = [model.preprocess(source.content) for model in models]
         except ReproError as error:
@@ -112,8 +110,14 @@ def predict_images(
         raise ReproError(f"no images in {', '.join(map(repr, images))}: name files, folders of them, or - for an image")
 
 
-def read_images(images: Sequence[str], label: str | None = None) -> Iterator[ImageSource]:
-    """Yield the images of files, of folders and of standard input. Raises ReproError for what cannot be read."""
+def read_images(
+    images: Sequence[str], label: str | None = None, on_note: Callable[[str], None] | None = None
+) -> Iterator[ImageSource]:
+    """Yield the images of files, of folders and of standard input. Raises ReproError for what cannot be read.
+
+    What is an image in a folder is decided as by `prepare`: by content, without thumbnails of the system, and links
+    are followed. A file that is named is read whatever it is.
+    """
     for image in images:
         if image == STANDARD_INPUT:
             yield ImageSource(STANDARD_INPUT, sys.stdin.buffer.read(), label)
@@ -122,9 +126,14 @@ def read_images(images: Sequence[str], label: str | None = None) -> Iterator[Ima
         if not path.is_dir():
             yield ImageSource(image, _content(path), label or path.resolve().parent.name)
             continue
-        for file in sorted(path.rglob("*")):
-            if file.suffix.lower() in ENDINGS and file.is_file():
-                yield ImageSource(str(file), _content(file), label or file.resolve().parent.name, required=False)
+        tree = FolderTree(path)
+        for name in tree.images():
+            file = path / name
+            folder = file.parent.name or file.resolve().parent.name  # of "." there is no name
+            yield ImageSource(str(file), _content(file), label or folder, required=False)
+        if on_note:
+            for line in tree.skipped.notes():
+                on_note(line)
 
 
 def _content(path: Path) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,10 +25,10 @@ from repro.models.network import AlexNet
 from repro.models.towers import Towers, to_devices
 from repro.paper.networks import Network, network_from_record
 from repro.paper.recipes import Augmentation
-from repro.preparation.preprocess import UndecodableImage, exif_orientation, to_square
+from repro.preparation.preprocess import UndecodableImage, exif_orientation, rgb_pixels, to_square
 from repro.records import ClassRecord, PreprocessingRecord, Run, read_run
 
-ImageLike = str | Path | bytes | NDArray[np.uint8] | Image.Image
+ImageLike = str | Path | bytes | bytearray | memoryview | NDArray[np.uint8] | Image.Image
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,8 @@ class TrainedModel:
     def preprocess(self, image: ImageLike) -> NDArray[np.uint8]:
         """Return an image as a store would hold it, uint8 [S, S, 3]. Raises ReproError if it cannot be decoded.
 
-        `image` is a file's path or contents, uint8 RGB pixels [H, W, 3], or a PIL image.
+        `image` is a file's path or contents, uint8 RGB pixels [H, W, 3], or a PIL image, which is turned upright where
+        the store's images were, if its EXIF data say so.
         """
         return preprocess(image, self.preprocessing)
 
@@ -269,24 +269,31 @@ def read_preprocessing(run: Run, store: Store | None = None) -> tuple[Preprocess
 def preprocess(image: ImageLike, preprocessing: PreprocessingRecord) -> NDArray[np.uint8]:
     """Return an image as a store would hold it, uint8 [S, S, 3]. Raises ReproError if it cannot be decoded."""
     name = f"'{image}'" if isinstance(image, str | Path) else "the image"
+    turn, orientation = preprocessing.orientation == "exif", 1
     try:
-        if isinstance(image, str | Path):
-            image = Path(image).read_bytes()
-        elif isinstance(image, Image.Image):
-            encoded = io.BytesIO()
-            image.save(encoded, "PNG")
-            image = encoded.getvalue()
-        elif not isinstance(image, bytes) and (image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3):
-            found = f"{image.dtype} {list(image.shape)}"
-            raise ReproError(f"pixels must be uint8 [H, W, 3] in RGB, not {found}")
-        turn = preprocessing.orientation == "exif"
-        orientation = exif_orientation(image) if turn and isinstance(image, bytes) else 1
+        if isinstance(image, Image.Image):
+            image, orientation = rgb_pixels(image)
+        elif isinstance(image, str | Path | bytes | bytearray | memoryview):
+            image = Path(image).read_bytes() if isinstance(image, str | Path) else bytes(image)
+            orientation = exif_orientation(image) if turn else 1
+        _check_pixels(image)
+        orientation = orientation if turn else 1
         squash = preprocessing.resize == SQUASH
         return to_square(image, preprocessing.image_size, orientation=orientation, squash=squash)
     except OSError as error:
         raise ReproError(f"cannot read {name}: {error.strerror or error}") from error
     except UndecodableImage as error:
         raise ReproError(f"{name} cannot be used: {error}") from error
+
+
+def _check_pixels(image: object) -> None:
+    """Raise ReproError if `image` is neither encoded nor RGB pixels."""
+    if isinstance(image, bytes):
+        return
+    if not isinstance(image, np.ndarray):
+        raise ReproError(f"an image is a path, the bytes of a file, pixels or a PIL image, not {type(image).__name__}")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ReproError(f"pixels must be uint8 [H, W, 3] in RGB, not {image.dtype} {list(image.shape)}")
 
 
 def best_guesses(probabilities: Tensor, classes: Sequence[ClassRecord], top: int) -> tuple[Guess, ...]:

@@ -53,6 +53,7 @@ TRANSPOSITIONS = {
 }
 # Without any of these an image has no orientation: EXIF of JPEG, PNG, WebP, ImageMagick's PNG, and XMP.
 ORIENTATION_SIGNS = (b"Exif\0\0", b"eXIf", b"EXIF", b"Raw profile type exif", b"tiff:Orientation")
+UPRIGHT = ("TIFF", "HEIF", "AVIF")  # formats whose orientation is applied in decoding; EXIF repeats it
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_METADATA = (b"iCCP", b"iTXt", b"tEXt", b"zTXt")
 TIFF_VALUES = {2: "signed integer", 3: "floating-point", 5: "complex integer", 6: "complex"}
@@ -69,7 +70,7 @@ class MissingDecoder(UndecodableImage):
 
 def exif_orientation(encoded: bytes) -> int:
     """Return the orientation of an encoded image, 1 to 8; 1 is upright, or unknown."""
-    if not any(sign in encoded for sign in ORIENTATION_SIGNS) or image_format(encoded[:HEAD]) in ("TIFF", "HEIF"):
+    if not any(sign in encoded for sign in ORIENTATION_SIGNS) or image_format(encoded[:HEAD]) in UPRIGHT:
         return 1
     with warnings.catch_warnings(), suppress(Exception):  # damaged EXIF data make Pillow raise almost any error
         warnings.simplefilter("ignore")
@@ -77,6 +78,24 @@ def exif_orientation(encoded: bytes) -> int:
             orientation = picture.getexif().get(ORIENTATION, 1)
             return orientation if orientation in TRANSPOSITIONS else 1
     return 1
+
+
+def rgb_pixels(picture: Image.Image) -> tuple[NDArray[np.uint8], int]:
+    """Return the pixels of an opened image of any mode, uint8 RGB [H, W, 3] as stored, and its EXIF orientation.
+
+    Raises `UndecodableImage` for an image that cannot be decoded, or whose values have no fixed range.
+    """
+    try:
+        rgb = _load(picture)
+    except UndecodableImage:
+        raise
+    except Exception as error:  # for damaged files the readers of Pillow raise almost any type
+        raise UndecodableImage(" ".join(str(error).split()) or type(error).__name__) from error
+    orientation = 1
+    if picture.format not in UPRIGHT:
+        with suppress(Exception):  # damaged EXIF data
+            orientation = picture.getexif().get(ORIENTATION, 1)
+    return np.array(rgb), orientation if orientation in TRANSPOSITIONS else 1
 
 
 def to_square(
@@ -148,12 +167,7 @@ def _decode(encoded: bytes) -> Image.Image:
             with Image.open(io.BytesIO(encoded), formats=decodable()) as picture:
                 if picture.format in ("JPEG", "MPO"):
                     _check_passes(picture, encoded.count(b"\xff\xda"))
-                picture.load()
-                rgb = _to_rgb(picture)
-                if picture.format == "AVIF":  # Pillow reports a transformation of the format as an orientation
-                    transposition = TRANSPOSITIONS.get(picture.getexif().get(ORIENTATION, 1))
-                    rgb = rgb if transposition is None else rgb.transpose(transposition)
-                return rgb
+                return _load(picture)
         except UndecodableImage:
             raise
         except UnidentifiedImageError:
@@ -252,6 +266,16 @@ def _without_metadata(encoded: bytes) -> bytes | None:
 def _check_passes(picture: Image.Image, scans: int) -> None:
     if scans * picture.width * picture.height > MAX_SCANNED_PIXELS:
         raise UndecodableImage(f"{scans} scans of {picture.width}×{picture.height} pixels: a decompression bomb")
+
+
+def _load(picture: Image.Image) -> Image.Image:
+    """Decode an opened image to RGB, with the orientation of formats that have one."""
+    picture.load()
+    rgb = _to_rgb(picture)
+    if picture.format == "AVIF":  # Pillow reports a transformation of the format as an orientation
+        transposition = TRANSPOSITIONS.get(picture.getexif().get(ORIENTATION, 1))
+        rgb = rgb if transposition is None else rgb.transpose(transposition)
+    return rgb
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

@@ -13,14 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import repro
+from helpers import repro, run_here
 from PIL import Image
 
 from repro.data.store import Store
 from repro.errors import ReproError
 from repro.evaluation.evaluate import evaluate
-from repro.evaluation.predict import predict_images
+from repro.evaluation.predict import predict_images, read_images
 from repro.evaluation.trained_model import preprocess
+from repro.preparation.formats import decodable
 from repro.records import PreprocessingRecord
 from repro.report.figures.classified import Bars, draw_bars, write_bars
 from repro.report.figures.figure4 import CORRECT
@@ -65,8 +66,9 @@ def test_the_average_of_runs_is_that_of_evaluate(runs: list[Path], folder: Path,
         ]
         probabilities = [guess.probability for guess in each.guesses]
         np.testing.assert_allclose(probabilities, expected["top5_probabilities"][index], rtol=0, atol=1e-6)
-    assert len(notes) == 1
-    assert "damaged.jpg' cannot be used" in notes[0]
+    damaged, skipped = notes
+    assert "damaged.jpg' cannot be used" in damaged
+    assert skipped == "skipped 1 file that is not an image: 1 .txt"
 
 
 def test_classes_in_another_order_are_averaged_by_id(runs: list[Path], folder: Path, tmp_path: Path) -> None:
@@ -91,6 +93,24 @@ def test_classes_in_another_order_are_averaged_by_id(runs: list[Path], folder: P
     (turned / "run.json").write_text(json.dumps(record))
     with pytest.raises(ReproError, match="have other classes"):
         list(predict_images([runs[0], turned], [str(folder)]))
+
+
+def test_a_folder_is_searched_as_prepare_searches_it(folder: Path, tmp_path: Path) -> None:
+    """By content and through links, without the thumbnails and shadow files of operating systems."""
+    picture = min(folder.rglob("*.png")).read_bytes()
+    system = ("@eaDir/1.jpg/THUMB_M.jpg", "__MACOSX/cat/1.jpg", "cat/._1.jpg", ".x/2.png")
+    for name in ("cat/1.jfif", "cat/photo", *system):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(picture)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "3.png").write_bytes(picture)
+    (tmp_path / "photos" / "dog").symlink_to(tmp_path / "elsewhere")
+    notes: list[str] = []
+    found = list(read_images([str(tmp_path / "photos")], on_note=notes.append))
+    places = [(str(Path(each.name).relative_to(tmp_path / "photos")), each.label) for each in found]
+    assert places == [("cat/1.jfif", "cat"), ("cat/photo", "cat"), ("dog/3.png", "dog")]
+    assert len(notes) == 1
+    assert notes[0].startswith("skipped 4 system files and folders")
 
 
 def test_what_cannot_be_classified_is_one_error(runs: list[Path], folder: Path, tmp_path: Path) -> None:
@@ -122,7 +142,7 @@ def test_the_command_prints_json_csv_and_a_table_and_draws(runs: list[Path], fol
     rows = list(csv.DictReader(io.StringIO(piped.stdout.decode())))
     assert [(row["image"], row["rank"]) for row in rows] == [("-", "1"), ("-", "2")]
     assert float(rows[0]["probability"]) >= float(rows[1]["probability"])
-    table = repro("predict", runs[0], folder, "--label", image.parent.name)
+    table = run_here("predict", runs[0], folder, "--label", image.parent.name)
     assert table.returncode == 0
     assert table.stdout.count("%") == 25
     assert "damaged.jpg" in table.stderr
@@ -152,3 +172,35 @@ def test_a_photograph_is_turned_as_its_store_would_turn_it(tmp_path: Path) -> No
     np.testing.assert_array_equal(preprocess(tmp_path / "phone.png", turned), upright)
     stored = replace(turned, orientation="stored")
     np.testing.assert_array_equal(preprocess(tmp_path / "phone.png", stored), pixels[:, 10:50])
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("orientation", ["exif", "stored"])
+def test_an_opened_image_is_preprocessed_as_its_file(format: str, orientation: str) -> None:
+    if format not in decodable():
+        pytest.skip(f"this Pillow reads no {format}")
+    small = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    picture = Image.fromarray(small).resize((80, 60), Image.Resampling.BICUBIC)
+    encoded, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a camera"
+    picture.save(encoded, format, exif=exif)
+    settings = PreprocessingRecord(image_size=40, crop_size=32, orientation=orientation)
+    of_file = preprocess(encoded.getvalue(), settings)
+    with Image.open(encoded) as opened:
+        np.testing.assert_allclose(preprocess(opened, settings).astype(int), of_file, rtol=0, atol=1)
+    turned = orientation == "exif" or format in ("TIFF", "AVIF")  # these formats have an orientation themselves
+    upright = preprocess(picture.transpose(Image.Transpose.ROTATE_270) if turned else picture, settings)
+    assert np.abs(of_file.astype(int) - upright).mean() < 5
+
+
+def test_images_of_any_mode_and_pixels_of_any_strides_are_taken() -> None:
+    settings = PreprocessingRecord(image_size=40, crop_size=32)
+    pixels = np.full((50, 60, 3), 128, np.uint8)
+    for mode in ("1", "L", "LA", "P", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"):
+        assert preprocess(Image.fromarray(pixels).convert(mode), settings).shape == (40, 40, 3)
+    reversed_channels = pixels[:, :, ::-1]  # as OpenCV's images are turned into RGB
+    assert preprocess(reversed_channels, settings).shape == (40, 40, 3)
+    empty, grey = pixels[:0], pixels[..., 0]
+    for image, message in ((empty, r"not uint8 \[0, 60, 3\]"), (grey, "must be uint8"), ([1], "not list")):
+        with pytest.raises(ReproError, match=message):
+            preprocess(image, settings)  # type: ignore[arg-type]
