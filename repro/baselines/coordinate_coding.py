@@ -28,7 +28,8 @@ def code(descriptors: Floats, dictionary: Floats, neighbours: int) -> tuple[NDAr
     """
     k = min(neighbours, len(dictionary))
     # Squared distances less ‖x‖², which is the same for all words.
-    distances = (dictionary**2).sum(1) - 2 * (descriptors @ dictionary.T)
+    distances = descriptors @ (-2 * dictionary.T)
+    distances += (dictionary**2).sum(1)
     nearest = np.empty((len(descriptors), k), np.int64)
     rows = np.arange(len(descriptors))
     for column in range(k):  # for a few neighbours faster than a partition of each row
