@@ -18,7 +18,7 @@ nox.options.error_on_missing_interpreters = True
 
 CHROMIUM = os.environ.get("REPRO_CHROMIUM", "/usr/bin/chromium")
 # Without benchmarks/prepare.py, which needs a folder of photographs.
-BENCHMARKS = ("step", "lrn", "training", "batches", "ten_views", "cifar", "startup", "retrieval", "growth")
+BENCHMARKS = ("step", "lrn", "training", "batches", "ten_views", "cifar", "startup", "retrieval", "growth", "contest")
 PLATFORMS = ("linux", "darwin", "win32")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 HEAVY = {"numba", "pillow", "simplejpeg", "timm", "torch", "torchvision"}  # not needed by the parts without torch
@@ -45,7 +45,7 @@ def install(session: nox.Session, *extras: str) -> None:
 @nox.session(venv_backend="venv")
 def tests(session: nox.Session) -> None:
     """Run the tests; those on real images need REPRO_TEST_DATA to name their folder."""
-    install(session, "test", "dask", "heic", "parquet", "export")
+    install(session, "test", "dask", "heic", "parquet", "export", "contest")
     session.run("pytest", *session.posargs)
 
 
