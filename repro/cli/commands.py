@@ -372,6 +372,7 @@ def report(
     out: opt.ReportOutOption = Path("outputs/report"),
     compare: opt.CompareOption = False,
     strict: opt.StrictOption = False,
+    format: opt.ReportFormatOption = "page",
     tensorboard: opt.TensorboardOption = None,
 ) -> Next:
     """Write the report of all runs. It has tables, figures and, with --compare, a verdict on each claim."""
@@ -380,7 +381,14 @@ def report(
 
     if strict and not compare:
         raise typer.BadParameter("it applies to the comparison: add --compare", param_hint="--strict")
+    if compare and format == "notebook":
+        raise typer.BadParameter("a notebook has no comparison: leave out --compare", param_hint="--format")
     folders = [*(runs or []), *(more or [])] or [Path("outputs/runs")]
+    if format == "notebook":
+        from repro.report.notebook import write_notebook
+
+        console.print(f"written to {write_notebook(folders, out)}")
+        return None
     if strict and not ((records := read_records(folders)).runs or records.evaluations):
         names = ", ".join(f"'{folder}'" for folder in folders)
         raise ReproError(f"no runs in {names}: --strict has nothing to check; name the folder of the runs with --runs")

@@ -15,6 +15,7 @@ Resize = Literal["shorter-side", "squash"]
 Orientation = Literal["exif", "stored"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Format = Literal["onnx", "torch-export", "timm", "state-dict"]
+ReportFormat = Literal["page", "notebook"]
 Listed = Literal["variants", "ensembles", "datasets", "experiments", "targets", "published", "runs"]
 
 AUTO_DEVICE = "a GPU if there is one, else the CPU"
@@ -378,6 +379,14 @@ ReportRunsOption = Annotated[
 ]
 CompareOption = Annotated[bool, typer.Option("--compare", help="Compare every number with the paper's.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with code 4 if a claim is not reproduced.")]
+ReportFormatOption = Annotated[
+    ReportFormat,
+    typer.Option(
+        "--format",
+        metavar="page|notebook",
+        help="page: report.html with tables and figures; notebook: report.ipynb, which loads the records with pandas.",
+    ),
+]
 TensorboardOption = Annotated[
     Path | None,
     typer.Option("--tensorboard", metavar="DIR", help="Folder to write the training curves to, for TensorBoard."),

@@ -39,7 +39,7 @@ OPTIONS = {
     "export": {"--out", "--format", "--preprocessing", "--views"},
     "import": {"--out", "--as", "--classes", "--data"},
     "audit": {"--data", "--out", "--classes", "--devices"},
-    "report": {"--runs", "--out", "--compare", "--strict", "--tensorboard"},
+    "report": {"--runs", "--out", "--compare", "--strict", "--format", "--tensorboard"},
     "run": {
         "--scale", "--recipe", "--stores", "--data", "--out", "--epochs", "--devices", "--precision", "--dry-run",
     },

@@ -16,7 +16,14 @@ from repro.report.figures.style import Picture, figure_style
 MOST_PICTURES = 8  # of a kind: of thousands of runs, more would be large and not looked at
 
 
-def draw_figures(records: Records) -> list[Picture]:
+class Pictures(tuple[Picture, ...]):
+    """Figures in order, which a notebook shows below each other."""
+
+    def _repr_html_(self) -> str:
+        return "".join(picture.html for picture in self)
+
+
+def draw_figures(records: Records) -> Pictures:
     """Return the paper's figures in its order, then the training curves of each dataset.
 
     Figure 2 is followed by the other nets that were run; Figure 3 is of the first `alexnet` run of each recipe,
@@ -32,4 +39,4 @@ def draw_figures(records: Records) -> list[Picture]:
         curve_pictures(records),
     )
     with figure_style():
-        return [picture for pictures in kinds for picture in islice(pictures, MOST_PICTURES)]
+        return Pictures(picture for pictures in kinds for picture in islice(pictures, MOST_PICTURES))

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,12 @@ class Picture:
     svg: bytes
     section: str
     narrow: bytes | None = None
+
+    @property
+    def html(self) -> str:
+        """The figure above its title and caption, for a notebook."""
+        image = f'<img src="data:image/png;base64,{base64.b64encode(self.png).decode()}" alt="{escape(self.alt)}">'
+        return f"<figure>{image}<figcaption><b>{escape(self.title)}.</b> {escape(self.caption)}</figcaption></figure>"
 
     def write(self, folder: Path) -> None:
         """Write `<name>.png` and `<name>.svg` into `folder`, and `<name>-narrow.svg` if there is such a drawing."""
