@@ -122,8 +122,14 @@ class _Threads:
 
         with self.lock:
             self.process = os.getpid()
-            numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-            compiled(*arguments)
+            threads = torch.get_num_threads()
+            numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+            try:
+                compiled(*arguments)
+            finally:
+                # When Numba's OpenMP layer starts its threads, all of OpenMP uses as many from then on, torch included.
+                if torch.get_num_threads() != threads:
+                    torch.set_num_threads(threads)
 
 
 _threads = _Threads()

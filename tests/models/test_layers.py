@@ -272,6 +272,13 @@ threads = [threading.Thread(target=lambda: [check() for _ in range(20)]) for _ i
 """
 
 
+SINGLE = """
+torch.set_num_threads(1)
+check()
+assert torch.get_num_threads() == 1, torch.get_num_threads()
+"""
+
+
 def run_check(program: str, before: str = "", **environment: str) -> str:
     """Run the check above in a process; returns what it logs."""
     done = subprocess.run(
@@ -311,8 +318,11 @@ def test_loops_without_a_writable_cache(where: str) -> None:
 
 @pytest.mark.parametrize("layer", ["default", "workqueue", "omp", "tbb"])
 def test_loops_with_any_threading_layer(layer: str) -> None:
-    """In several threads of the process at once; where a layer is not installed the formula is used."""
-    log = run_check("check()\n" + THREADS, NUMBA_THREADING_LAYER=layer)
+    """In several threads of the process at once; where a layer is not installed the formula is used.
+
+    Starting Numba's threads does not change the number that torch uses.
+    """
+    log = run_check(SINGLE + THREADS, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2")
     assert log == "" or "No threading layer could be loaded" in log
 
 
