@@ -2,7 +2,7 @@
 
 A store is a folder:
 
-    manifest.json       contents of the store, with size and SHA-256 of every file below; written last
+    manifest.json       contents of the store, with size and checksum of every file below; written last
     mean.npy            mean image of train, float32 [S, S, 3], 0–255
     train/labels.npy    int64 [N], indices into the manifest's list of classes; all −1 in a split without labels
     train/names.jsonl   name of each image in the source, one JSON string per line
@@ -34,11 +34,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from repro import atomic
+from repro.data.checksums import ALGORITHM, ALGORITHMS
 from repro.data.open_files import SharedFile, files_to_keep_open
 from repro.errors import ReproError
 
 FORMAT = "repro-store"
-VERSION = 1
+VERSION = 2  # of new stores; in version 1, checksums are SHA-256 under the key "sha256"
 SHORTER_SIDE, SQUASH = "shorter side", "squash"  # how images become squares
 SPLITS = ("train", "val", "test")
 ENCODINGS = {"raw": ".npy", "jpeg": ".jpegs"}  # encoding of a shard, and the extension of its file
@@ -56,11 +57,11 @@ class ClassInfo:
 
 @dataclass(frozen=True)
 class FileRecord:
-    """A file of the store: path relative to the store, length in bytes, SHA-256 as hexadecimal digits."""
+    """A file of the store: path relative to the store, length in bytes, checksum as hexadecimal digits."""
 
     file: str
     bytes: int
-    sha256: str
+    checksum: str
 
 
 @dataclass(frozen=True)
@@ -331,6 +332,11 @@ class Store:
         """How images were made square: "shorter side" and the central crop, or "squash" of both sides."""
         return str(self.manifest.get("resize", SHORTER_SIDE))
 
+    @property
+    def checksum_algorithm(self) -> str:
+        """Algorithm of the checksums of the store's files."""
+        return "sha256" if self.manifest["version"] == 1 else str(self.manifest["checksums"])
+
     def require_labels(self, splits: Iterable[str], what: str) -> None:
         """Raise ReproError if any of the `splits` that the store has is without labels, which `what` needs."""
         for name in splits:
@@ -354,7 +360,7 @@ def open_store(path: Path) -> Store:
         for record in file_records(manifest):
             _check_length(path, record)
         statistics = manifest["statistics"]
-        return Store(
+        store = Store(
             path=path,
             dataset=manifest["dataset"],
             size=size,
@@ -363,9 +369,9 @@ def open_store(path: Path) -> Store:
                 name: StoredSplit(
                     root=path,
                     size=size,
-                    shards=tuple(ShardRecord(**shard) for shard in manifest["splits"][name]["shards"]),
-                    labels=FileRecord(**manifest["splits"][name]["labels"]),
-                    names=FileRecord(**manifest["splits"][name]["names"]),
+                    shards=tuple(_shard_record(shard) for shard in manifest["splits"][name]["shards"]),
+                    labels=_file_record(manifest["splits"][name]["labels"]),
+                    names=_file_record(manifest["splits"][name]["names"]),
                     encoding=encoding,
                 )
                 for name in SPLITS
@@ -377,17 +383,33 @@ def open_store(path: Path) -> Store:
             fingerprint=fingerprint(manifest),
             manifest=manifest,
         )
+        algorithm = store.checksum_algorithm
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ReproError(_damaged(path / "manifest.json", error)) from error
+    if algorithm not in ALGORITHMS:
+        raise ReproError(
+            f"the store '{path}' has checksums of the algorithm {algorithm!r}, this program knows "
+            f"{' and '.join(ALGORITHMS)}: update repro, or prepare the store again"
+        )
+    return store
 
 
 def file_records(manifest: dict[str, Any]) -> Iterable[FileRecord]:
     """Yield every file that a manifest lists, shards as `ShardRecord`."""
-    yield FileRecord(**manifest["statistics"]["mean"])
+    yield _file_record(manifest["statistics"]["mean"])
     for split in manifest["splits"].values():
-        yield FileRecord(**split["labels"])
-        yield FileRecord(**split["names"])
-        yield from (ShardRecord(**shard) for shard in split["shards"])
+        yield _file_record(split["labels"])
+        yield _file_record(split["names"])
+        yield from map(_shard_record, split["shards"])
+
+
+def _file_record(entry: dict[str, Any]) -> FileRecord:
+    """Return the record that a manifest of any version describes."""
+    return FileRecord(entry["file"], entry["bytes"], entry["checksum"] if "checksum" in entry else entry["sha256"])
+
+
+def _shard_record(entry: dict[str, Any]) -> ShardRecord:
+    return ShardRecord(**asdict(_file_record(entry)), images=entry["images"])
 
 
 def fingerprint(manifest: dict[str, Any]) -> str:
@@ -402,12 +424,12 @@ def fingerprint(manifest: dict[str, Any]) -> str:
         "classes": manifest["classes"],
         "splits": {
             name: {
-                "labels": split["labels"]["sha256"],
-                "shards": [(shard["images"], shard["sha256"]) for shard in split["shards"]],
+                "labels": _file_record(split["labels"]).checksum,
+                "shards": [(shard.images, shard.checksum) for shard in map(_shard_record, split["shards"])],
             }
             for name, split in manifest["splits"].items()
         },
-        "mean": manifest["statistics"]["mean"]["sha256"],
+        "mean": _file_record(manifest["statistics"]["mean"]).checksum,
         "covariance": manifest["statistics"]["covariance"],
     }
     return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
@@ -445,7 +467,7 @@ class RawShardWriter:
             self._target.seek(0)
             self._write_header(self._target, self._images)
             self._target.seek(0)
-            written = replace(written, sha256=hashlib.file_digest(self._target, "sha256").hexdigest())  # type: ignore[arg-type]
+            written = replace(written, checksum=hashlib.file_digest(self._target, ALGORITHMS[ALGORITHM]).hexdigest())  # type: ignore[arg-type]
         return ShardRecord(**asdict(written), images=self._images)
 
     def _write_header(self, target: Any, images: int) -> None:
@@ -527,7 +549,7 @@ class _HashingWriter:
 
     def __init__(self, target: BinaryIO) -> None:
         self._target = target
-        self._hash = hashlib.sha256()
+        self._hash = ALGORITHMS[ALGORITHM]()
         self._bytes = 0
 
     def write(self, data: bytes | memoryview) -> int:
@@ -552,9 +574,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise ReproError(_damaged(path / "manifest.json", error)) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ReproError(f"'{path}' is not a store, its manifest.json belongs to another program: {again}")
-    if manifest.get("version") != VERSION:
+    if manifest.get("version") not in (1, VERSION):
         raise ReproError(
-            f"'{path}' is a store of version {manifest.get('version')!r}, this program reads version {VERSION}: {again}"
+            f"'{path}' is a store of version {manifest.get('version')!r}, this program reads versions 1 and {VERSION}: "
+            f"{again}"
         )
     return manifest
 

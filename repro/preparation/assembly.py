@@ -73,7 +73,7 @@ def assemble(
                     raise OSError(f"the shard '{task.file}' has been removed or changed")
                 summary.add(notes)
                 names.write(notes.names)
-                source_digest.update(notes.source_sha256.encode())
+                source_digest.update(notes.source_digest.encode())
                 if split == "train":  # Sec. 2: the statistics are those of the training set
                     statistics.merge(read_sums(task))
         _check_classes(summary, classes, allow_partial)

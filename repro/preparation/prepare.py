@@ -21,6 +21,7 @@ from pathlib import Path
 import PIL.features
 
 from repro import atomic
+from repro.data.checksums import ALGORITHM
 from repro.data.store import (
     ENCODINGS,
     FORMAT,
@@ -105,6 +106,7 @@ def prepare(
         "limit_per_class": limit_per_class,
         "orientation": orientation,
         **({"resize": resize} if resize == SQUASH else {}),  # default stores stay as in older versions
+        "checksums": ALGORITHM,
         "versions": _versions(),
     }
     plan = {

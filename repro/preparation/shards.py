@@ -24,6 +24,7 @@ from typing import BinaryIO
 import numpy as np
 
 from repro import atomic
+from repro.data.checksums import ALGORITHM, ALGORITHMS
 from repro.data.statistics import PixelStatistics
 from repro.data.store import ENCODINGS, JpegShardWriter, RawShardWriter, ShardRecord
 from repro.preparation.preprocess import MissingDecoder, UndecodableImage, exif_orientation, to_square
@@ -105,7 +106,7 @@ class ShardNotes:
         rejected: label, name and reason of each image that cannot be used.
         damaged: name of each image that is used although it is damaged, and the complaint of libjpeg.
         turned: number of images that were turned upright.
-        source_sha256: SHA-256 of names, labels and encoded images, including those that are rejected.
+        source_digest: checksum of names, labels and encoded images, including those that are rejected.
     """
 
     inputs: list[str]
@@ -115,7 +116,7 @@ class ShardNotes:
     rejected: list[tuple[int, str, str]]
     damaged: list[tuple[str, str]]
     turned: int
-    source_sha256: str
+    source_digest: str
 
     def is_current(self, task: ShardTask) -> bool:
         """Return whether the shard was made from the images of `task` as they are now, and all could be read."""
@@ -146,7 +147,7 @@ def make_shard(task: ShardTask) -> None:
     damaged: list[tuple[str, str]] = []
     turned = 0
     temporary = task.temporary()
-    digest = hashlib.sha256()
+    digest = ALGORITHMS[ALGORITHM]()
     statistics = PixelStatistics(task.size)
     Writer = JpegShardWriter if task.encoding == "jpeg" else RawShardWriter
     batch = np.empty((BATCH, task.size, task.size, 3), np.uint8)
@@ -161,7 +162,7 @@ def make_shard(task: ShardTask) -> None:
                 inputs.append(input_digest(reference))  # before the file is read: it may change meanwhile
                 try:
                     image = reference.read()
-                    digest.update(hashlib.sha256(image if isinstance(image, bytes) else image.data).digest())
+                    digest.update(ALGORITHMS[ALGORITHM](image if isinstance(image, bytes) else image.data).digest())
                     orientation = 1
                     if task.orientation == "exif" and isinstance(image, bytes):
                         orientation = exif_orientation(image)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from repro.data.checksums import TITLES, file_checksum
 from repro.data.statistics import PixelStatistics
 from repro.data.store import UNLABELLED, ShardRecord, Split, Store, file_records, open_store
 
@@ -25,16 +25,16 @@ def verify_store(path: Path, on_progress: Callable[[int, int], None] | None = No
 
 def _check_hashes(store: Store, on_progress: Callable[[int, int], None] | None) -> list[str]:
     problems = []
+    algorithm = store.checksum_algorithm
     records = list(file_records(store.manifest))
     done, total = 0, sum(record.bytes for record in records)
     if on_progress:
         on_progress(done, total)
     for record in records:
-        with (store.path / record.file).open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != record.sha256:
+        found = file_checksum(store.path / record.file, algorithm)
+        if found != record.checksum:
             kind = "shard" if isinstance(record, ShardRecord) else "file"
-            problems.append(f"{kind} {record.file}: its SHA-256 is {found} instead of {record.sha256}")
+            problems.append(f"{kind} {record.file}: its {TITLES[algorithm]} is {found} instead of {record.checksum}")
         done += record.bytes
         if on_progress:
             on_progress(done, total)

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import pickle
 import shutil
@@ -74,9 +75,9 @@ def test_the_fingerprint_depends_on_the_contents_not_on_the_path(store: Store, c
     manifest = json.loads((copy / "manifest.json").read_text())
     for change in (
         lambda m: m["classes"][0].update(name="other"),
-        lambda m: m["splits"]["val"]["shards"][0].update(sha256="0" * 64),
-        lambda m: m["splits"]["train"]["labels"].update(sha256="0" * 64),
-        lambda m: m["statistics"]["mean"].update(sha256="0" * 64),
+        lambda m: m["splits"]["val"]["shards"][0].update(checksum="0" * 64),
+        lambda m: m["splits"]["train"]["labels"].update(checksum="0" * 64),
+        lambda m: m["statistics"]["mean"].update(checksum="0" * 64),
         lambda m: m["statistics"]["covariance"][0].__setitem__(0, 1.0),
     ):
         changed = json.loads(json.dumps(manifest))
@@ -104,7 +105,8 @@ def test_an_incomplete_store_is_refused(copy: Path, tmp_path: Path) -> None:
     shard.write_bytes(whole)
 
     for damage, match in [
-        (manifest.replace('"version": 1', '"version": 99'), "version 99"),
+        (manifest.replace('"version": 2', '"version": 99'), "version 99"),
+        (manifest.replace('"blake3"', '"sha3"'), "algorithm 'sha3', this program knows blake3 and sha256"),
         (manifest.replace("repro-store", "something"), "belongs to another program"),
         (manifest[:-20], "damaged"),
         (manifest.replace('"splits"', '"parts"'), "damaged"),
@@ -164,6 +166,42 @@ def test_verify_names_the_file_with_a_flipped_bit(copy: Path, file: str) -> None
     assert file in problems[0]
 
 
+def test_a_store_of_version_1_is_read_and_verified_by_sha256(store: Store, copy: Path) -> None:
+    manifest = json.loads((copy / "manifest.json").read_text())
+    del manifest["checksums"]
+    files = [manifest["statistics"]["mean"]]
+    for split in manifest["splits"].values():
+        files += [split["labels"], split["names"], *split["shards"]]
+    for file in files:
+        del file["checksum"]
+        file["sha256"] = hashlib.sha256((copy / file["file"]).read_bytes()).hexdigest()
+    manifest["version"] = 1
+    train, val = manifest["splits"]["train"], manifest["splits"]["val"]
+    contents = {
+        "dataset": "folder", "size": store.size, "classes": manifest["classes"],
+        "splits": {
+            name: {
+                "labels": split["labels"]["sha256"],
+                "shards": [[shard["images"], shard["sha256"]] for shard in split["shards"]],
+            }
+            for name, split in (("train", train), ("val", val))
+        },
+        "mean": manifest["statistics"]["mean"]["sha256"], "covariance": manifest["statistics"]["covariance"],
+    }  # fmt: skip
+    fingerprint = hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
+    (copy / "manifest.json").write_text(json.dumps({**manifest, "fingerprint": fingerprint}))
+    older = open_store(copy)
+    assert older.fingerprint == fingerprint
+    assert verify_store(copy) == []
+    indices = np.arange(len(store.splits["train"]))
+    np.testing.assert_array_equal(older.splits["train"].images(indices), store.splits["train"].images(indices))
+    damaged = bytearray((copy / "train/00003.npy").read_bytes())
+    damaged[-10] ^= 1
+    (copy / "train/00003.npy").write_bytes(damaged)
+    (problem,) = verify_store(copy)
+    assert problem.startswith("shard train/00003.npy: its SHA-256 is ")
+
+
 def test_verify_on_the_command_line(store: Store, copy: Path) -> None:
     def verify() -> tuple[int, str]:
         """Return the exit code and the last line."""
@@ -176,7 +214,7 @@ def test_verify_on_the_command_line(store: Store, copy: Path) -> None:
     (copy / "train/00003.npy").write_bytes(flipped)
     code, line = verify()
     assert code == 3
-    assert line.startswith(f"repro: '{copy}' is damaged: shard train/00003.npy: its SHA-256 is ")
+    assert line.startswith(f"repro: '{copy}' is damaged: shard train/00003.npy: its BLAKE3 is ")
 
 
 def test_verify_finds_a_label_outside_the_classes(copy: Path) -> None:

@@ -35,7 +35,7 @@ def with_classes(store: Store, out: Path, change: str) -> Path:
         for split in manifest["splits"].values():
             path = out / split["labels"]["file"]
             np.save(path, len(store.classes) - 1 - np.load(path))
-            split["labels"]["sha256"] = "0" * 64
+            split["labels"]["checksum"] = "0" * 64
     else:
         manifest["classes"][0]["id"] = "another"
     (out / "manifest.json").write_text(json.dumps(manifest))
