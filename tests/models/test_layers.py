@@ -417,3 +417,30 @@ def test_a_tower_layer_is_two_layers_side_by_side() -> None:
             half.bias.copy_(layer.bias[rows])
     x = torch.randn(5, 6)
     torch.testing.assert_close(layer(x), torch.cat((first(x[:, :3]), second(x[:, 3:])), dim=1))
+
+
+@pytest.mark.parametrize("images", [4, 5])
+def test_a_convolution_in_parts_has_the_same_output_and_gradients(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    conv = RoundedUpConv2d(3, 8, 11, 4, 0, overhang=3).to(memory_format=torch.channels_last)
+    x = torch.randn(images, 3, 24, 24).contiguous(memory_format=torch.channels_last).requires_grad_()
+
+    def run(conv: torch.nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+        out = conv(x)
+        loss = (out * torch.arange(out.numel(), dtype=x.dtype).cos().reshape(out.shape)).sum()
+        return [out.detach(), *torch.autograd.grad(loss, [x, *conv.parameters()])]
+
+    expected = run(copy.deepcopy(conv).double(), x.detach().double().requires_grad_())
+    whole = run(conv, x)
+    monkeypatch.setattr("repro.models.layers.MAX_INPUT_BYTES", 2 * 3 * 27 * 27 * 4)  # two images
+    calls = []
+    convolution = torch.nn.functional.conv2d
+    monkeypatch.setattr("torch.nn.functional.conv2d", lambda x, *rest: calls.append(len(x)) or convolution(x, *rest))
+    in_parts = run(conv, x)
+    assert calls == {4: [2, 2], 5: [2, 2, 1]}[images]
+    assert in_parts[0].is_contiguous(memory_format=torch.channels_last)
+    for each in (whole, in_parts):
+        for found, reference in zip(each, expected, strict=True):
+            torch.testing.assert_close(found.double(), reference, rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        assert torch.equal(conv(x), in_parts[0])
+    assert calls[-1] == images
