@@ -66,11 +66,8 @@ def _evaluations(net: str, run: Path, target: Target) -> Iterator[Sequence[str]]
     if target.measure in RETRIEVAL_MEASURES:
         yield retrieve_argv(run, STORE, target.split)
         return
-    views = [target.views] if net == target.variant else []
-    if net == target.baseline:
-        views.append(target.baseline_views or target.views)
     splits = (target.split, "train") if target.measure in OVERFITTING_MEASURES else (target.split,)
-    for count in dict.fromkeys(views):
+    for count in _views_of(net, target):
         for split in splits:
             yield evaluate_argv([run], STORE, split, count)
 
@@ -99,10 +96,22 @@ def _measures(experiment: Experiment, nets: Sequence[str], target: Target) -> bo
         if target.measure in RETRIEVAL_MEASURES:
             trained = [each for each in trained if each.retrieve]
         elif target.split is not None:
-            trained = [each for each in trained if each.split == target.split and target.views in each.views]
+            trained = [each for each in trained if each.split == target.split]
+            if not set(_views_of(net, target)) <= {count for each in trained for count in each.views}:
+                return False
         if not trained:
             return False
     return True
+
+
+def _views_of(net: str, target: Target) -> list[int]:
+    """Return the numbers of views with which a target needs the evaluations of `net`."""
+    if target.views is None:
+        return []
+    views = [target.views] if net == target.variant else []
+    if net == target.baseline:
+        views.append(target.baseline_views or target.views)
+    return list(dict.fromkeys(views))
 
 
 def _experiment(nets: Sequence[str], target: Target) -> list[str]:

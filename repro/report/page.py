@@ -141,6 +141,11 @@ def first_notes(runs: Sequence[Run]) -> list[tuple[str, EpochRecord]]:
     return [(name, epoch) for name, epoch in noted if epoch]
 
 
+def capital(text: str) -> str:
+    """Return text that begins with a capital, unless its first word is a name with digits, such as cifar10."""
+    return text[:1].upper() + text[1:] if text.partition(",")[0].partition(" ")[0].isalpha() else text
+
+
 def few(names: Sequence[str], most: int = 6) -> str:
     """Return names in a row, of many the first ones and the number of the others."""
     rest = len(names) - most
@@ -157,6 +162,7 @@ def _environment(autoescape: bool) -> Environment:
     )
     environment.filters["md"] = escape_markdown
     environment.filters["few"] = few
+    environment.filters["capital"] = capital
     environment.filters["data_uri"] = data_uri
     environment.filters["sentence"] = lambda text: text[:1].upper() + text[1:].rstrip(".") + "."
     return environment
