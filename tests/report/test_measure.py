@@ -371,6 +371,17 @@ def test_one_run_twice_is_not_two_seeds(tmp_path: Path) -> None:
     assert measurement.n == 1
 
 
+def test_one_average_in_two_orders_is_not_two_averages(tmp_path: Path) -> None:
+    write_evaluation(tmp_path, seeds=(0, 1, 2, 3, 4), error=24)
+    alone = verdict(tmp_path, "table2-5cnns-top1").measurement
+    write_evaluation(tmp_path, seeds=(4, 3, 2, 1, 0), error=24)
+    both = verdict(tmp_path, "table2-5cnns-top1").measurement
+    assert alone
+    assert both
+    assert (both.n, both.over, both.interval) == (alone.n, alone.over, alone.interval)
+    assert (alone.n, alone.over) == (2000, "images")
+
+
 def test_colour_tells_the_towers_apart_only_where_they_differ(tmp_path: Path) -> None:
     write_run(tmp_path)
     assert verdict(tmp_path, "towers-specialise").direction == "agrees"

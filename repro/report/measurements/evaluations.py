@@ -131,8 +131,14 @@ def _members_name(records: Records, evaluation: Evaluation) -> str:
 
 
 def one_per_seeds(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
-    """Return one evaluation per set of seeds, by seeds."""
-    return [each for _, each in sorted({each.seeds: each for each in evaluations}.items())]
+    """Return one evaluation per set of seeds, by seeds. The order in which the runs of an average are named is none."""
+
+    def members(evaluation: Evaluation) -> list[tuple[str, int]]:
+        mixed = "+" in evaluation.variant  # seeds of different nets are told apart by the names of their runs
+        names = evaluation.runs if mixed else [""] * len(evaluation.seeds)
+        return sorted(zip(names, evaluation.seeds, strict=False))
+
+    return [each for _, each in sorted({tuple(members(each)): each for each in evaluations}.items())]
 
 
 def error_level(evaluations: Sequence[Evaluation], metric: str) -> Measurement | None:
