@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from repro.data.store import Split
-from repro.data.views import Views
-from repro.evaluation.predictions import BATCH, Model, member_softmaxes
+from repro.evaluation.predictions import BATCH, MemberViews, Model, member_softmaxes
 
 GUESSES = 5  # the search minimises the top-5 error
 UNITS = 10  # of weight that each net starts with
@@ -106,7 +105,7 @@ def _moves(units: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
 @torch.inference_mode()
 def search_weights(
     nets: Sequence[Model],
-    views: Views | None,
+    views: MemberViews,
     split: Split,
     view_count: int,
     on_progress: Callable[[int, int], None] | None = None,

@@ -167,7 +167,7 @@ def predict_average(
 ) -> tuple[Predictions, NDArray[np.float64] | None]:
     """Return the predictions of the averaged models, and their weights in the average, None for equal ones."""
     nets = [model.net if isinstance(model, TrainedModel) else model.model for model in models]
-    preprocessing = next((model.views(store) for model in models if isinstance(model, TrainedModel)), None)
+    preprocessing = [model.views(store) if isinstance(model, TrainedModel) else None for model in models]
     if not searched:
         return predict(
             nets, preprocessing, store.splits[split], views, on_progress=on_progress, batch_size=batch_size

@@ -58,12 +58,13 @@ class WholeImageModel(Protocol):
 
 
 Model = nn.Module | WholeImageModel
+MemberViews = Views | Sequence[Views | None] | None  # of all nets, or of each model; None for one that has none
 
 
 @torch.inference_mode()
 def predict(
     models: Sequence[Model],
-    views: Views | None,
+    views: MemberViews,
     split: Split,
     view_count: int = 1,
     precision: str = "fp32",
@@ -73,7 +74,8 @@ def predict(
 ) -> Predictions:
     """Average the softmax outputs of all views (Sec. 4.1) and all models (Sec. 6) for each image of `split`.
 
-    `views` are those of the nets; None if there is no net among the models. `weights` [models] are the models' weights
+    `views` are those of the nets, or of each model: nets that were trained on other images subtract another mean. They
+    are None if there is no net among the models. `weights` [models] are the models' weights
     in the average, with sum one; None for equal ones. `on_progress` is called with images done and images in all.
     `batch_size` changes the results by rounding only. The models are left in evaluation mode.
     """
@@ -109,7 +111,7 @@ def count_wrong(
 
 def member_softmaxes(
     models: Sequence[Model],
-    views: Views | None,
+    views: MemberViews,
     split: Split,
     view_count: int,
     precision: str = "fp32",
@@ -124,13 +126,15 @@ def member_softmaxes(
     for model in models:
         if isinstance(model, nn.Module):
             model.eval()
-    device = torch.device("cpu") if views is None else views.device
+    each = [views] * len(models) if views is None or isinstance(views, Views) else views
+    device = next((own.device for own in each if own is not None), torch.device("cpu"))
     starts = range(0, len(split), batch_size)[shard]
     rows = [np.arange(start, min(start + batch_size, len(split))) for start in starts]
     with closing(read_ahead(split, map(Request, rows), device)) as batches:
         for index, batch in zip(rows, batches, strict=True):
-            outputs = [_probabilities(model, views, batch.images, view_count, precision).cpu() for model in models]
-            softmaxes = torch.stack(outputs)
+            members = zip(models, each, strict=True)
+            outputs = [_probabilities(model, own, batch.images, view_count, precision) for model, own in members]
+            softmaxes = torch.stack([output.cpu() for output in outputs])
             if not softmaxes.isfinite().all():
                 raise ReproError(NOT_FINITE)
             yield torch.from_numpy(split.labels[index]), softmaxes

@@ -124,6 +124,23 @@ def test_errors_and_predictions(
         )
 
 
+def test_each_run_of_an_average_subtracts_its_own_mean(
+    trained: list[Path], synthetic_store: Store, tmp_path: Path
+) -> None:
+    """A run that was trained on other images has another mean image."""
+    other = Path(shutil.copytree(trained[1], tmp_path / "other"))
+    mean = np.load(other / "mean.npy")
+    np.save(other / "mean.npy", np.flip(mean, 2) + np.float32(40))
+    split = synthetic_store.splits["test"]
+    images = split.images(np.arange(len(split)))
+    for runs in ([trained[0], other], [other, trained[0]]):
+        path, record = evaluate(runs, synthetic_store.path, "test", 1)
+        expected = np.mean([open_run(run).probabilities(images, 1).double().numpy() for run in runs], axis=0)
+        with np.load(path.with_name(record.predictions)) as kept:
+            found = kept["label_probabilities"]
+        np.testing.assert_allclose(found, expected[np.arange(len(split)), split.labels], rtol=0, atol=1e-6)
+
+
 def test_average_of_seeds_has_a_separate_folder(trained: list[Path], synthetic_store: Store) -> None:
     path, record = evaluate(trained, synthetic_store.path, "val", 1)
     assert path.parent.name == "alexnet-authors-smoke-seeds0+1"
