@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Protocol
 
 import safetensors
 import safetensors.torch
@@ -53,6 +55,58 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
         if old.stem not in kept:  # partial files of a save that was killed are removed too
             old.unlink()
     return path
+
+
+class Saved(Protocol):
+    """What a checkpoint is made of: number of updates, copies of all tensors on the CPU, and everything else."""
+
+    step: int
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return copies of the tensors by name, on the CPU."""
+
+    def state(self) -> dict[str, Any]:
+        """Return everything else, as JSON values that do not change afterwards."""
+
+
+class Saver:
+    """Save checkpoints in a thread, one after another, while training continues.
+
+    A context: at its end the checkpoint that is being written is complete. An error of a save is raised by the next
+    call of any method, or at the end of the context unless that ends with another error. Without a folder, on ranks
+    other than 0, nothing is saved.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._executor = ThreadPoolExecutor(1, "checkpoint")
+        self._saving: Future[Path] | None = None
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        with self._executor:
+            if kind is None or kind is GeneratorExit:
+                self.wait()
+
+    def save(self, training: Saved) -> None:
+        """Copy the state of `training` and start to save it as `save` does, once the checkpoint before is complete."""
+        self.wait()
+        if self._folder is not None:
+            arguments = training.step, training.tensors(), training.state()
+            self._saving = self._executor.submit(save, self._folder, *arguments)
+
+    def check(self) -> None:
+        """Raise the error of a save that has failed; do not wait for one that is in progress."""
+        if self._saving is not None and self._saving.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until the checkpoint that is being written is complete."""
+        if self._saving is not None:
+            saving, self._saving = self._saving, None
+            saving.result()
 
 
 def load_newest(folder: Path) -> Checkpoint | None:

@@ -212,6 +212,7 @@ def _train_and_save(
 ) -> Iterator[Step | Validating | EpochRecord]:
     """Yield the events of `train_epochs`; write the log and checkpoints into the folder of `run`, if there is one.
 
+    Checkpoints are written while training continues, and are complete when the generator ends, for whatever reason.
     Raises ReproError on all ranks, before anything is saved, if the training has diverged.
     """
     last_save = time.monotonic()
@@ -223,22 +224,25 @@ def _train_and_save(
     several = training.group.world_size > 1
     if several:
         training.save_due = lambda: request() > 0
-    for event in train_epochs(training):
-        if run and isinstance(event, EpochRecord):
-            append_log(run, event)
-        if several and isinstance(event, Step) and not event.save_due:
-            yield event  # no rank has a request, as all learned with the gradients: no other communication is needed
-            continue
-        signal, timed_out = divmod(training.group.max(request()), 2)
-        if signal or timed_out or isinstance(event, EpochRecord):
-            training.check_finite()
-            if run:
-                checkpoint.save(run.checkpoints_path, training.step, training.tensors(), training.state())
-            last_save = time.monotonic()
-        yield event
-        if signal:
-            training.group.barrier()  # torchrun ends all ranks when one ends: rank 0 has to save before
-            raise Stopped(signal, f"saved after update {training.step}; continue with --resume")
+    with checkpoint.Saver(run.checkpoints_path if run else None) as saver:
+        for event in train_epochs(training):
+            saver.check()
+            if run and isinstance(event, EpochRecord):
+                append_log(run, event)
+            if several and isinstance(event, Step) and not event.save_due:
+                yield event  # no rank has a request, as all learned with the gradients: nothing else is communicated
+                continue
+            signal, timed_out = divmod(training.group.max(request()), 2)
+            if signal or timed_out or isinstance(event, EpochRecord):
+                training.check_finite()
+                saver.save(training)
+                last_save = time.monotonic()
+            if signal:
+                saver.wait()
+            yield event
+            if signal:
+                training.group.barrier()  # torchrun ends all ranks when one ends: rank 0 has to save before
+                raise Stopped(signal, f"saved after update {training.step}; continue with --resume")
 
 
 def describe(settings: Settings, store: Store) -> RunRecord:
