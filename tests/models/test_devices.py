@@ -1,7 +1,9 @@
 """Choice of devices and the precisions that they are fast in."""
 
+import ast
 import os
 import platform
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -20,7 +22,7 @@ from repro.evaluation.nearest_neighbours import squared_distances
 from repro.evaluation.predictions import predict
 from repro.evaluation.retrieve import centre_pixels
 from repro.models import devices
-from repro.models.devices import check_precision, find_devices, has_fast_bf16
+from repro.models.devices import PRECISIONS, check_precision, find_devices, has_fast_bf16
 from repro.training.loop import train_epochs
 from repro.training.settings import Settings
 from repro.training.state import prepare_training
@@ -130,12 +132,118 @@ def test_training_and_prediction_do_not_need_float64(
         torch.zeros(1).double()
 
 
+def gpu(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int]) -> torch.device:
+    """Let torch report an Nvidia GPU of a certain compute capability, and return it."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(devices, "has_fast_bf16", lambda device: capability >= (8, 0))
+    return torch.device("cuda:0")
+
+
+@pytest.mark.parametrize(
+    ("capability", "refused"),
+    [
+        ((9, 0), {}),  # H100
+        ((8, 0), {}),  # A100
+        ((7, 5), {"bf16": "fp16 or fp32", "tf32": "fp16 or fp32"}),  # T4, RTX 2080 Ti
+        ((6, 1), {"bf16": "fp32", "tf32": "fp32", "fp16": "fp32"}),  # GTX 1080
+    ],
+)
+def test_precisions_of_gpus(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], refused: dict[str, str]
+) -> None:
+    device = gpu(monkeypatch, capability)
+    for precision in PRECISIONS:
+        if precision in refused:
+            message = f"--precision {precision}: no fast {precision} is known of the device 'cuda:0': use --precision "
+            with pytest.raises(ReproError, match=f"^{message}{refused[precision]}$"):
+                check_precision(precision, device)
+        else:
+            check_precision(precision, device)
+
+
+def test_a_gpu_that_torch_has_no_kernels_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver knows it, but the first kernel that is launched fails."""
+
+    def no_kernel(*_: object, **__: object) -> None:
+        raise RuntimeError(
+            "CUDA error: no kernel image is available for execution on the device\nCUDA kernel errors ..."
+        )
+
+    monkeypatch.setattr(devices, "compute_deterministically", lambda: None)
+    monkeypatch.setattr(torch, "ones", no_kernel)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (5, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GeForce GTX 750")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90"])
+    message = (
+        rf"^no device 'cuda:0' on this machine \(torch {re.escape(torch.__version__)} has kernels for sm_75, sm_90 and "
+        r"none for this GeForce GTX 750, sm_50; another build of torch may have\): --devices cpu always works$"
+    )
+    with pytest.raises(ReproError, match=message):
+        find_devices("cuda:0")
+
+
+SWITCHES = """
+import os, torch
+from repro.models import devices
+torch.cuda.is_available, torch.cuda.current_device = lambda: True, lambda: 0
+devices.compiles_kernels = lambda device: False
+devices.compute_deterministically()
+print(devices.gpu_switches())
+with devices.float32_products("tf32"):
+    print(torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+with devices.float32_products("fp32"):
+    print(torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+print(os.environ["CUBLAS_WORKSPACE_CONFIG"])
+"""
+
+
+@pytest.mark.parametrize("workspace", [None, ":16:8"])
+def test_switches_of_a_gpu(workspace: str | None) -> None:
+    """Deterministic, and float32 without TF32 unless that is asked for, which torch by default uses in convolutions."""
+    environment = {name: value for name, value in os.environ.items() if name != "CUBLAS_WORKSPACE_CONFIG"}
+    environment |= {"CUBLAS_WORKSPACE_CONFIG": workspace} if workspace else {}
+    command = [sys.executable, "-W", "error", "-c", SWITCHES]
+    printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert ast.literal_eval(printed[0]) == {
+        "deterministic_algorithms": "True",
+        "fill_uninitialized_memory": "False",
+        "CUBLAS_WORKSPACE_CONFIG": workspace or ":4096:8",
+        "cudnn.benchmark": "False",
+        "cudnn.allow_tf32": "False",
+        "cuda.matmul.allow_tf32": "False",
+        "cuda.matmul.allow_fp16_reduced_precision_reduction": "True",
+        "cuda.matmul.allow_bf16_reduced_precision_reduction": "True",
+        "compiled_kernels": "False",
+    }
+    assert printed[1:] == ["True True", "False False", workspace or ":4096:8"]
+
+
+def test_operators_serve_where_torch_cannot_compile(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Triton is there, but fails, as where there is no C compiler."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("Failed to find C compiler\nmore")
+
+    monkeypatch.setattr(devices, "has_triton", lambda: True)
+    monkeypatch.setattr(devices, "compile_kernels", fail)
+    monkeypatch.setattr(torch, "ones", fail)
+    devices.compiles_kernels.cache_clear()
+    assert not devices.compiles_kernels(CPU)
+    assert not devices.compiles_kernels(torch.device("cuda:5"))
+    assert "torch cannot compile for 'cuda:5' (Failed to find C compiler): training is slower without" in caplog.text
+    devices.compiles_kernels.cache_clear()
+
+
 def test_slow_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "has_fast_bf16", lambda device: False)
     check_precision("fp32", CPU)
     with pytest.raises(ReproError, match="about 29 times as long as in fp32: use --precision fp32"):
         check_precision("bf16", CPU)
-    with pytest.raises(ReproError, match="no fast bf16 is known of the device 'mps': use --precision fp32"):
-        check_precision("bf16", torch.device("mps"))
+    for precision, device in (("bf16", "mps"), ("fp16", "mps"), ("tf32", "mps"), ("fp16", "cpu"), ("tf32", "cpu")):
+        message = f"no fast {precision} is known of the device '{device}': use --precision fp32"
+        with pytest.raises(ReproError, match=message):
+            check_precision(precision, torch.device(device))
     monkeypatch.setattr(devices, "has_fast_bf16", lambda device: True)
     check_precision("bf16", CPU)

@@ -3,6 +3,8 @@
 import errno
 import os
 import re
+import threading
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +137,71 @@ def test_nan_is_not_written_as_json(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nan"):
         atomic.write_json(tmp_path / "x.json", {"loss": float("nan")})
     assert not list(tmp_path.iterdir())
+
+
+class Counted:
+    """A training whose only tensor is filled with its number of updates, in place."""
+
+    def __init__(self) -> None:
+        self.step, self.weight = 0, torch.zeros(3)
+
+    def update(self) -> None:
+        self.step += 1
+        self.weight += 1
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {"w": self.weight.clone()}
+
+    def state(self) -> dict[str, Any]:
+        return {"step": self.step}
+
+
+def test_training_continues_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The write waits until the next update is done; the context and the next save wait for the write."""
+    real_save, updated = checkpoint.save, threading.Event()
+
+    def save_after_the_update(*arguments: Any) -> Path:
+        assert updated.wait(60)
+        return real_save(*arguments)
+
+    monkeypatch.setattr(checkpoint, "save", save_after_the_update)
+    training = Counted()
+    with checkpoint.Saver(tmp_path) as saver:
+        training.update()
+        saver.save(training)
+        saver.check()
+        training.update()
+        assert not list(tmp_path.iterdir())
+        updated.set()
+        saver.save(training)
+        assert checkpoint.load(tmp_path / "0000000001.json").tensors["w"].tolist() == [1, 1, 1]
+    assert checkpoint.load(tmp_path / "0000000002.json").tensors["w"].tolist() == [2, 2, 2]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("checkpoint")]
+
+
+def save_in_thread(folder: Path, end: str) -> Generator[None, None, None]:
+    """Save to a folder that cannot be created, and wait for the error in a certain way."""
+    with checkpoint.Saver(folder) as saver:
+        saver.save(Counted())
+        if end == "check":
+            saver._executor.shutdown()
+            saver.check()
+        elif end == "save":
+            saver.save(Counted())
+        elif end == "wait":
+            saver.wait()
+        elif end == "another error":
+            raise ValueError("first")
+        elif end == "close":
+            yield
+
+
+@pytest.mark.parametrize("end", ["check", "save", "wait", "end of the context", "close", "another error"])
+def test_an_error_of_the_thread_is_raised_unless_there_is_another(tmp_path: Path, end: str) -> None:
+    (tmp_path / "file").write_text("")
+    running = save_in_thread(tmp_path / "file", end)
+    if end == "close":
+        next(running)
+    expected, match = (ValueError, "first") if end == "another error" else (ReproError, "cannot create the folder '")
+    with pytest.raises(expected, match=match):
+        running.close() if end == "close" else next(running)

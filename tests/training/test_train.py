@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -134,6 +135,33 @@ def test_killed_between_log_and_checkpoint_no_line_is_lost_or_duplicated(
     run = finish(store, tmp_path, resume=True)
     assert log_without_times(run) == log_without_times(finished)
     assert weights(run) == weights(finished)
+
+
+def test_a_stopped_run_has_a_whole_checkpoint_and_one_that_cannot_be_written_is_an_error(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although checkpoints are written while training continues."""
+    real_save, written = checkpoint.save, []
+
+    def slow_save(*arguments: Any) -> Path:
+        time.sleep(0.2)
+        if len(written) == 2:
+            raise ReproError("cannot write 'x': No space left on device; no partial file was left")
+        written.append(real_save(*arguments))
+        return written[-1]
+
+    monkeypatch.setattr(checkpoint, "save", slow_save)
+    with pytest.raises(Stopped, match="saved after update 1"):
+        list(train(SETTINGS, store.path, tmp_path, stop_signal=lambda: signal.SIGTERM))
+    run = tmp_path / SETTINGS.run_name
+    assert [path.stem for path in written] == ["0000000001"]
+    events = train(SETTINGS, store.path, tmp_path, resume=True)
+    next(event for event in events if isinstance(event, EpochRecord))
+    events.close()  # as when the program ends for another reason
+    assert sorted(path.stem for path in run.glob("checkpoints/*.json")) == ["0000000001", "0000000002"]
+    with pytest.raises(ReproError, match="cannot write 'x': No space left on device"):
+        list(train(SETTINGS, store.path, tmp_path, resume=True))
+    assert not (run / "weights.safetensors").exists()
 
 
 def test_a_damaged_checkpoint_costs_an_epoch_at_most(store: Store, finished: Path, tmp_path: Path) -> None:
@@ -381,6 +409,25 @@ def test_a_loss_that_is_nan_is_an_error_before_the_update(store: Store) -> None:
     assert named == order.index[:128].tolist()
     assert torch.equal(training.model.get_parameter("conv1.weight"), before)
     assert training.state() == prepare_training(SETTINGS, store).state()
+
+
+def test_fp16_skips_an_update_that_overflows_and_saves_its_scale(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_module, "check_precision", lambda *_: None)  # on a CPU it is only slow
+    first, second = (prepare_training(replace(SETTINGS, precision="fp16"), store) for _ in range(2))
+    first.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    before = first.weights()
+    events = train_epochs(first)
+    next(events)
+    assert all(torch.equal(weight, before[name]) for name, weight in first.weights().items())
+    assert first.scaler.get_scale() == 2.0**39
+    first.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    next(events)
+    assert not torch.equal(first.weights()["fc8.bias"], before["fc8.bias"])
+    second.restore(checkpoint.load(checkpoint.save(tmp_path, first.step, first.tensors(), first.state())))
+    assert (second.scaler.get_scale(), second.scaler.state_dict()) == (2.0**10, first.scaler.state_dict())
+    assert "scaler" not in prepare_training(SETTINGS, store).state()
 
 
 @pytest.mark.parametrize("lr", [1e8, 1e30, 1e36])
