@@ -13,7 +13,7 @@ import torch.utils.backend_registration
 from repro.preparation.prepare import prepare
 
 TESTS = Path(__file__).parents[1]
-LAUNCHES = 175  # of an update whose normalizations and update rule are not compiled, the copies of the batch included
+LAUNCHES = 177  # of an update whose normalizations and update rule are not compiled, the copies of the batch included
 
 
 @pytest.fixture(scope="module")
