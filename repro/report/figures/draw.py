@@ -13,7 +13,7 @@ from repro.report.figures.figure3 import kernel_pictures
 from repro.report.figures.figure4 import retrieval_pictures
 from repro.report.figures.style import Picture, figure_style
 
-MOST_PICTURES = 8  # of a kind: of thousands of runs, more would be large and not looked at
+MOST_PICTURES = 6  # of a kind: of thousands of runs, more would be large and not looked at
 
 
 class Pictures(tuple[Picture, ...]):
@@ -27,7 +27,7 @@ def draw_figures(records: Records) -> Pictures:
     """Return the paper's figures in its order, then the training curves of each dataset.
 
     Figure 2 is followed by the other nets that were run; Figure 3 is of the first `alexnet` run of each recipe,
-    dataset and scale; Figure 4 is followed by the confused classes of each dataset. Of each kind at most eight are
+    dataset and scale; Figure 4 is followed by the confused classes of each dataset. Of each kind at most six are
     drawn: those of the data and scale that count most.
     """
     kinds = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -48,9 +49,8 @@ def oriented(kernels: Floats) -> NDArray[np.bool_]:
     """
     spectra = _spectra(kernels)
     concentration = _concentration((np.abs(spectra) ** 2).sum(axis=1))
-    noise = _noise_spectra(*kernels.shape[2:])
-    thresholds = [np.quantile(_concentration(_like(spectrum, noise)), 1 - LEVEL) for spectrum in spectra]
-    beyond: NDArray[np.bool_] = concentration > np.array(thresholds)
+    thresholds = np.quantile(_noise_concentration(spectra), 1 - LEVEL, axis=1)
+    beyond: NDArray[np.bool_] = concentration > thresholds
     return beyond
 
 
@@ -72,32 +72,69 @@ def _frequencies(height: int, width: int) -> tuple[Floats, Floats]:
     return rows, columns
 
 
+@cache
+def _directions(height: int, width: int) -> NDArray[np.complexfloating]:
+    """Return the direction of each element of a spectrum as a unit number, [height · width]; 0 for the mean.
+
+    Opposite frequencies are one direction, so angles are doubled.
+    """
+    rows, columns = _frequencies(height, width)
+    return np.where(np.hypot(rows, columns) > 0, np.exp(2j * np.arctan2(rows, columns)), 0).ravel()
+
+
 def _concentration(power: Floats) -> Floats:
     """Return how far power spectra [N, h, w] are concentrated in one direction, [N] from 0 to 1."""
-    rows, columns = _frequencies(*power.shape[1:])
-    # Opposite frequencies are one direction, so angles are doubled. The mean has no direction.
-    doubled = np.where(np.hypot(rows, columns) > 0, np.exp(2j * np.arctan2(rows, columns)), 0)
-    total = np.maximum((power * (doubled != 0)).sum(axis=(1, 2)), np.finfo(np.float32).tiny)
-    concentration: Floats = np.abs((power * doubled).sum(axis=(1, 2))) / total
+    directions = _directions(*power.shape[1:])
+    flat = power.reshape(len(power), -1)
+    total = np.maximum(flat @ (directions != 0).astype(flat.dtype), np.finfo(np.float32).tiny)
+    concentration: Floats = np.hypot(flat @ directions.real, flat @ directions.imag) / total
     return concentration
 
 
+@dataclass(frozen=True)
+class _Ring:
+    """The elements of a spectrum at one radius, and draws of white noise there.
+
+    Attributes:
+        elements: which elements of a spectrum [h, w] they are, bool.
+        power: of each draw, the sum over the elements of the products of two channels' values, real [9, draws].
+        directed: the same with each element weighted by its direction, complex [9, draws].
+    """
+
+    elements: NDArray[np.bool_]
+    power: Floats
+    directed: NDArray[np.complexfloating]
+
+
 @cache
-def _noise_spectra(height: int, width: int) -> NDArray[np.complexfloating]:
-    return _spectra(np.random.default_rng(0).standard_normal((DRAWS, 3, height, width)))
+def _noise_rings(height: int, width: int) -> tuple[_Ring, ...]:
+    """Return the draws of noise for kernels of this size, by radius from 1."""
+    noise = _spectra(np.random.default_rng(0).standard_normal((DRAWS, 3, height, width)))
+    radii = np.rint(np.hypot(*_frequencies(height, width)) * max(height, width)).astype(int)
+    directions = _directions(height, width).reshape(height, width)
+    rings = []
+    for radius in range(1, radii.max() + 1):
+        ring = radii == radius
+        values = noise[:, :, ring].transpose(1, 0, 2)
+        products = (values[:, None] * values[None].conj()).real.reshape(9, DRAWS, -1)
+        rings.append(_Ring(ring, products.sum(axis=2), products @ directions[ring]))
+    return tuple(rings)
 
 
-def _like(spectrum: NDArray[np.complexfloating], noise: NDArray[np.complexfloating]) -> Floats:
-    """Return power spectra [draws, h, w] of noise [draws, 3, h, w] with the radial spectrum of a kernel [3, h, w]."""
-    height, width = spectrum.shape[1:]
-    rings = np.rint(np.hypot(*_frequencies(height, width)) * max(height, width)).astype(int)
-    power = np.zeros((len(noise), height, width))
-    for radius in range(1, rings.max() + 1):
-        ring = rings == radius
-        covariance = (spectrum[:, ring] @ spectrum[:, ring].conj().T).real
-        variances, channels = np.linalg.eigh(covariance)
-        mixed = np.abs(channels.T @ noise[:, :, ring]) ** 2
-        drawn = (mixed * np.maximum(variances, 0)[:, None]).sum(axis=1)
-        scale = variances.sum() / np.maximum(drawn.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-        power[:, ring] = scale * drawn
-    return power
+def _noise_concentration(spectra: NDArray[np.complexfloating]) -> Floats:
+    """Return the concentration of draws of noise like each kernel, from their spectra [N, 3, h, w] to [N, draws].
+
+    White noise n whose channels are mixed to have the covariance C of the kernel's at a radius has, summed over
+    channels, the power n* C n, which is linear in the products of n's channels. Its sum is scaled to the kernel's.
+    """
+    total = np.zeros((len(spectra), DRAWS))
+    directed = np.zeros((len(spectra), DRAWS), complex)
+    for ring in _noise_rings(*spectra.shape[2:]):
+        values = spectra[:, :, ring.elements]
+        covariance = (values @ values.conj().transpose(0, 2, 1)).real
+        power = covariance.reshape(-1, 9) @ ring.power
+        scale = np.trace(covariance, axis1=1, axis2=2)[:, None] / np.maximum(power, np.finfo(np.float32).tiny)
+        total += scale * power
+        directed += scale * (covariance.reshape(-1, 9) @ ring.directed)
+    concentration: Floats = np.abs(directed) / np.maximum(total, np.finfo(np.float32).tiny)
+    return concentration
