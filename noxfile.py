@@ -46,7 +46,7 @@ def install(session: nox.Session, *extras: str) -> None:
 @nox.session(venv_backend="venv")
 def tests(session: nox.Session) -> None:
     """Run the tests; those on real images need REPRO_TEST_DATA to name their folder."""
-    install(session, "test", "dask", "heic", "parquet", "export", "contest", "notebook")
+    install(session, "test", "dask", "heic", "parquet", "export", "contest", "notebook", "remote", "object-store")
     session.run("pytest", *session.posargs)
 
 

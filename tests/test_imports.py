@@ -24,7 +24,7 @@ LAYERS: tuple[set[str], ...] = (
     {"data"},
     {"records"},
     {"paper"},
-    {"locks", "interrupts", "atomic", "formatting", "processors", "compiled_loops", "launchers"},
+    {"locks", "interrupts", "atomic", "formatting", "processors", "compiled_loops", "launchers", "remote"},
     {"errors", "notes"},
 )
 HEAVY = {"torch", "torchvision", "timm"}

@@ -43,7 +43,7 @@ ListArgument = Annotated[
 
 # Where files are
 StoreOutOption = Annotated[Path, typer.Option("--out", metavar="STORE", help="Folder of the store to create.")]
-DataOption = Annotated[Path, typer.Option("--data", metavar="STORE", help="Store made by `repro prepare`.")]
+DataOption = Annotated[Path, typer.Option("--data", metavar="STORE", help="Store made by `repro prepare`, or its URL.")]
 RunsOutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder in which to create the run folders.")]
 RunsOption = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder with the runs, searched recursively.")]
 ReportOutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write the report to.")]
@@ -55,7 +55,7 @@ SourceOption = Annotated[
     typer.Option(
         "--source",
         metavar="PATH",
-        help="Folder or archives with the images.",
+        help="Folder or archives with the images, or a URL such as s3://bucket/images.",
         show_default="downloaded or generated, where the dataset allows it",
     ),
 ]

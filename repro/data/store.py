@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from repro import atomic
+from repro import atomic, remote
 from repro.data.checksums import ALGORITHM, ALGORITHMS
 from repro.data.open_files import SharedFile, files_to_keep_open
 from repro.errors import ReproError
@@ -43,6 +43,7 @@ VERSION = 2  # of new stores; in version 1, checksums are SHA-256 under the key 
 SHORTER_SIDE, SQUASH = "shorter side", "squash"  # how images become squares
 SPLITS = ("train", "val", "test")
 ENCODINGS = {"raw": ".npy", "jpeg": ".jpegs"}  # encoding of a shard, and the extension of its file
+NAMES_BYTES = 1 << 20  # of names that are read at once
 JPEG_QUALITY = 95
 UNLABELLED = -1  # label of every image of a split whose labels are not public
 
@@ -173,7 +174,8 @@ class StoredSplit(Split):
     def iter_names(self) -> Iterator[str]:
         """Yield the name of each image in the source."""
         try:
-            with (self._root / self._names.file).open(encoding="ascii") as lines:
+            path = self._root / self._names.file
+            with remote.open_binary(path, NAMES_BYTES) if remote.remote_url(path) else path.open("rb") as lines:
                 for line in lines:
                     yield json.loads(line)
         except (OSError, ValueError) as error:
@@ -211,8 +213,10 @@ class _OpenShard(ABC):
 
     def __init__(self, root: Path, record: ShardRecord) -> None:
         self.path, self.record = root / record.file, record
+        url = remote.remote_url(self.path)
+        self._file: SharedFile | remote.RemoteSharedFile
         try:
-            self._file = SharedFile(self.path)
+            self._file = remote.RemoteSharedFile(url) if url else SharedFile(self.path)
         except OSError as error:
             raise ReproError(_damaged(self.path, error)) from error
 
@@ -350,15 +354,14 @@ def open_store(path: Path) -> Store:
     Raises ReproError if `path` is not a complete store of this format, or if a file is missing or its length differs
     from the manifest.
     """
-    path = Path(path)
+    path = remote.locate(Path(path))
     manifest = _read_manifest(path)
     try:
         size: int = manifest["size"]
         encoding: str = manifest["encoding"]
         if encoding not in ENCODINGS:
             raise ValueError(f"encoding {encoding!r}")
-        for record in file_records(manifest):
-            _check_length(path, record)
+        _check_lengths(path, manifest)
         statistics = manifest["statistics"]
         store = Store(
             path=path,
@@ -536,7 +539,8 @@ def write_manifest(root: Path, manifest: dict[str, Any]) -> None:
 def load_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
     """Load an `.npy` file. Raises ReproError if it does not hold an array of `dtype` and `shape`."""
     try:
-        array: NDArray[Any] = np.load(path, allow_pickle=False)
+        file = io.BytesIO(remote.read_bytes(path)) if remote.remote_url(path) else path
+        array: NDArray[Any] = np.load(file, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise ReproError(_damaged(path, error)) from error
     if array.dtype != dtype or array.shape != shape:
@@ -565,9 +569,9 @@ class _HashingWriter:
 def _read_manifest(path: Path) -> dict[str, Any]:
     again = f"prepare it with `repro prepare DATASET --out {path}`"
     try:
-        manifest = json.loads((path / "manifest.json").read_bytes())
+        manifest = json.loads(remote.read_bytes(path / "manifest.json"))
     except (FileNotFoundError, NotADirectoryError):
-        if not path.exists():
+        if remote.remote_url(path) or not path.exists():
             raise ReproError(f"no store at '{path}': {again}") from None
         raise ReproError(f"'{path}' is not a complete store, it has no manifest.json: {again}") from None
     except (OSError, ValueError) as error:
@@ -582,16 +586,24 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _check_length(path: Path, record: FileRecord) -> None:
+def _check_lengths(path: Path, manifest: dict[str, Any]) -> None:
+    url = remote.remote_url(path)
     try:
-        length = (path / record.file).stat().st_size
+        found = remote.lengths(url) if url else {}  # one request for all files
     except OSError as error:
-        raise ReproError(_damaged(path / record.file, error)) from error
-    if length != record.bytes:
-        raise ReproError(_damaged(path / record.file, f"it has {length} bytes instead of {record.bytes}"))
+        raise ReproError(_damaged(path, error)) from error
+    for record in file_records(manifest):
+        try:
+            length = found.get(record.file, 0) if url else (path / record.file).stat().st_size
+        except OSError as error:
+            raise ReproError(_damaged(path / record.file, error)) from error
+        if length != record.bytes:
+            raise ReproError(_damaged(path / record.file, f"it has {length} bytes instead of {record.bytes}"))
 
 
 def _damaged(path: Path, reason: object) -> str:
+    if isinstance(reason, OSError) and remote.remote_url(path):
+        return f"cannot read the store's file '{path}' ({reason.strerror or reason})"
     if isinstance(reason, OSError) and reason.strerror:
         reason = reason.strerror
     elif isinstance(reason, Exception):

@@ -44,6 +44,7 @@ from repro.preparation.sources.datasets import find_dataset, open_source
 from repro.preparation.sources.source import ImageReference, Source, choose
 from repro.preparation.staging import StagingArea, already_published, check_target, staging_area
 from repro.processors import available_processors
+from repro.remote import remote_url
 
 SHARD_IMAGES = 512  # images per shard: 100 MB at 256×256, the most that is lost when a worker is stopped
 POOL_IMAGES = 1000  # with fewer images to process, one process finishes before worker processes have started
@@ -112,7 +113,7 @@ def prepare(
     plan = {
         **stored_settings,
         "shard_images": SHARD_IMAGES,
-        "source": None if source is None else os.path.realpath(Path(source).expanduser()),
+        "source": None if source is None else remote_url(source) or os.path.realpath(Path(source).expanduser()),
     }
     if already_published(out, plan):
         return open_store(out)
@@ -250,6 +251,9 @@ def _check_md5(published: Mapping[Path, str], staging: StagingArea, allow_partia
     record = staging.path / "md5.json"
     known: dict[str, str] = json.loads(record.read_bytes()) if record.exists() else {}
     for path, expected in published.items():
+        if remote_url(path):
+            note(f"{path.name} is not checked against its published MD5: that would download it")
+            continue
         state = path.stat()
         file = f"{path.resolve()}, {state.st_size} bytes of {state.st_mtime_ns}"
         if file not in known:

@@ -9,6 +9,7 @@ from pathlib import Path
 from repro.errors import ReproError
 from repro.paper.variants import Configuration, configure, find_variant
 from repro.records import run_name
+from repro.remote import url_of
 
 MAX_LR = 1e37  # float32 ends at 3.4e38, and recipes multiply the learning rate of some parameters
 
@@ -79,7 +80,7 @@ class Settings:
             "--recipe": self.recipe,
             "--scale": self.scale,
             "--seed": self.seed,
-            "--data": data,
+            "--data": url_of(data) or data,
             "--out": out,
             "--epochs": self.epochs,
             "--lr": self.lr,

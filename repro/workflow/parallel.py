@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from repro.baselines.settings import BaselineSettings
 from repro.errors import ReproError, Stopped
@@ -19,6 +20,12 @@ from repro.workflow.stages import Kind, Stage
 
 PROGRAM = (sys.executable, "-m", "repro")
 POLL_SECONDS = 0.2  # between two looks at whether a signal has arrived
+# A command is in a separate process group: Ctrl-C in the terminal reaches it once, through this process.
+SEPARATE: dict[str, Any] = (
+    {"process_group": 0}
+    if os.name == "posix"
+    else {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
+)
 ON_DEVICES = (Kind.TRAIN, Kind.EVALUATE, Kind.RETRIEVE)
 
 
@@ -187,11 +194,9 @@ def _start_ready(
 def _start(stage: Stage, devices: tuple[str, ...], threads: int, program: Sequence[str]) -> _Job:
     environment = dict(os.environ, PYTHONUNBUFFERED="1")
     environment.setdefault("OMP_NUM_THREADS", str(threads * len(devices)))
-    # In a process group of its own, so that Ctrl-C in the terminal reaches it once, through this process.
-    apart = {"process_group": 0} if os.name == "posix" else {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}  # type: ignore[attr-defined]
     process = subprocess.Popen(
         [*program, *with_devices(stage, devices)], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, encoding="utf-8", errors="replace", **apart,
+        stderr=subprocess.STDOUT, encoding="utf-8", errors="replace", **SEPARATE,
     )  # fmt: skip
     return _Job(stage, devices, process)
 
@@ -230,8 +235,7 @@ def _finish(job: _Job) -> str | None:
 
 def _send_signal(jobs: Iterable[_Job], number: int) -> None:
     for job in jobs:
-        # Windows has no other signal for a process group.
-        job.process.send_signal(number if os.name == "posix" else signal.CTRL_BREAK_EVENT)  # type: ignore[attr-defined]
+        job.process.send_signal(getattr(signal, "CTRL_BREAK_EVENT", number))  # Windows has no other for a process group
 
 
 def _raise_failures(progress: _Progress) -> None:

@@ -30,7 +30,7 @@ def refused(match: str, path: Path, read: Callable[[Path, int], Source] = folder
 
 @pytest.mark.parametrize("read", SOURCES)
 def test_a_url_is_to_be_downloaded(read: Callable[[Path, int], Source]) -> None:
-    for url in ("https://example.org/pets.zip", "s3://bucket/pets", "hf://datasets/imagenet-1k"):
+    for url in ("https://example.org/pets.zip", "ftp://example.org/pets", "hf://datasets/imagenet-1k"):
         refused(f"'{url}' is a URL: download it", Path(url), read)
 
 

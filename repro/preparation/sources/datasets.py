@@ -15,6 +15,7 @@ from repro.preparation.sources.imagenette import imagenette
 from repro.preparation.sources.source import OnFile, Source, ignore_file
 from repro.preparation.sources.synthetic import synthetic
 from repro.preparation.sources.webdataset import webdataset
+from repro.remote import remote_url
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,15 @@ def open_source(
     Raises ReproError for what cannot be read.
     """
     opening = find_dataset(dataset).open
-    if split_folders:
-        return opening(path, seed, on_file)
-    if opening is not folder:
+    if not split_folders and opening is not folder:
         raise ReproError(f"--no-splits is for the dataset 'folder', not for '{dataset}'")
-    return folder(path, seed, on_file, splits=False)
+    try:
+        return opening(path, seed, on_file) if split_folders else folder(path, seed, on_file, splits=False)
+    except OSError as error:
+        url = remote_url(path) if path else None
+        if not url:
+            raise
+        raise ReproError(f"cannot read '{url}': {error.strerror or error}") from error
 
 
 DATASETS: dict[str, Dataset] = {

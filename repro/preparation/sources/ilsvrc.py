@@ -40,7 +40,8 @@ from repro.preparation.sources.location import open_tree, source_path
 from repro.preparation.sources.parquet import parquet_images
 from repro.preparation.sources.source import ImageReference, OnFile, Source, check_counts, ignore_file
 from repro.preparation.sources.tar import Archive, Block, Member, in_reading_order
-from repro.preparation.sources.tree import FolderTree, Tree, join
+from repro.preparation.sources.tree import Tree, folder_tree, join
+from repro.remote import open_binary
 
 WNID = re.compile(r"n\d{8}")
 UNLABELLED_IMAGE = re.compile(r"ILSVRC2012_test_\d{8}\.JPEG")
@@ -228,7 +229,7 @@ def _open_training_archive(path: Path, on_file: OnFile) -> Training:
 
 
 def _open_training_folder(folder: Path, on_file: OnFile) -> Training | None:
-    tree = FolderTree(folder, on_file)
+    tree = folder_tree(folder, on_file)
     listing = tree.listing()
     tars = {name[:9]: Archive.file(folder / name, on_file) for name in listing.files if CLASS_TAR.fullmatch(name)}
     if tars:
@@ -404,7 +405,7 @@ class _Parts:
             return self._unlabelled_of(open_tree(archives[0], "a tar", self.on_file), required=True)
         for below in BELOW:
             for folder in _split_folders(self.path / below, "test", self.year):
-                if images := self._unlabelled_of(FolderTree(folder, self.on_file), required=False):
+                if images := self._unlabelled_of(folder_tree(folder, self.on_file), required=False):
                     return images
         return []
 
@@ -459,7 +460,7 @@ class _Parts:
             return open_tree(archive, "a tar", self.on_file)
         for below in BELOW:
             for folder in _split_folders(self.path / below, split, self.year):
-                return FolderTree(folder, self.on_file)
+                return folder_tree(folder, self.on_file)
         return None
 
     def _truth(self, split: str) -> _Truth | None:
@@ -617,7 +618,7 @@ def read_kit(path: Path, year: Year) -> Kit:
 def _read_packed_kit(path: Path, wanted: dict[str, bytes]) -> None:
     """Read the `wanted` files of a kit from its archive, compressed or not."""
     inflated = 0
-    with tarfile.open(path, "r|*") as archive:
+    with open_binary(path) as packed, tarfile.open(fileobj=packed, mode="r|*") as archive:
         for member in archive:
             inflated += member.size
             if inflated > KIT_BYTES:

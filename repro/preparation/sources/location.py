@@ -6,25 +6,28 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from repro import remote
 from repro.errors import ReproError
 from repro.preparation.formats import HEAD, archive_format, first_few, kind_of
 from repro.preparation.sources.source import OnFile, ignore_file
 from repro.preparation.sources.tar import OPEN, Archive, TarTree
-from repro.preparation.sources.tree import FolderTree, Tree
+from repro.preparation.sources.tree import Tree, folder_tree
 from repro.preparation.sources.zip import ZipTree
 
 ARCHIVE_NAME = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
-URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # `Path` keeps one slash
 
 
 def source_path(path: Path, wanted: str) -> Path:
     """Return the existing file or folder that `--source` names. Raises ReproError, which says what is `wanted`.
 
-    `~` is the user's home.
+    `~` is the user's home. `path` may also be the URL of an object store.
     """
-    if URL.match(str(path)):
-        url = re.sub(r":/(?!/)", "://", str(path), count=1)
+    url = remote.url_of(path)
+    if url and not url.startswith("file://"):
+        if remote.remote_url(path):
+            return _remote_path(path, url, wanted)
         raise ReproError(f"'{url}' is a URL: download it, and give --source {wanted}")
+    path = remote.locate(path)
     try:
         found = path.expanduser()
         if found.exists():
@@ -33,6 +36,17 @@ def source_path(path: Path, wanted: str) -> Path:
         raise ReproError(f"cannot read '{path}' ({error}): give --source {wanted}") from error
     above = next((parent for parent in found.absolute().parents if parent.is_dir()), Path("/"))
     raise ReproError(f"no such file or folder: '{path}' ('{above}' exists): give --source {wanted}")
+
+
+def _remote_path(path: Path, url: str, wanted: str) -> Path:
+    try:
+        found = remote.locate(path)
+        remote.information(url)
+    except FileNotFoundError:
+        raise ReproError(f"no such object or folder: '{url}': give --source {wanted}") from None
+    except OSError as error:
+        raise ReproError(f"cannot read '{url}' ({error.strerror}): give --source {wanted}") from error
+    return found
 
 
 def source_folder(path: Path, wanted: str) -> Path:
@@ -58,7 +72,7 @@ def open_tree(
         return _archive_tree(path, wanted, on_file)
     if not path.is_dir():
         raise ReproError(f"'{path}' is neither a file nor a folder: give --source {wanted}")
-    tree = FolderTree(path, on_file)
+    tree = folder_tree(path, on_file)
     files = tree.listing().files
     found = [name for name in files if ARCHIVE_NAME.search(name)]
     if not found or holds_dataset(tree):
@@ -91,7 +105,7 @@ def find_file(path: Path, names: tuple[str, ...], below: tuple[str, ...] = ("",)
 
 def _archive_tree(path: Path, wanted: str, on_file: OnFile) -> Tree:
     try:
-        with path.open("rb") as file:
+        with remote.open_binary(path) as file:
             head = file.read(HEAD)
     except OSError as error:
         raise ReproError(f"cannot read '{path}': {error.strerror}") from error

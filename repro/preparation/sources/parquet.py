@@ -17,7 +17,9 @@ from typing import Any
 from repro.data.store import ClassInfo
 from repro.errors import ReproError
 from repro.preparation.sources.source import OnFile, Source, file_identity, ignore_file
+from repro.remote import open_binary, remote_url
 
+FOOTER_BYTES = 1 << 20  # of a remote file that are fetched at once
 SPLIT_FILES = {"train": "train-*.parquet", "val": "validation-*.parquet"}
 
 
@@ -106,7 +108,7 @@ def _read_columns(path: Path) -> tuple[list[tuple[int, int, str, int]], list[str
     parquet = _parquet()
     rows: list[tuple[int, int, str, int]] = []
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(_opened(path)) as file:
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group, columns=["image.path", "label"])
                 images, labels = table.column("image").to_pylist(), table.column("label").to_pylist()
@@ -126,13 +128,18 @@ def _read_columns(path: Path) -> tuple[list[tuple[int, int, str, int]], list[str
 @lru_cache(maxsize=2)
 def _read_group(path: str, group: int) -> list[Any]:
     try:
-        with _parquet().ParquetFile(path) as file:
+        with _parquet().ParquetFile(_opened(path)) as file:
             return [
                 (image or {}).get("bytes")
                 for image in file.read_row_group(group, columns=["image"]).column(0).to_pylist()
             ]
     except (ValueError, KeyError) as error:
         raise OSError(f"'{path}': {error}") from error
+
+
+def _opened(path: str | Path) -> Any:
+    """Return what pyarrow reads a file from: the path of a local one, a remote one opened."""
+    return open_binary(path, FOOTER_BYTES) if remote_url(path) else path
 
 
 def _id(name: str, label: int) -> str:

@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from repro import remote
 from repro.data.store import ClassInfo
 
 Chosen = TypeVar("Chosen")
@@ -56,7 +57,12 @@ class Source:
 
 
 def file_identity(path: str | Path) -> str:
-    """Return a file's real path, length in bytes and modification time in ns, as one string. Raises OSError."""
+    """Return a file's real path, length in bytes and modification time in ns, as one string. Raises OSError.
+
+    Of a remote file, it is the URL, the length, and the checksum or the time that the object store reports.
+    """
+    if url := remote.remote_url(path):
+        return remote.identity(url)
     state = os.stat(path)
     return f"{os.path.realpath(path)} {state.st_size} {state.st_mtime_ns}"
 

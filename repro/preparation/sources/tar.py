@@ -31,12 +31,14 @@ from repro.errors import ReproError
 from repro.preparation.formats import HEAD, Skipped, archive_format, is_image, is_system
 from repro.preparation.sources.source import ImageReference, OnFile, file_identity, ignore_file
 from repro.preparation.sources.tree import LARGEST_TEXT, ArchiveTree, Node
+from repro.remote import open_binary, read_range, remote_url
 
 BLOCK = tarfile.BLOCKSIZE  # 512: headers and members begin at multiples of it
 LONGEST_HEADER = 1 << 16  # bytes of an extended header: far more than any file system's longest path
 UNKNOWN = 1 << 62  # the end of a compressed archive, before it has been read
 BAD_STREAM = (EOFError, zlib.error, lzma.LZMAError)  # and OSError: what reading a damaged compressed file raises
-OPEN: dict[str, Callable[[str], IO[bytes]]] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}  # type: ignore[dict-item]
+STREAM_BYTES = 1 << 23  # of a compressed remote archive that are fetched at once
+OPEN: dict[str, Callable[[str | IO[bytes]], IO[bytes]]] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}  # type: ignore[dict-item]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +65,10 @@ class Archive:
     def file(cls, path: Path, on_file: OnFile = ignore_file) -> Archive:
         """Return the archive that fills a file. Raises ReproError if it cannot be read."""
         try:
-            with path.open("rb") as file:
+            with open_binary(path) as file:
                 compression = archive_format(file.read(HEAD))
-            compression = compression if compression in OPEN else ""
-            end = UNKNOWN if compression else path.stat().st_size
+                compression = compression if compression in OPEN else ""
+                end = UNKNOWN if compression else file.seek(0, os.SEEK_END)
             return cls(path, 0, end, on_file=on_file, compression=compression)
         except OSError as error:
             raise ReproError(f"cannot read the archive '{path}': {error.strerror}") from error
@@ -111,7 +113,7 @@ class Archive:
         if self.compression:
             yield _stream(str(self.path), self.compression, _stamp(str(self.path)))
         else:
-            with self.path.open("rb", buffering=0) as file:
+            with open_binary(self.path) as file:
                 yield file
 
     def _members(self, file: IO[bytes]) -> Iterator[Member]:
@@ -257,16 +259,19 @@ def _read(path: str, offset: int, size: int, compression: str) -> bytes:
     """Return bytes of an archive by their position. Raises OSError."""
     if compression:
         return _read_compressed(path, offset, size, compression, _stamp(path))
-    with open(path, "rb", buffering=0) as file:
-        file.seek(offset)
-        content = file.read(size)
+    if url := remote_url(path):
+        content = read_range(url, offset, size)
+    else:
+        with open(path, "rb", buffering=0) as file:
+            file.seek(offset)
+            content = file.read(size)
     if len(content) < size:
         raise OSError(f"'{path}' is shorter than when it was listed")
     return content
 
 
 @lru_cache(maxsize=16)  # to read the same image twice must not start from the beginning of the archive
-def _read_compressed(path: str, offset: int, size: int, compression: str, stamp: int) -> bytes:
+def _read_compressed(path: str, offset: int, size: int, compression: str, stamp: int | str) -> bytes:
     try:
         stream = _stream(path, compression, stamp)
         stream.seek(offset)
@@ -279,13 +284,13 @@ def _read_compressed(path: str, offset: int, size: int, compression: str, stamp:
 
 
 @lru_cache(maxsize=1)
-def _stream(path: str, compression: str, stamp: int) -> IO[bytes]:
-    return OPEN[compression](path)
+def _stream(path: str, compression: str, stamp: int | str) -> IO[bytes]:
+    return OPEN[compression](open_binary(path, STREAM_BYTES) if remote_url(path) else path)
 
 
-def _stamp(path: str) -> int:
+def _stamp(path: str) -> int | str:
     """Return the modification time of a file, so that nothing is cached of a file that has been replaced."""
-    return os.stat(path).st_mtime_ns
+    return file_identity(path) if remote_url(path) else os.stat(path).st_mtime_ns
 
 
 @dataclass(frozen=True)

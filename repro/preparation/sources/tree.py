@@ -11,8 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
+from repro import remote
 from repro.errors import ReproError
 from repro.preparation.formats import HEAD, Skipped, is_image, is_system
 from repro.preparation.sources.source import ImageReference, OnFile, file_identity, ignore_file
@@ -225,6 +226,78 @@ class FolderTree(Tree):
             return False
         self._ancestors[path] = {*above, here}
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteReference:
+    """An image in an object store; `version` is its length and checksum when it was listed."""
+
+    url: str
+    version: str
+    name: str
+    label: int
+
+    def identity(self) -> str:
+        """Return URL, length and checksum or modification time of the image."""
+        return f"{self.url} {self.version}"
+
+    def read(self) -> bytes:
+        """Return the encoded image. Raises OSError."""
+        return remote.read_range(self.url, 0, int(self.version.partition(" ")[0]))
+
+
+class RemoteTree(Tree):
+    """A folder in an object store. Each folder is listed once."""
+
+    def __init__(self, url: str, on_file: OnFile = ignore_file) -> None:
+        super().__init__(url.rstrip("/"), on_file)
+        self._listings: dict[str, list[dict[str, Any]]] = {}
+
+    def entries(self, folder: str) -> Listing:
+        """Return what is in a folder."""
+        found = self._list(folder)
+        names = (
+            [entry["name"] for entry in found if (entry["type"] == "directory") is folders] for folders in (True, False)
+        )
+        return Listing(*names)
+
+    def read(self, path: str, size: int = LARGEST_TEXT) -> bytes:
+        """Return the first `size` bytes of a file. Raises ReproError."""
+        try:
+            return remote.read_range(self.at(path), 0, min(size, int(self._entry(path)["size"])))
+        except OSError as error:
+            raise ReproError(f"cannot read '{self.at(path)}': {error.strerror}") from error
+
+    def reference(self, path: str, label: int, name: str = "") -> RemoteReference:
+        """Return a reference to an image."""
+        return RemoteReference(self.at(path), remote.version_of(self._entry(path)), name or path, label)
+
+    def below(self, folder: str) -> RemoteTree:
+        """Return the tree of a folder of this one."""
+        tree = RemoteTree(self.at(folder), self.on_file)
+        tree.skipped = self.skipped
+        return tree
+
+    def _list(self, folder: str) -> list[dict[str, Any]]:
+        if folder not in self._listings:
+            try:
+                self._listings[folder] = remote.listing(self.at(folder))
+            except OSError as error:
+                raise ReproError(f"cannot read the folder '{self.at(folder)}': {error.strerror}") from error
+        return self._listings[folder]
+
+    def _entry(self, path: str) -> dict[str, Any]:
+        folder, _, name = path.rpartition("/")
+        found = next((entry for entry in self._list(folder) if entry["name"] == name), None)
+        if found is None:
+            raise ReproError(f"'{self.location}' has no file '{path}'")
+        return found
+
+
+def folder_tree(path: Path, on_file: OnFile = ignore_file) -> Tree:
+    """Return the tree of a folder on the disk or in an object store."""
+    url = remote.remote_url(path)
+    return RemoteTree(url, on_file) if url else FolderTree(path, on_file)
 
 
 def _folder_id(path: str) -> tuple[int, int] | str:

@@ -22,6 +22,7 @@ from repro.preparation.sources.label_table import split_in_name
 from repro.preparation.sources.location import source_path
 from repro.preparation.sources.source import ImageReference, OnFile, Source, ignore_file
 from repro.preparation.sources.tar import Archive, Member, TarReference
+from repro.remote import open_binary
 
 WANTED = "a folder of WebDataset shards (*.tar with k.jpg and k.cls or k.json), or one shard"
 LABEL_FIELDS = ("label", "cls", "class", "class_id", "class_index", "target", "category", "class_name", "label_name")
@@ -76,7 +77,7 @@ def _with_labels(
 def _shards(path: Path, skipped: Skipped) -> list[tuple[str, Path]]:
     """Return the shards in a folder and its folders, by their names relative to it, in the order of their numbers."""
     if path.is_file():
-        with path.open("rb") as file:
+        with open_binary(path) as file:
             head = file.read(HEAD)
         if not SHARD.fullmatch(path.name) and archive_format(head) not in ("tar", "gzip"):
             raise ReproError(f"'{path}' is {kind_of(head)}; --source is {WANTED}")

@@ -12,8 +12,10 @@ from pathlib import Path
 from repro.errors import ReproError
 from repro.preparation.sources.source import OnFile, file_identity, ignore_file
 from repro.preparation.sources.tree import LARGEST_TEXT, ArchiveTree, Node
+from repro.remote import open_binary
 
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+DIRECTORY_BYTES = 1 << 20  # of a remote archive's directory that are fetched at once
 HEADER = struct.Struct("<4s22xHH")  # of a member: signature, …, lengths of its name and of its extra field
 
 
@@ -46,7 +48,7 @@ class ZipReference:
         return self._read(min(size, self.size))
 
     def _read(self, size: int) -> bytes:
-        with open(self.file, "rb", buffering=0) as file:
+        with open_binary(self.file) as file:
             file.seek(self.offset)
             header = file.read(HEADER.size)
             if len(header) < HEADER.size or not header.startswith(b"PK\x03\x04"):
@@ -98,7 +100,7 @@ class ZipTree(ArchiveTree[ZipReference]):
     def _index(self) -> None:
         seen: set[str] = set()
         try:
-            with zipfile.ZipFile(self.path) as archive:
+            with open_binary(self.path, DIRECTORY_BYTES) as file, zipfile.ZipFile(file) as archive:
                 members = archive.infolist()
         except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
             raise ReproError(f"cannot read the zip archive '{self.path}' ({error}): fetch it again") from error
