@@ -11,8 +11,9 @@ import contextlib
 import math
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from queue import SimpleQueue
 from typing import Any
 
@@ -59,8 +60,10 @@ class Batch:
     columns: dict[str, Tensor]
 
 
-def read_ahead(split: Split, requests: Iterable[Request], device: torch.device = CPU) -> Generator[Batch, None, None]:
-    """Yield the batches of `requests`, in that order, on `device`, while threads read the next ones.
+def read_ahead(
+    split: Split, requests: Iterable[Request], devices: Sequence[torch.device] = (CPU,)
+) -> Generator[Batch, None, None]:
+    """Yield the batches of `requests`, in that order, on `devices` in turn, while threads read the next ones.
 
     Up to `AHEAD` batches are read ahead, fewer if the buffers would take more than `RING_BYTES`. `requests` is
     iterated by the caller's thread, as far as is read ahead. Images and columns are copied to a CUDA device together,
@@ -70,49 +73,58 @@ def read_ahead(split: Split, requests: Iterable[Request], device: torch.device =
     with the generator: when it is exhausted, fails, is closed, or is no longer referenced. In a forked child process,
     which has no such threads, batches are read when they are requested.
     """
-    with contextlib.closing(_Reader(split, requests, pinned=device.type == "cuda")) as reader:
+    with contextlib.closing(_Reader(split, requests, any(device.type == "cuda" for device in devices))) as reader:
+        targets = cycle([_Target(device) for device in devices])
+
+        def start() -> _Copy | None:
+            slot = reader.next()
+            return _Copy(slot, next(targets)) if slot else None
+
+        copy = start()
+        while copy:
+            ahead = start() if reader.ready() else None
+            yield copy.batch()
+            copy.finish()
+            reader.reuse(copy.slot)
+            copy = ahead or start()
+
+
+class _Target:
+    """A device with a stream for copies to it, if it has streams."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream: torch.cuda.Stream | None = None
         if device.type == "cuda":
-            yield from _copy_ahead(reader, device)
-            return
-        while slot := reader.next():
-            columns = {name: torch.from_numpy(column).to(device) for name, column in slot.request.columns.items()}
-            yield Batch(torch.from_numpy(slot.images).to(device), columns)
-            reader.reuse(slot)
-
-
-def _copy_ahead(reader: _Reader, device: torch.device) -> Iterator[Batch]:
-    """Yield the batches on a CUDA device; the copy of the next one starts before a batch is yielded, if it is read."""
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-
-    def start() -> _Copy | None:
-        slot = reader.next()
-        return _Copy(slot, stream, device) if slot else None
-
-    copy = start()
-    while copy:
-        ahead = start() if reader.ready() else None
-        yield copy.batch()
-        copy.copied.synchronize()  # long since done; then the buffer can be filled again
-        reader.reuse(copy.slot)
-        copy = ahead or start()
+            self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class _Copy:
-    """The copy of a batch to a CUDA device, on a separate stream."""
+    """The copy of a batch to a device: to a CUDA device it runs beside the computations there."""
 
-    def __init__(self, slot: _Slot, stream: torch.cuda.Stream, device: torch.device) -> None:
-        self.slot, self.device = slot, device
-        self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        with torch.cuda.stream(stream):
-            self.packed = slot.pack().to(device, non_blocking=True)
-            self.copied.record(stream)
+    def __init__(self, slot: _Slot, target: _Target) -> None:
+        self.slot, self.target = slot, target
+        if target.stream:
+            self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            with torch.cuda.stream(target.stream):
+                self.packed = slot.pack().to(target.device, non_blocking=True)
+                self.copied.record(target.stream)
 
     def batch(self) -> Batch:
-        """Return the batch, for the current stream, which waits for the copy."""
-        current = torch.cuda.current_stream(self.device)
+        """Return the batch; the current stream of a CUDA device waits for the copy."""
+        device = self.target.device
+        if not self.target.stream:
+            columns = {name: torch.from_numpy(each).to(device) for name, each in self.slot.request.columns.items()}
+            return Batch(torch.from_numpy(self.slot.images).to(device), columns)
+        current = torch.cuda.current_stream(device)
         current.wait_event(self.copied)
         self.packed.record_stream(current)  # its memory is not reused before the stream is done with it
         return self.slot.unpack(self.packed)
+
+    def finish(self) -> None:
+        """Wait until the buffer is no longer read, usually not at all."""
+        if self.target.stream:
+            self.copied.synchronize()
 
 
 class _Reader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import numpy as np
@@ -46,6 +47,12 @@ class Views:
         self.colour = augmentation.colour
         if self.colour:
             self.colour_basis = colour_basis(covariance, self.colour).numpy()
+
+    def to(self, device: torch.device) -> Views:
+        """Return the same views, made on another device."""
+        moved = copy.copy(self)
+        moved.device, moved.mean, moved.centre_mean = device, self.mean.to(device), self.centre_mean.to(device)
+        return moved
 
     def augment(self, images: np.ndarray, draws: Draws, colour: bool = True) -> Tensor:
         """Return one random view of each image, float32 [N, 3, crop, crop].

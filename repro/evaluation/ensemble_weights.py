@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from repro.data.store import Split
-from repro.evaluation.predictions import BATCH, MemberViews, Model, member_softmaxes
+from repro.evaluation.predictions import BATCH, member_softmaxes
+from repro.evaluation.replicas import MemberViews, Model
 
 GUESSES = 5  # the search minimises the top-5 error
 UNITS = 10  # of weight that each net starts with
@@ -110,13 +111,16 @@ def search_weights(
     view_count: int,
     on_progress: Callable[[int, int], None] | None = None,
     batch_size: int = BATCH,
+    devices: Sequence[torch.device] = (),
 ) -> Weights:
     """Return the weights [nets] that `search` finds for the nets' average on the images of `split`.
 
-    `on_progress` is called with images done and images in all. The nets are left in evaluation mode.
+    `on_progress` is called with images done and images in all. The nets are left in evaluation mode;
+    with `devices` they are on the first, and copies of them on the others share the work.
     """
     parts, done = [], 0
-    for labels, softmaxes in member_softmaxes(nets, views, split, view_count, batch_size=batch_size):
+    batches = member_softmaxes(nets, views, split, view_count, batch_size=batch_size, devices=devices)
+    for labels, softmaxes in batches:
         parts.append(find_competitors(labels, softmaxes))
         done += len(labels)
         if on_progress:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from repro.data.reader import Request, read_ahead
 from repro.data.store import UNLABELLED, Split
 from repro.data.views import Views
 from repro.errors import ReproError
+from repro.evaluation.replicas import MemberViews, Model, Replica, consecutive, map_batches, replicate
 from repro.models.devices import AUTOCAST, autocast
 from repro.models.ten_views import shares_conv1, ten_view_logits
 
@@ -50,18 +48,6 @@ class Predictions:
         return 100 * self.wrong(guesses) / len(self.labels)
 
 
-class WholeImageModel(Protocol):
-    """A model that is no net: it sees each stored image as a whole, so that it has no views."""
-
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Return the probabilities [N, classes] of stored images, uint8 [N, S, S, 3]."""
-        ...
-
-
-Model = nn.Module | WholeImageModel
-MemberViews = Views | Sequence[Views | None] | None  # of all nets, or of each model; None for one that has none
-
-
 @torch.inference_mode()
 def predict(
     models: Sequence[Model],
@@ -72,18 +58,21 @@ def predict(
     on_progress: Callable[[int, int], None] | None = None,
     weights: np.ndarray | None = None,
     batch_size: int = BATCH,
+    devices: Sequence[torch.device] = (),
 ) -> Predictions:
     """Average the softmax outputs of all views (Sec. 4.1) and all models (Sec. 6) for each image of `split`.
 
     `views` are those of the nets, or of each model: nets that were trained on other images subtract another mean. They
-    are None if there is no net among the models. `weights` [models] are the models' weights
-    in the average, with sum one; None for equal ones. `on_progress` is called with images done and images in all.
-    `batch_size` changes the results by rounding only. The models are left in evaluation mode.
+    are None if there is no net among the models. `weights` [models] are the models' weights in the average, with sum
+    one; None for equal ones. `on_progress` is called with images done and images in all. `batch_size` changes the
+    results by rounding only. The models are left in evaluation mode; with `devices` the nets are on the first, and
+    copies of them on the others share the work.
     """
     factors = None if weights is None else torch.from_numpy(weights).float()
     columns: dict[str, np.ndarray] = {}
     done = 0
-    for labels, softmaxes in member_softmaxes(models, views, split, view_count, precision, batch_size=batch_size):
+    parts = member_softmaxes(models, views, split, view_count, precision, batch_size=batch_size, devices=devices)
+    for labels, softmaxes in parts:
         average = softmaxes.mean(0) if factors is None else torch.tensordot(factors, softmaxes, 1)
         batch = vars(_predictions(labels, average))
         if not columns:  # allocated once: small arrays kept from every batch would fragment the memory
@@ -118,27 +107,25 @@ def member_softmaxes(
     precision: str = "fp32",
     shard: slice = ALL,
     batch_size: int = BATCH,
+    devices: Sequence[torch.device] = (),
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield for each batch the labels [B] and every model's softmax outputs, averaged over views, [models, B, classes].
 
-    Both are on the CPU; `shard` selects batches of `batch_size` images. The models are left in evaluation mode. Raises
-    ReproError for outputs that are not finite.
+    Both are on the CPU; `shard` selects batches of `batch_size` images. The models are left in evaluation mode; with
+    `devices` they are on the first, and copies of them on the others compute every n-th batch. Raises ReproError for
+    outputs that are not finite.
     """
-    for model in models:
-        if isinstance(model, nn.Module):
-            model.eval()
-    each = [views] * len(models) if views is None or isinstance(views, Views) else views
-    device = next((own.device for own in each if own is not None), torch.device("cpu"))
-    starts = range(0, len(split), batch_size)[shard]
-    rows = [np.arange(start, min(start + batch_size, len(split))) for start in starts]
-    with closing(read_ahead(split, map(Request, rows), device)) as batches:
-        for index, batch in zip(rows, batches, strict=True):
-            members = zip(models, each, strict=True)
-            outputs = [_probabilities(model, own, batch.images, view_count, precision) for model, own in members]
-            softmaxes = torch.stack([output.cpu() for output in outputs])
-            if not softmaxes.isfinite().all():
-                raise ReproError(NOT_FINITE)
-            yield torch.from_numpy(split.labels[index]), softmaxes
+
+    def compute(replica: Replica, images: Tensor) -> tuple[Tensor, ...]:
+        members = zip(replica.models, replica.views, strict=True)
+        return tuple(_probabilities(model, own, images, view_count, precision) for model, own in members)
+
+    batches = consecutive(len(split), batch_size)[shard]
+    for indices, outputs in map_batches(replicate(models, views, devices), split, batches, compute):
+        softmaxes = torch.stack(outputs)
+        if not softmaxes.isfinite().all():
+            raise ReproError(NOT_FINITE)
+        yield torch.from_numpy(split.labels[indices]), softmaxes
 
 
 def _probabilities(model: Model, views: Views | None, images: Tensor, view_count: int, precision: str) -> Tensor:

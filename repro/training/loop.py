@@ -66,7 +66,7 @@ def train_epochs(training: Training) -> Iterator[Step | Validating | EpochRecord
         draws = _draws(training)
         training.model.train()
         train = training.store.splits["train"]
-        with closing(read_ahead(train, _requests(training, draws), training.devices[0])) as batches:
+        with closing(read_ahead(train, _requests(training, draws), training.devices[:1])) as batches:
             while training.batch < training.batches:
                 started = time.perf_counter()
                 batch = next(batches)
