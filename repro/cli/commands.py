@@ -205,7 +205,7 @@ def evaluate(
     data: opt.DataOption,
     split: opt.SplitOption = "val",
     views: opt.ViewsOption = "10",
-    devices: opt.DevicesOption = None,
+    devices: opt.ReplicasOption = None,
     search_weights: opt.SearchWeightsOption = False,
     confusion: opt.ConfusionOption = None,
     batch_size: opt.BatchSizeOption = 128,
@@ -253,7 +253,7 @@ def retrieve(
     run: opt.RunArgument,
     data: opt.DataOption,
     split: opt.SearchSplitOption = "test",
-    devices: opt.DevicesOption = None,
+    devices: opt.ReplicasOption = None,
     batch_size: opt.BatchSizeOption = 128,
     threads: opt.ThreadsOption = None,
 ) -> Next:

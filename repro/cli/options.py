@@ -175,6 +175,15 @@ DevicesOption = Annotated[
         show_default=AUTO_DEVICE,
     ),
 ]
+ReplicasOption = Annotated[
+    str | None,
+    typer.Option(
+        "--devices",
+        metavar="DEVICES",
+        help="Devices to compute on (cpu, cuda:0, ...), separated by commas; each takes a part of the images.",
+        show_default=AUTO_DEVICE,
+    ),
+]
 PrecisionOption = Annotated[
     Precision,
     typer.Option(

@@ -31,6 +31,7 @@ THREADS = 8  # they mostly wait for the disk, which is fastest with several read
 CHUNK_BYTES = 2**20  # of pixels that a thread reads at a time
 ALIGNMENT = 16  # bytes, of each column behind the images
 POLL_SECONDS = 0.2  # after which a waiting main thread sees a signal on Windows
+THREAD_NAME = "batch reader"
 CPU = torch.device("cpu")
 
 
@@ -141,7 +142,8 @@ class _Reader:
 
     def next(self) -> _Slot | None:
         """Return the next batch once it is read, or None after the last one. Raises the error of reading it."""
-        self._start_reading()
+        if not self._slots:
+            self._start_reading()
         if not self._waiting:
             return None
         slot = self._waiting.popleft()
@@ -156,12 +158,13 @@ class _Reader:
         return slot
 
     def ready(self) -> bool:
-        """Return whether `next` would return without waiting."""
-        return bool(self._waiting) and self._waiting[0].done.is_set()
+        """Return whether `next` would return a batch without waiting."""
+        return bool(self._waiting) and self._waiting[0].done.is_set() and not self._waiting[0].error
 
     def reuse(self, slot: _Slot) -> None:
-        """Take back the buffer of a batch that is no longer needed."""
+        """Take back the buffer of a batch that is no longer needed, and start to read another one into it."""
         self._free.append(slot)
+        self._start_reading()
 
     def close(self) -> None:
         """End the threads, each after the chunk that it is reading."""
@@ -196,7 +199,8 @@ class _Reader:
         self._most_slots = max(2, min(AHEAD + 1, RING_BYTES // batch_bytes))
         for _ in range(min(THREADS, available_processors()) if self._split.compressed else THREADS):
             # Daemons: a read that never returns, on a network file system, does not keep the process from ending.
-            thread = threading.Thread(target=_work, args=(self._split, self._tasks, self._stop), daemon=True)
+            arguments = (self._split, self._tasks, self._stop)
+            thread = threading.Thread(target=_work, args=arguments, name=THREAD_NAME, daemon=True)
             thread.start()
             self._threads.append(thread)
 

@@ -43,7 +43,7 @@ class Views:
         self.mean_of_patch = augmentation.mean_of_patch
         self.inputs_divided_by = augmentation.inputs_divided_by
         self.mean = torch.from_numpy(mean).to(device)
-        self.centre_mean = self.patch(self.mean, self.margin // 2, self.margin // 2)
+        self.centre_mean = self.centre(self.mean)
         self.colour = augmentation.colour
         if self.colour:
             self.colour_basis = colour_basis(covariance, self.colour).numpy()
@@ -101,6 +101,10 @@ class Views:
         """Return the crop of [..., S, S, 3] at a position, [..., crop, crop, 3]."""
         patch = image[..., top : top + self.crop, left : left + self.crop, :]
         return patch.flip(-2) if mirrored else patch
+
+    def centre(self, images: Tensor) -> Tensor:
+        """Return the centre crop of [..., S, S, 3], [..., crop, crop, 3]."""
+        return self.patch(images, self.margin // 2, self.margin // 2)
 
     def mean_at(self, top: int, left: int, mirrored: bool) -> Tensor:
         """Return what is subtracted from the crop at a position, float32 [crop, crop, 3]."""

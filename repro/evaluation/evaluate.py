@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from repro import atomic
@@ -20,6 +21,7 @@ from repro.evaluation.classifiers import Classifier, effective_views, open_class
 from repro.evaluation.command_lines import command_line, evaluate_argv
 from repro.evaluation.ensemble_weights import search_weights
 from repro.evaluation.predictions import BATCH, Predictions, predict
+from repro.evaluation.replicas import replica_devices
 from repro.evaluation.trained_model import TrainedModel
 from repro.models.allocator import keep_freed_memory
 from repro.paper.intervals import error_interval
@@ -57,17 +59,19 @@ def evaluate(
     averaged over 1 or 10 `views` and over the runs, in float32 whatever precision they were trained in. A baseline
     sees each image as a whole: alone it has one view. With `searched` the runs' weights in the average are first
     searched on the val split with as many views. `on_progress` is called with images done and images in all.
-    `batch_size` images are computed at once; it changes the results by rounding only.
+    `batch_size` images are computed at once; it changes the results by rounding only. Each of `devices`, names
+    separated by commas, has a replica of the nets and computes every n-th batch.
 
     A store that the runs were not trained on must have the same classes by id; its record names another dataset, so
     that no claim is compared with it, and its files name the store. Raises ReproError for runs, data or a split that
     do not fit; of a split without labels, `repro.evaluation.submission` writes the predictions.
     """
     store = open_store(data)
-    models = open_models(paths, store, split, devices, searched)
+    replicas = replica_devices(devices)
+    models = open_models(paths, store, split, replicas[0], searched)
     store.require_labels([split], "an evaluation")
     views = effective_views(models, views)
-    predictions, weights = predict_average(models, store, split, views, searched, batch_size, on_progress)
+    predictions, weights = predict_average(models, store, split, views, searched, batch_size, on_progress, replicas)
     command = command_line(evaluate_argv(paths, data, split, views, searched))
     record = _record(models, store, split, views, predictions, weights, command)
     name = evaluation_name(split, views, searched, other_store(models, store))
@@ -75,16 +79,16 @@ def evaluate(
 
 
 def open_models(
-    paths: Sequence[Path], store: Store, split: str, devices: str | None, searched: bool
+    paths: Sequence[Path], store: Store, split: str, device: torch.device, searched: bool
 ) -> list[Classifier]:
-    """Open the runs of an average, with their outputs in the order of the classes of `store`.
+    """Open the runs of an average on `device`, with their outputs in the order of the classes of `store`.
 
     Raises ReproError for runs, a store or a split that do not fit.
     """
     keep_freed_memory()
     if searched and len(paths) == 1:
         raise ReproError("--search-weights is about the average of several runs: name at least two")
-    models = [open_classifier(path, devices, store) for path in paths]
+    models = [open_classifier(path, str(device), store) for path in paths]
     for model in models:
         model.check_store(store, (split, SEARCHED_ON) if searched else (split,), same=False)
     if searched:
@@ -164,24 +168,34 @@ def predict_average(
     searched: bool,
     batch_size: int,
     on_progress: Progress | None,
+    devices: Sequence[torch.device],
 ) -> tuple[Predictions, NDArray[np.float64] | None]:
-    """Return the predictions of the averaged models, and their weights in the average, None for equal ones."""
+    """Return the predictions of the averaged models, and their weights in the average, None for equal ones.
+
+    The models are on the first of `devices`, which share the work.
+    """
     nets = [model.net if isinstance(model, TrainedModel) else model.model for model in models]
     preprocessing = [model.views(store) if isinstance(model, TrainedModel) else None for model in models]
-    if not searched:
-        return predict(
-            nets, preprocessing, store.splits[split], views, on_progress=on_progress, batch_size=batch_size
-        ), None
-    searched_images = len(store.splits[SEARCHED_ON])
+    searched_images = len(store.splits[SEARCHED_ON]) if searched else 0
     total = searched_images + len(store.splits[split])
 
     def progress_from(before: int) -> Progress:
         return lambda done, _: on_progress(before + done, total) if on_progress else None
 
-    weights = search_weights(nets, preprocessing, store.splits[SEARCHED_ON], views, progress_from(0), batch_size)
-    progress = progress_from(searched_images)
+    weights = None
+    if searched:
+        weights = search_weights(
+            nets, preprocessing, store.splits[SEARCHED_ON], views, progress_from(0), batch_size, devices
+        )
     predictions = predict(
-        nets, preprocessing, store.splits[split], views, on_progress=progress, weights=weights, batch_size=batch_size
+        nets,
+        preprocessing,
+        store.splits[split],
+        views,
+        on_progress=progress_from(searched_images),
+        weights=weights,
+        batch_size=batch_size,
+        devices=devices,
     )
     return predictions, weights
 

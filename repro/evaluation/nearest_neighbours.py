@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 
 import numpy as np
 import torch
 from torch import Tensor
 
-BLOCK_BYTES = 2**28  # of images, vectors or distances in memory at a time
+BLOCK_BYTES = 2**28  # of vectors or distances in float32 that are computed at a time
+PIXEL_BYTES = 2**32  # of the training images that are compared with all queries before the next ones are read
 
 
-def nearest(queries: Tensor, stored: np.ndarray, count: int, device: torch.device) -> NearestNeighbours:
+def nearest(queries: Tensor, stored: np.ndarray, count: int, devices: Sequence[torch.device]) -> NearestNeighbours:
     """Return the `count` rows of `stored` [N, D] that are nearest to each of the queries, float32 [Q, D].
 
     `stored` may be a memory map of float16. It is read block by block, once for each block of queries; distances are
-    computed in float32.
+    computed in float32, on `devices` in turn.
     """
-    found = NearestNeighbours(len(queries), count)
-    for low, high in blocks(len(queries), 4 * queries.shape[1]):
-        query_block = queries[low:high].to(device)
-        for start, end in blocks(len(stored), max(queries.shape[1], high - low)):
-            block = torch.from_numpy(np.array(stored[start:end])).to(device).float()
-            found.update(low, squared_distances(query_block, block), start)
+    found, width = NearestNeighbours(len(queries), count), queries.shape[1]
+    for low, high in blocks(len(queries), 16 * width):
+        of_queries = {device: queries[low:high].to(device) for device in devices}
+        ranges = zip(cycle(devices), blocks(len(stored), 4 * max(width, high - low)), strict=False)
+        distances = (
+            (
+                squared_distances(of_queries[device], torch.from_numpy(np.array(stored[start:end])).to(device).float()),
+                start,
+            )
+            for device, (start, end) in ranges
+        )
+        found.update_all(low, distances, len(devices))
     return found
 
 
@@ -58,6 +67,19 @@ class NearestNeighbours:
         self.distances[rows], order = (each[:, : self.count] for each in merged.sort(dim=1, stable=True))
         self.indices[rows] = merged_indices.gather(1, order)
 
+    def update_all(self, first_query: int, blocks: Iterable[tuple[Tensor, int]], devices: int) -> None:
+        """Include blocks of distances and first vectors, in their order, computed by a number of `devices` in turn.
+
+        A result is waited for when each device has work.
+        """
+        running: deque[tuple[Tensor, int]] = deque()
+        for block in blocks:
+            running.append(block)
+            if len(running) == devices:
+                self.update(first_query, *running.popleft())
+        for block in running:
+            self.update(first_query, *block)
+
 
 def squared_distances(first: Tensor, second: Tensor) -> Tensor:
     """Return the squared Euclidean distances [A, B] of vectors [A, D] and [B, D].
@@ -67,9 +89,9 @@ def squared_distances(first: Tensor, second: Tensor) -> Tensor:
     return (first**2).sum(1)[:, None] + (second**2).sum(1)[None] - 2 * first @ second.T
 
 
-def blocks(count: int, values: int) -> Iterator[tuple[int, int]]:
-    """Yield the bounds of consecutive blocks of `count` rows of `values` float32 numbers, within `BLOCK_BYTES` each."""
-    rows = max(1, BLOCK_BYTES // (4 * values))
+def blocks(count: int, row_bytes: int, block_bytes: int | None = None) -> Iterator[tuple[int, int]]:
+    """Yield the bounds of consecutive blocks of `count` rows, of `block_bytes` each or else of `BLOCK_BYTES`."""
+    rows = max(1, (block_bytes or BLOCK_BYTES) // row_bytes)
     for start in range(0, count, rows):
         yield start, min(start + rows, count)
 

@@ -11,9 +11,10 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import IO
 
@@ -23,13 +24,16 @@ from PIL import Image
 from torch import Tensor
 
 from repro import atomic
+from repro.data.reader import Request, read_ahead
 from repro.data.store import Split, Store, open_store
 from repro.data.views import Views
 from repro.errors import ReproError
+from repro.evaluation import nearest_neighbours
 from repro.evaluation.auto_encoder import BITS, fit_coder
 from repro.evaluation.command_lines import command_line, retrieve_argv
 from repro.evaluation.nearest_neighbours import NearestNeighbours, blocks, hamming, nearest, squared_distances
 from repro.evaluation.predictions import NOT_FINITE
+from repro.evaluation.replicas import Replica, map_batches, replica_devices, replicate
 from repro.evaluation.trained_model import TrainedModel, open_run
 from repro.models.network import AlexNet
 from repro.paper.intervals import mean_interval
@@ -49,7 +53,7 @@ def retrieve(
     path: Path,
     data: Path,
     split: str = "test",
-    device: str | None = None,
+    devices: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     batch_size: int = BATCH,
 ) -> tuple[Path, RetrievalRecord]:
@@ -57,16 +61,18 @@ def retrieve(
 
     Distances are Euclidean between fc7's activations, stored as float16, and between pixels of the centre view, both
     computed in float32; between codes they are Hamming distances. Training images are processed in blocks, so memory
-    does not grow with their number; the activations are in a temporary file. Fewer than six training images have
-    fewer neighbours. Activations of `batch_size` images are computed at once. Raises ReproError for a run, data or a
-    split that do not fit, and for a full disk.
+    does not grow with their number: the activations are in a temporary file, and pixels are compared with all queries,
+    4 GB at a time. Fewer than six training images have fewer neighbours. Activations of `batch_size` images are
+    computed at once. Each of `devices`, names separated by commas, takes a part of the work. Raises ReproError for a
+    run, data or a split that do not fit, and for a full disk.
     """
     store = open_store(data)
-    model = open_run(path, device, store)
+    replicas = replica_devices(devices)
+    model = open_run(path, str(replicas[0]), store)
     model.check_store(store, ("train", split))
     store.require_labels(("train", split), "retrieval")
     _check_writable(model.run.folder, len(store.splits[split]))
-    search = Search(model, store, split, _counter(store, split, on_progress), batch_size)
+    search = Search(model, store, split, _counter(store, split, on_progress), batch_size, replicas)
     found = search.run()
     record = _record(search, found, command_line(retrieve_argv(path, data, split)))
     arrays = {f"{space}_neighbours": found.neighbours[space] for space in SPACES}
@@ -97,15 +103,21 @@ class Search:
     """The search for the training images nearest to those of a split, in the spaces of `SPACES`."""
 
     def __init__(
-        self, model: TrainedModel, store: Store, split: str, advance: Advance, batch_size: int = BATCH
+        self,
+        model: TrainedModel,
+        store: Store,
+        split: str,
+        advance: Advance,
+        batch_size: int = BATCH,
+        devices: Sequence[torch.device] = (),
     ) -> None:
-        if not isinstance(model.net, AlexNet):
-            raise ReproError("retrieval runs on one device: name one with --devices")
+        assert isinstance(model.net, AlexNet)  # on one device
         self.model, self.net, self.store, self.split = model, model.net, store, split
         self.views, self.advance = model.views(store), advance
         self.train, self.queried = store.splits["train"], store.splits[split]
         self.batch_size = batch_size
         self.count = min(NEIGHBOURS, len(self.train))
+        self.replicas = replicate([model.net], self.views, devices)
 
     def run(self) -> Neighbours:
         """Compute activations and codes of all images, and search them."""
@@ -116,53 +128,86 @@ class Search:
             found = {space: NearestNeighbours(len(queries), self.count) for space in ("pixels", "codes")}
             seconds = dict.fromkeys(found, 0.0)
             query_codes = coder.codes(queries)
-            for start, end in blocks(len(self.train), 3 * self.views.crop**2):
-                rows = np.arange(start, end)
-                activations = self.features(self.train, rows)
-                stored.append(coder.standardize(activations))
-                seconds["codes"] += self._search_codes(found["codes"], query_codes, coder.codes(activations), start)
-                seconds["pixels"] += self._search_pixels(found["pixels"], rows)
+            for start, end in blocks(len(self.train), 3 * self.views.crop**2, nearest_neighbours.PIXEL_BYTES):
+                pixels = np.empty((end - start, self.views.crop, self.views.crop, 3), np.uint8)
+                for low, high in blocks(end - start, 16 * self.net.num_features):
+                    rows = np.arange(start + low, start + high)
+                    activations = self.features(self.train, rows, pixels[low:high])
+                    stored.append(coder.standardize(activations))
+                    codes = coder.codes(activations)
+                    seconds["codes"] += self._search_codes(found["codes"], query_codes, codes, start + low)
+                seconds["pixels"] += self._search_pixels(found["pixels"], pixels, start)
+                del pixels  # before the next block is allocated
+            devices = [replica.device for replica in self.replicas]
             started = time.perf_counter()
-            found["fc7"] = nearest(coder.standardize(queries), stored.array(), self.count, self.views.device)
+            found["fc7"] = nearest(coder.standardize(queries), stored.array(), self.count, devices)
             seconds["fc7"] = time.perf_counter() - started
         return Neighbours(queries, {space: found[space].indices.numpy() for space in SPACES}, seconds)
 
     @torch.inference_mode()
-    def features(self, split: Split, indices: np.ndarray) -> Tensor:
-        """Return fc7's activations on the centre views of the images at `indices` [N], float32 [N, D] on the CPU."""
-        parts = []
-        for start in range(0, len(indices), self.batch_size):
-            rows = indices[start : start + self.batch_size]
-            batch = self.net.forward_features(next(self.views.test_views(split.images(rows), 1))).float().cpu()
-            if not batch.isfinite().all():
+    def features(self, split: Split, indices: np.ndarray, pixels: np.ndarray | None = None) -> Tensor:
+        """Return fc7's activations on the centre views of the images at `indices` [N], float32 [N, D] on the CPU.
+
+        The centre views themselves are copied to `pixels`, uint8 [N, crop, crop, 3], if it is given.
+        """
+
+        def compute(replica: Replica, images: Tensor) -> tuple[Tensor, ...]:
+            (net,), views = replica.models, replica.views
+            assert isinstance(net, AlexNet)
+            assert views
+            activations = net.forward_features(next(views.test_views(images, 1))).float()
+            # A copy, because the images are overwritten.
+            return (activations,) if pixels is None else (activations, views.centre(images).clone())
+
+        parts, done = [], 0
+        batches = [indices[start : start + self.batch_size] for start in range(0, len(indices), self.batch_size)]
+        for batch, (activations, *centres) in map_batches(self.replicas, split, batches, compute):
+            if not activations.isfinite().all():
                 raise ReproError(NOT_FINITE)
-            parts.append(batch)
-            self.advance(len(rows))
+            parts.append(activations)
+            if pixels is not None:
+                pixels[done : done + len(batch)] = centres[0].numpy()
+            done += len(batch)
+            self.advance(len(batch))
         return torch.cat(parts)
 
     def _search_codes(self, found: NearestNeighbours, queries: np.ndarray, codes: np.ndarray, start: int) -> float:
         """Update `found` with a block of codes whose first is that of image `start`; return the seconds it took."""
         started = time.perf_counter()
-        for low, high in blocks(len(queries), len(codes)):
+        for low, high in blocks(len(queries), 4 * len(codes)):
             found.update(low, hamming(queries[low:high], codes), start)
         return time.perf_counter() - started
 
-    def _search_pixels(self, found: NearestNeighbours, rows: np.ndarray) -> float:
-        """Update `found` with the pixels of the training images `rows`; return the seconds that comparing took."""
-        pixels, seconds = centre_pixels(self.views, self.train, rows), 0.0
-        for low, high in blocks(len(self.queried), 3 * self.views.crop**2):
-            query_pixels = centre_pixels(self.views, self.queried, np.arange(low, high))
-            started = time.perf_counter()
-            found.update(low, squared_distances(query_pixels, pixels), int(rows[0]))
-            seconds += time.perf_counter() - started
+    def _search_pixels(self, found: NearestNeighbours, pixels: np.ndarray, first: int) -> float:
+        """Update `found` with centre views [N, crop, crop, 3] of the training images from number `first` on.
+
+        The queries are read once, and compared with parts of `pixels` that stay on the devices. Returns the seconds
+        that comparing took.
+        """
+        seconds, row_bytes = 0.0, 4 * pixels[0].size
+        views = [own for replica in self.replicas for own in replica.views if own]
+        parts = [
+            (each, torch.from_numpy(pixels[low:high]).to(each.device), first + low)
+            for each, (low, high) in zip(cycle(views), blocks(len(pixels), row_bytes), strict=False)
+        ]
+        queries = [np.arange(low, high) for low, high in blocks(len(self.queried), row_bytes)]
+        with closing(read_ahead(self.queried, map(Request, queries))) as batches:
+            for rows, batch in zip(queries, batches, strict=False):
+                started = time.perf_counter()
+                centres = self.views.centre(batch.images)
+                of_queries = {each.device: centre_pixels(each, centres) for each in views}
+                distances = (
+                    (squared_distances(of_queries[each.device], centre_pixels(each, part)), start)
+                    for each, part, start in parts
+                )
+                found.update_all(int(rows[0]), distances, len(views))
+                seconds += time.perf_counter() - started
         return seconds
 
 
-def centre_pixels(views: Views, split: Split, indices: np.ndarray) -> Tensor:
-    """Return the centre views of images less the mean image, float32 [N, 3·crop²], on the views' device."""
-    start, end = views.margin // 2, views.margin // 2 + views.crop
-    centre = split.images(indices)[:, start:end, start:end]
-    return (torch.from_numpy(centre).to(views.device) - views.mean[start:end, start:end]).flatten(1)
+def centre_pixels(views: Views, centres: Tensor) -> Tensor:
+    """Return centre views, uint8 [N, crop, crop, 3], less the mean image, float32 [N, 3·crop²] on the views' device."""
+    return (centres.to(views.device) - views.centre_mean).flatten(1)
 
 
 class StoredActivations:

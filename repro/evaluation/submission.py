@@ -20,6 +20,7 @@ from repro.errors import ReproError
 from repro.evaluation.classifiers import effective_views
 from repro.evaluation.evaluate import evaluation_folder, open_models, other_store, predict_average
 from repro.evaluation.predictions import BATCH
+from repro.evaluation.replicas import replica_devices
 from repro.records import submission_name
 
 
@@ -46,10 +47,11 @@ def submit(
     """
     store = open_store(data)
     numbers = class_numbers(store)
-    models = open_models(paths, store, split, devices, searched)
+    replicas = replica_devices(devices)
+    models = open_models(paths, store, split, replicas[0], searched)
     views = effective_views(models, views)
     order = image_order(store.splits[split], store)
-    predictions, _ = predict_average(models, store, split, views, searched, batch_size, on_progress)
+    predictions, _ = predict_average(models, store, split, views, searched, batch_size, on_progress, replicas)
     path = evaluation_folder(models) / submission_name(split, views, searched, other_store(models, store))
     atomic.make_folder(path.parent)
     atomic.write(path, submission(numbers[predictions.top5[order]]).encode("ascii"))

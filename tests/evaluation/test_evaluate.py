@@ -17,13 +17,16 @@ from repro.data.store import Store
 from repro.data.views import Views
 from repro.errors import ReproError
 from repro.evaluation import predictions
+from repro.evaluation.ensemble_weights import search_weights
 from repro.evaluation.evaluate import evaluate
-from repro.evaluation.predictions import Predictions
+from repro.evaluation.predictions import Predictions, predict
 from repro.evaluation.trained_model import open_run
 from repro.paper.recipes import AUTHORS
 from repro.records import to_json
 from repro.training.settings import Settings
 from repro.training.train import train
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -274,3 +277,21 @@ def test_weights_other_than_those_that_the_run_wrote(
     shutil.copy(trained[1] / "weights.safetensors", run)
     with pytest.raises(ReproError, match=r"are damaged \(checksum mismatch"):
         evaluate([run], synthetic_store.path, "test", 1)
+
+
+@pytest.mark.parametrize("views", [1, 10])
+def test_several_devices_predict_as_one(trained: list[Path], synthetic_store: Store, views: int) -> None:
+    """Six batches over three devices, the last one ragged."""
+    models = [open_run(path, "cpu") for path in trained[:2]]
+    nets, preprocessing = [model.net for model in models], models[0].views(synthetic_store)
+    one, three = (
+        predict(nets, preprocessing, synthetic_store.splits["test"], views, batch_size=7, devices=[CPU] * count)
+        for count in (1, 3)
+    )
+    for name, values in vars(one).items():
+        np.testing.assert_array_equal(getattr(three, name), values)
+    weights = [
+        search_weights(nets, preprocessing, synthetic_store.splits["val"], views, None, 7, [CPU] * count)
+        for count in (1, 3)
+    ]
+    np.testing.assert_array_equal(*weights)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers import small_disk, write_pictures
 
-from repro.data.store import Store
+from repro.data.store import Split, Store, open_store
 from repro.data.views import Views
 from repro.errors import ReproError
 from repro.evaluation import auto_encoder
@@ -55,18 +55,28 @@ def test_nearest_in_a_read_only_file(tmp_path: Path) -> None:
     stored, queries = draw.standard_normal((500, 16)).astype(np.float16), draw.standard_normal((40, 16))
     np.save(tmp_path / "stored.npy", stored)
     on_disk = np.load(tmp_path / "stored.npy", mmap_mode="r")
-    found = nearest.nearest(torch.from_numpy(queries).float(), on_disk, 6, torch.device("cpu"))
+    found = nearest.nearest(torch.from_numpy(queries).float(), on_disk, 6, [torch.device("cpu")] * 3)
     np.testing.assert_allclose(found.distances.sqrt(), nearest_by_hand(queries, stored.astype(float)), rtol=1e-4)
 
 
-@pytest.mark.parametrize(("block_bytes", "batch_size"), [(2**28, 128), (4 * 3 * 56**2 * 7, 3)])
+@pytest.mark.parametrize(
+    ("block_bytes", "pixel_images", "batch_size", "devices"),
+    [(2**28, 40, 128, "cpu"), (4 * 3 * 56**2 * 7, 15, 3, "cpu,cpu")],
+)
 def test_neighbours_and_measures(
-    run: Path, synthetic_store: Store, monkeypatch: pytest.MonkeyPatch, block_bytes: int, batch_size: int
+    run: Path,
+    synthetic_store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    block_bytes: int,
+    pixel_images: int,
+    batch_size: int,
+    devices: str,
 ) -> None:
     monkeypatch.setattr(nearest, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(nearest, "PIXEL_BYTES", 3 * 56**2 * pixel_images)
     calls: list[tuple[int, int]] = []
     path, record = stage.retrieve(
-        run, synthetic_store.path, on_progress=lambda *counts: calls.append(counts), batch_size=batch_size
+        run, synthetic_store.path, "test", devices, lambda *counts: calls.append(counts), batch_size
     )
     assert calls[-1][0] == calls[-1][1]
     trained, asked = synthetic_store.splits["train"], synthetic_store.splits["test"]
@@ -204,3 +214,33 @@ def test_unsuitable_stores_and_splits_are_errors(run: Path, synthetic_store: Sto
     other = prepare("synthetic", tmp_path / "other", limit_per_class=2, seed=9)
     with pytest.raises(ReproError, match="was trained on other data"):
         stage.retrieve(run, other.path)
+
+
+def test_queries_are_read_once_for_each_block_of_pixels(
+    run: Path, synthetic_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neighbours do not depend on the blocks; training images are read once, beside the auto-encoder's sample."""
+
+    def counting(split: Split) -> list[int]:
+        """Return a list to which the number of images of each read is added."""
+        counts: list[int] = []
+        read = split.read
+
+        def counted(indices: np.ndarray, out: np.ndarray) -> None:
+            counts.append(len(indices))
+            read(indices, out)
+
+        monkeypatch.setattr(split, "read", counted)
+        return counts
+
+    found, reads = [], []
+    for images in (40, 25, 10):
+        monkeypatch.setattr(nearest, "PIXEL_BYTES", 3 * 56**2 * images)
+        model, store = open_run(run, "cpu"), open_store(synthetic_store.path)
+        counts = [counting(store.splits[name]) for name in ("train", "test")]
+        found.append(stage.Search(model, store, "test", lambda images: None).run().neighbours["pixels"])
+        reads.append([sum(each) for each in counts])
+    # Queries are read once for their activations, and once for each block.
+    assert reads == [[80, 40 * (1 + blocks)] for blocks in (1, 2, 4)]
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])

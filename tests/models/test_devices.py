@@ -125,7 +125,8 @@ def test_training_and_prediction_do_not_need_float64(
     with WithoutFloat64():
         next(train_epochs(training))
         predictions = predict([training.model], training.views, synthetic_store.splits["test"], 10)
-        pixels = centre_pixels(training.views, synthetic_store.splits["test"], np.arange(3))
+        images = torch.from_numpy(synthetic_store.splits["test"].images(np.arange(3)))
+        pixels = centre_pixels(training.views, training.views.centre(images))
         squared_distances(pixels, pixels)
     assert len(predictions.labels) == len(synthetic_store.splits["test"])
     with pytest.raises(TypeError, match="returns float64"), WithoutFloat64():
