@@ -152,7 +152,7 @@ class Search:
         """
 
         def compute(replica: Replica, images: Tensor) -> tuple[Tensor, ...]:
-            (net,), views = replica.models, replica.views
+            (net,), (views,) = replica.models, replica.views
             assert isinstance(net, AlexNet)
             assert views
             activations = net.forward_features(next(views.test_views(images, 1))).float()
