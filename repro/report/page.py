@@ -176,10 +176,18 @@ def data_uri(svg: bytes) -> Markup:
     """
     text = re.sub(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>", "", svg.decode(), flags=re.DOTALL)
     text = re.sub(r'(?<= d=")[^"]*', lambda path: _short_path(path[0]), text)
+    # Letters are references to drawn glyphs, each with its place in the line.
+    text = re.sub(r'(<use )xlink:(href="[^"]*")(?: transform="translate\(([\d.]+) 0\)")?/>', _short_use, text)
+    text = text.replace("DejaVuSans-", "d")
     text = re.sub(r"\s+", " ", text).replace("> <", "><").replace("'", "&apos;").replace('"', "'")
     for sign, code in (("%", "%25"), ("#", "%23"), (" ", "%20"), ("&", "&amp;")):
         text = text.replace(sign, code)
     return Markup("data:image/svg+xml," + text)  # the signs above are all that could end or change the attribute
+
+
+def _short_use(use: re.Match[str]) -> str:
+    place = f' x="{float(use[3]):.2f}"' if use[3] else ""
+    return f"{use[1]}{use[2]}{place}/>"
 
 
 def _short_path(path: str) -> str:
