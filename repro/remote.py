@@ -42,7 +42,7 @@ def remote_url(path: str | Path) -> str | None:
     return url if url and url.partition(":")[0] in SCHEMES else None
 
 
-def locate(path: Path) -> Path:
+def locate(path: str | Path) -> Path:
     """Return the object that reads `path`: itself if it is local, or one with the methods of `Path` for a remote one.
 
     `file://` URLs are local. Raises ReproError if a package is missing.
@@ -52,7 +52,7 @@ def locate(path: Path) -> Path:
         local = url.removeprefix("file://").lstrip("/")
         return Path(local if re.match(r"[a-zA-Z]:", local) else f"/{local}")
     if not remote_url(path):
-        return path
+        return Path(path)
     _file_system(str(url))
     try:
         from upath import UPath

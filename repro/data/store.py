@@ -354,7 +354,7 @@ def open_store(path: Path) -> Store:
     Raises ReproError if `path` is not a complete store of this format, or if a file is missing or its length differs
     from the manifest.
     """
-    path = remote.locate(Path(path))
+    path = remote.locate(path)
     manifest = _read_manifest(path)
     try:
         size: int = manifest["size"]

@@ -20,6 +20,7 @@ from repro.paper.scales import SCALES
 from repro.paper.variants import ENSEMBLES, VARIANTS, Configuration, configure, find_variant
 from repro.preparation.settings import PrepareSettings
 from repro.records import LOG, WEIGHTS, evaluation_name, read_log, retrieval_name, run_name
+from repro.remote import locate
 from repro.training.settings import Settings
 from repro.workflow.trainings import PlannedTraining, grid_of, members_from_seeds
 
@@ -121,7 +122,7 @@ class Workspace:
         """Return the store that serves for `dataset` with images of `image_size` pixels."""
         if self.scale == "smoke":
             return self.stores / f"synthetic-{image_size}"
-        return self.data if self.data and dataset in IMAGENET else self.stores / dataset
+        return locate(self.data) if self.data and dataset in IMAGENET else self.stores / dataset
 
     def resolve(
         self, training: PlannedTraining, until_train_error: float | None = None, epochs: int | None = None

@@ -24,6 +24,7 @@ from repro.data.store import open_store  # noqa: E402
 from repro.errors import ReproError  # noqa: E402
 from repro.preparation.prepare import prepare  # noqa: E402
 from repro.preparation.sources.datasets import open_source  # noqa: E402
+from repro.workflow.stages import Workspace, experiment  # noqa: E402
 
 BUCKET = "memory://bucket"
 
@@ -119,6 +120,15 @@ def test_a_batch_of_a_remote_store_fetches_its_images_alone(
     fetched = count_bytes(monkeypatch)
     train.images(np.array([7, 3, 30]))
     assert fetched == [16 * 16 * 3] * 3
+
+
+def test_an_experiment_lists_commands_on_a_remote_store(tmp_path: Path, memory: MemoryFileSystem) -> None:
+    local = prepare("synthetic", tmp_path / "store", size=128, limit_per_class=1, workers=1)
+    workspace = Workspace(tmp_path / "runs", tmp_path / "stores", "small", data=upload(local.path, memory))
+    trained, *evaluated = experiment("table1", workspace)
+    assert trained.words[trained.words.index("--data") + 1] == f"{BUCKET}/store"
+    assert trained.needs[0].exists()
+    assert {stage.words[stage.words.index("--data") + 1] for stage in evaluated} == {f"{BUCKET}/store"}
 
 
 def test_problems_of_a_remote_store_are_one_line(tmp_path: Path, memory: MemoryFileSystem) -> None:
