@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from repro.baselines.settings import BaselineSettings
 from repro.cli import commands as cli
 from repro.errors import ReproError, Stopped
 from repro.preparation.prepare import prepare
@@ -121,6 +122,8 @@ def test_a_command_that_needs_two_devices_gets_them(tmp_path: Path) -> None:
     words = ("train", "--devices", "cuda:0,cuda:1", "--seed", "0")
     stage = Stage(Kind.TRAIN, words, tmp_path / "weights", devices=2)
     assert with_devices(stage, ["cuda:2", "cuda:3"]) == ("train", "--seed", "0", "--devices", "cuda:2,cuda:3")
+    baseline = Stage(Kind.TRAIN, ("train", "--variant", "x"), settings=BaselineSettings("x", "smoke"))
+    assert with_devices(baseline, ["cuda:2"]) == baseline.words  # it is trained on none
     with pytest.raises(ReproError, match=r"^a command needs 2 devices: name them with --devices, not cpu alone$"):
         run([stage], "cpu")
 
