@@ -9,7 +9,7 @@ from repro.errors import ReproError
 from repro.paper.datasets import DATASET_SIZES
 from repro.paper.tolerances import MIN_SEEDS
 from repro.paper.variants import configure
-from repro.records import DataRecord, Records, Run
+from repro.records import NET, DataRecord, Records, Run
 from repro.report.measurements.context import RunScale, context_of, data_changes, precedence, run_scale
 
 DATASETS = {name: DATASET_SIZES[name].title for name in ("ilsvrc2010", "ilsvrc2012", "fall2009", "cifar10")}
@@ -25,9 +25,10 @@ class Limitations:
 
 
 def limitations(records: Records) -> list[Limitations]:
-    """Return what can and cannot be concluded from the runs, by dataset and scale."""
+    """Return what can and cannot be concluded from the runs of nets, by dataset and scale."""
     groups: dict[tuple[DataRecord, RunScale], list[Run]] = {}
-    for run in sorted(records.runs, key=lambda run: precedence(context_of(run))):
+    nets = (run for run in records.runs if run.kind == NET)
+    for run in sorted(nets, key=lambda run: precedence(context_of(run))):
         groups.setdefault((run.data, run_scale(run)), []).append(run)
     return [_limitations(data, scale, runs) for (data, scale), runs in groups.items()]
 

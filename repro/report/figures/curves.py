@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from repro.records import DataRecord, EpochRecord, Records, Run
+from repro.records import NET, DataRecord, EpochRecord, Records, Run
 from repro.report.figures.style import COLOURS, INK, NARROW, WIDE, Picture, finish
 from repro.report.measurements.context import RunScale, context_of, fine_tuned, precedence, run_scale
 from repro.report.measurements.grid import select_runs
@@ -103,7 +103,8 @@ class _Chart:
 def curve_pictures(records: Records) -> Iterable[Picture]:
     """Yield the training curves of each dataset and scale, with at most eight lines per figure."""
     grouped: dict[tuple[DataRecord, RunScale], dict[_Key, list[Run]]] = defaultdict(lambda: defaultdict(list))
-    for run in sorted(records.runs, key=lambda run: precedence(context_of(run))):
+    nets = (run for run in records.runs if run.kind == NET)  # the loss of a baseline is another one
+    for run in sorted(nets, key=lambda run: precedence(context_of(run))):
         if run.log:
             tuned = fine_tuned(run)
             # Fine-tuned runs, which have their own learning rate, are shown beside those from random weights.
