@@ -14,6 +14,7 @@ from repro.report.figures.figure4 import retrieval_pictures
 from repro.report.figures.style import Picture, figure_style
 
 MOST_PICTURES = 6  # of a kind: of thousands of runs, more would be large and not looked at
+MOST_CURVES = 4  # pictures of training curves: the page's chart draws those of any run
 
 
 class Pictures(tuple[Picture, ...]):
@@ -28,7 +29,7 @@ def draw_figures(records: Records) -> Pictures:
 
     Figure 2 is followed by the other nets that were run; Figure 3 is of the first `alexnet` run of each recipe,
     dataset and scale; Figure 4 is followed by the confused classes of each dataset. Of each kind at most six are
-    drawn: those of the data and scale that count most.
+    drawn, of curves four: those of the data and scale that count most.
     """
     kinds = (
         speed_pictures(records),
@@ -36,7 +37,7 @@ def draw_figures(records: Records) -> Pictures:
         kernel_pictures(records),
         retrieval_pictures(records),
         confusion_pictures(records),
-        curve_pictures(records),
+        islice(curve_pictures(records), MOST_CURVES),
     )
     with figure_style():
         return Pictures(picture for pictures in kinds for picture in islice(pictures, MOST_PICTURES))

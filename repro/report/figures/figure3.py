@@ -97,8 +97,8 @@ def _draw(pair: Sequence[_Tower], columns: int, width: float) -> Figure:
         shares = f"colourfulness {tower.colourfulness.mean():.2f}, {tower.oriented.sum()} of {len(tower.kernels)}"
         figure.text(0.001, (top - label + gap) / total, f"Tower {index}: {shares} oriented", fontsize=8.5, va="bottom")
         axes = figure.add_axes((0, (top - label - panel) / total, 1, panel / total))
-        # Pixels are enlarged without smoothing, so that single weights can be seen.
-        axes.imshow(grid, interpolation="nearest", aspect="auto")
+        # Pixels are enlarged without smoothing, so that single weights can be seen; in an SVG by the browser.
+        axes.imshow(grid, interpolation="none", aspect="auto")
         axes.set_axis_off()
         top -= label + panel + gap
     left = 0.62 / width
