@@ -661,8 +661,9 @@ def read_run(folder: Path) -> Run:
     path = folder / RUN
     try:
         return _read_run(path, folder.name)
-    except FileNotFoundError:
-        raise ReproError(f"no run at '{folder}': it has no {RUN}; `repro train` makes runs") from None
+    except (FileNotFoundError, NotADirectoryError):
+        what = f"it has no {RUN}" if folder.is_dir() or not folder.exists() else f"it is a file, and not a {RUN}"
+        raise ReproError(f"no run at '{folder}': {what}; `repro train` makes runs") from None
     except (OSError, ValueError) as error:
         raise ReproError(f"'{path}' cannot be read ({error})") from error
 

@@ -300,6 +300,8 @@ def predict(
     def note(line: str) -> None:
         typer.echo(line, err=True)
 
+    if figure:
+        predictions.check_figure(figure)
     found = predict_images(
         [run, *(others or [])], images, int(views), top, label, devices, on_note=note, batch_size=batch_size
     )

@@ -51,6 +51,13 @@ def _print_table(console: Console, image: Classified) -> None:
         console.print(f"  {guess.probability:7.2%}  {guess.name}{mark}")
 
 
+def check_figure(path: Path) -> None:
+    """Raise ReproError if no figure can be written at `path`, before images are classified for it."""
+    from repro.report.figures.classified import check_ending
+
+    check_ending(path)
+
+
 def draw(images: Iterable[Classified], path: Path) -> None:
     """Draw the images with the bars of their classes."""
     from repro.report.figures.classified import Bars, write_bars

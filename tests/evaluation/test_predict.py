@@ -124,6 +124,17 @@ def test_what_cannot_be_classified_is_one_error(runs: list[Path], folder: Path, 
         list(predict_images(runs[:1], [str(folder)], label="zebrra"))
 
 
+def test_wrong_paths_are_errors_before_any_image_is_classified(runs: list[Path], folder: Path, tmp_path: Path) -> None:
+    image = min(folder.rglob("*.png"))
+    done = run_here("predict", runs[0], image, "--figure", tmp_path / "figure.gif")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "must end in .png, .svg or .pdf" in done.stderr
+    for wrong in (image, runs[0] / "weights.safetensors"):  # the arguments in another order, the weights alone
+        done = run_here("predict", wrong, runs[0])
+        assert done.returncode == 3
+        assert done.stderr.startswith(f"repro: no run at '{wrong}': it is a file, and not a run.json; ")
+
+
 def test_the_command_prints_json_csv_and_a_table_and_draws(runs: list[Path], folder: Path, tmp_path: Path) -> None:
     image = min(folder.rglob("*.png"))
     done = repro("predict", runs[0], image, "--with", runs[1], "--json", "--figure", tmp_path / "figure.png")

@@ -38,13 +38,18 @@ class Bars:
     correct: int | None = None
 
 
+def check_ending(path: Path) -> None:
+    """Raise ReproError if `path` does not have the ending of a format that is written."""
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ReproError(f"cannot draw '{path}': its name must end in .png, .svg or .pdf")
+
+
 def write_bars(images: Sequence[Bars], path: Path) -> None:
     """Draw images above the bars of their classes, four per row, and write the figure to `path`, PNG, SVG or PDF.
 
     Raises ReproError if `path` has another ending, cannot be written, or if there are too many images.
     """
-    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise ReproError(f"cannot draw '{path}': its name must end in .png, .svg or .pdf")
+    check_ending(path)
     if len(images) > MOST_IMAGES:
         raise ReproError(f"a figure holds {MOST_IMAGES} images, not {len(images)}: name fewer")
     with figure_style():
