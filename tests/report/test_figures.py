@@ -115,7 +115,7 @@ def test_the_confusion_matrix_holds_the_shares_of_the_predictions(tmp_path: Path
     guesses[40:42, 0] = 0  # two springers
     np.savez(path / "predictions-val-10.npz", labels=labels, top5=guesses)
     (picture,) = confusion_pictures(read_records(tmp_path))
-    assert picture.name == "confusion-alexnet-authors-small-seed0-val-ten-classes"
+    assert picture.name == "confusion-1-ten-classes-val"
     assert (
         "Confused most: tench taken for chain saw (12 images); springer taken for tench (2 images)." in picture.caption
     )

@@ -75,7 +75,8 @@ def confusion_pictures(records: Records) -> Iterable[Picture]:
             if found is not None:
                 shown[key.context.data, key.split] = found
                 break
-    yield from map(_picture, shown.values())
+    for number, found in enumerate(shown.values(), 1):
+        yield _picture(found, f"confusion-{number}-{slug(found.data.label)}-{found.key.split}")
 
 
 def _read(evaluations: Sequence[Evaluation], net: str, key: EvaluationKey) -> _Confusion | None:
@@ -91,7 +92,7 @@ def _read(evaluations: Sequence[Evaluation], net: str, key: EvaluationKey) -> _C
     return None
 
 
-def _picture(found: _Confusion) -> Picture:
+def _picture(found: _Confusion, name: str) -> Picture:
     each, key = found.evaluation, found.key
     views = "centre view" if key.views == 1 else f"{key.views} views"
     seeds = f"seed{'s' if len(each.seeds) > 1 else ''} {'+'.join(map(str, each.seeds))}"
@@ -100,8 +101,10 @@ def _picture(found: _Confusion) -> Picture:
         f"recipe {each.recipe}, {seeds}, {views})"
     )
     matrix = len(found.matrix) <= MOST_CLASSES
-    pairs = found.pairs
-    most = "; ".join(f"{row} taken for {column} ({images:,} images)" for row, column, images, _ in pairs[:3])
+    most = "; ".join(
+        f"{row} taken for {column} ({images:,} image{'s' if images > 1 else ''})"
+        for row, column, images, _ in found.pairs[:3]
+    )
     level = error_level([each], "top1_error")
     caption = (
         f"Of {origin}, the share of each class (rows) by most probable class (columns), in percent. "
@@ -114,7 +117,6 @@ def _picture(found: _Confusion) -> Picture:
     alt = f"Confused most: {most}" if most else "No image is confused"
     draw = _draw_matrix if matrix else _draw_pairs
     title = f"Confused classes: {found.data.label}, {key.split}"
-    name = f"confusion-{slug(each.folder.name)}-{key.split}-{slug(found.data.name or found.data.dataset)}"
     return finish(draw(found, WIDE), name, title, caption, alt, "figure-4", draw(found, NARROW))
 
 
