@@ -163,7 +163,7 @@ class GradientBuckets:
 
     def _add_bucket(self, parameters: list[nn.Parameter], scalars: int) -> None:
         lengths = [parameter.numel() for parameter in parameters]
-        flat = torch.zeros(sum(lengths) + scalars, device=parameters[0].device)
+        flat = torch.zeros(sum(lengths) + scalars, dtype=parameters[0].dtype, device=parameters[0].device)
         bucket = _Bucket(flat, len(parameters))
         *parts, rest = flat.split([*lengths, scalars])  # type: ignore[no-untyped-call]
         for parameter, part in zip(parameters, parts, strict=True):
@@ -194,7 +194,7 @@ class GradientBuckets:
         return self._scalars.clone()
 
     def _collect(self, parameter: Tensor) -> None:
-        """Move a gradient to its bucket, and start the all-reduce of every bucket whose turn it is."""
+        """Move a gradient to its bucket, and start the all-reduce of the next buckets that are complete."""
         bucket, place = self._places[parameter]  # type: ignore[index]
         assert parameter.grad is not None
         place.copy_(parameter.grad)

@@ -230,7 +230,7 @@ def _train_and_save(
             if run and isinstance(event, EpochRecord):
                 append_log(run, event)
             if several and isinstance(event, Step) and not event.save_due:
-                yield event  # no rank has a request, as all learned with the gradients: nothing else is communicated
+                yield event  # no rank has a request: their flags were summed with the gradients
                 continue
             signal, timed_out = divmod(training.group.max(request()), 2)
             if signal or timed_out or isinstance(event, EpochRecord):

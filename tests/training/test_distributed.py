@@ -67,6 +67,36 @@ with join_process_group() as group:
 """
 
 
+SEVERAL_BUCKETS = """
+import torch
+from torch import nn
+import repro.training.distributed as ranks
+ranks.BUCKET_BYTES = 200  # three buckets
+net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 9), nn.ReLU(), nn.Linear(9, 2))
+with torch.no_grad():
+    for number, weight in enumerate(net.parameters()):
+        weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(number)))
+net.to(memory_format=torch.channels_last, dtype=torch.float64)
+images = torch.randn(7, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
+with ranks.join_process_group() as group:
+    net(images).square().mean().backward()
+    expected = [weight.grad.clone() for weight in net.parameters()]
+    buckets = ranks.GradientBuckets(group, net.parameters(), 2, torch.device("cpu"))
+    assert len(buckets._buckets) == 3
+    steps = []
+    for _ in range(2):
+        net.zero_grad()
+        loss = net(images[group.shard(7)]).square().sum() / 14
+        sums = buckets.backward(loss, torch.tensor([float(group.rank), 1.0]))
+        steps.append([weight.grad.clone() for weight in net.parameters()])
+        assert sums.tolist() == [3.0, 3.0]
+        assert all(weight.grad.stride() == weight.stride() for weight in net.parameters())
+    for first, second, whole in zip(*steps, expected):
+        assert torch.equal(first, second)
+        torch.testing.assert_close(first, whole)
+"""
+
+
 def wait(ranks: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
     """Return the exit code, the output and the messages of each rank."""
     texts = [rank.communicate(timeout=600) for rank in ranks]
@@ -130,6 +160,11 @@ def test_two_ranks_give_the_results_of_one(alone: dict[str, Path], two_ranks: Pa
     record = json.loads((two_ranks / "run.json").read_text())
     assert (record["ranks"], record["devices"]) == (2, ["cpu"])
     assert record["command"].startswith("torchrun --nproc-per-node 2 -m repro train --variant alexnet")
+
+
+def test_gradients_in_several_buckets_are_those_of_the_whole_batch() -> None:
+    """The network of the other tests fits into one bucket."""
+    assert wait(start([[]] * 3, SEVERAL_BUCKETS)) == [(0, "", "")] * 3
 
 
 def test_three_ranks_with_two_devices_each_give_the_results_of_one(alone: dict[str, Path], three_ranks: Path) -> None:
