@@ -108,7 +108,6 @@ def map_batches(
             yield collect()
 
 
-def consecutive(count: int, batch_size: int, start: int = 0) -> list[NDArray[np.int64]]:
-    """Return the indices start … start + count − 1 in batches."""
-    end = start + count
-    return [np.arange(first, min(first + batch_size, end)) for first in range(start, end, batch_size)]
+def consecutive(count: int, batch_size: int) -> list[NDArray[np.int64]]:
+    """Return the indices 0 … count − 1 in batches."""
+    return [np.arange(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
