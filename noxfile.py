@@ -19,7 +19,7 @@ nox.options.error_on_missing_interpreters = True
 CHROMIUM = os.environ.get("REPRO_CHROMIUM", "/usr/bin/chromium")
 # Without benchmarks/prepare.py, which needs a folder of photographs.
 BENCHMARKS = ("step", "lrn", "training", "batches", "ten_views", "cifar", "startup", "retrieval", "growth", "contest",
-              "checkpoint")  # fmt: skip
+              "checkpoint", "feed")  # fmt: skip
 PLATFORMS = ("linux", "darwin", "win32")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 HEAVY = {"numba", "pillow", "simplejpeg", "timm", "torch", "torchvision"}  # not needed by the parts without torch
