@@ -11,6 +11,7 @@ from repro.paper.tolerances import MIN_SEEDS
 from repro.paper.variants import configure
 from repro.records import NET, DataRecord, Records, Run
 from repro.report.measurements.context import RunScale, context_of, data_changes, precedence, run_scale
+from repro.report.table import distinct
 
 DATASETS = {name: DATASET_SIZES[name].title for name in ("ilsvrc2010", "ilsvrc2012", "fall2009", "cifar10")}
 
@@ -30,10 +31,15 @@ def limitations(records: Records) -> list[Limitations]:
     nets = (run for run in records.runs if run.kind == NET)
     for run in sorted(nets, key=lambda run: precedence(context_of(run))):
         groups.setdefault((run.data, run_scale(run)), []).append(run)
-    return [_limitations(data, scale, runs) for (data, scale), runs in groups.items()]
+    headings = [f"{data.description}, {scale.label}" for data, scale in groups]
+    stores = [f"store {data.fingerprint[:8]}" if data.fingerprint else "" for data, _ in groups]
+    return [
+        _limitations(heading, data, scale, runs)
+        for heading, ((data, scale), runs) in zip(distinct(headings, stores), groups.items(), strict=True)
+    ]
 
 
-def _limitations(data: DataRecord, scale: RunScale, runs: Sequence[Run]) -> Limitations:
+def _limitations(heading: str, data: DataRecord, scale: RunScale, runs: Sequence[Run]) -> Limitations:
     seeds: dict[tuple[str, str], set[int]] = {}
     for run in runs:
         seeds.setdefault((run.variant, run.recipe), set()).add(run.seed)
@@ -61,7 +67,7 @@ def _limitations(data: DataRecord, scale: RunScale, runs: Sequence[Run]) -> Limi
         cannot.append("Anything about photographs: these images are generated to be learned quickly.")
     if unfinished := sum(not run.finished for run in runs):
         cannot.append(f"The end of {unfinished} unfinished {'run' if unfinished == 1 else 'runs'}.")
-    return Limitations(f"{data.description}, {scale.label}", tuple(can), tuple(cannot))
+    return Limitations(heading, tuple(can), tuple(cannot))
 
 
 def _difference(run: Run) -> str:

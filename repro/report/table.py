@@ -167,6 +167,14 @@ def columns(*names: str, exact: Sequence[str] = ()) -> tuple[Column, ...]:
     return tuple(Column(name, exact=name in exact) for name in names)
 
 
+def distinct(headings: Sequence[str], details: Sequence[str]) -> list[str]:
+    """Return the headings; to those that occur more than once, their detail is added."""
+    return [
+        f"{heading}, {detail}" if headings.count(heading) > 1 and detail else heading
+        for heading, detail in zip(headings, details, strict=True)
+    ]
+
+
 def escape_markdown(text: str) -> str:
     """Return text that Markdown shows as it is."""
     for sign in "\\|<>*_`[]":

@@ -16,7 +16,7 @@ from repro.paper.recipes import LrChange, Recipe
 from repro.paper.targets import Measurement, Verdict, find_target, load_targets
 from repro.paper.tolerances import MIN_SEEDS
 from repro.paper.variants import BASES, VARIANTS, configure
-from repro.records import SPACES, Records
+from repro.records import SPACES, DataRecord, Records
 from repro.report.comparisons import OwnComparison, own_comparisons
 from repro.report.figures.figure1 import grid_rows, grids
 from repro.report.measurements import measure
@@ -29,7 +29,7 @@ from repro.report.measurements.evaluations import (
     net_name,
 )
 from repro.report.recipe_table import recipe_table
-from repro.report.table import Cell, Column, Section, Table, columns, sample
+from repro.report.table import Cell, Column, Section, Table, columns, distinct, sample
 
 Verdicts = Mapping[str, Sequence[Verdict]]
 Measured = Mapping[str, Sequence[Measurement]]
@@ -171,7 +171,7 @@ FEWEST_CLASSES = 6  # with fewer, one of five guesses is always right
 
 def smaller_table(records: Records) -> Table:
     """Return the errors on other images than the paper's or at a smaller scale, by dataset and split."""
-    rows: dict[str, dict[tuple[str, str], dict[str, Cell]]] = {}
+    rows: dict[tuple[DataRecord, str], dict[tuple[str, str], dict[str, Cell]]] = {}
     for key, nets in group_evaluations(records).items():
         data = key.context.data
         for net, evaluations in nets.items():
@@ -179,8 +179,8 @@ def smaller_table(records: Records) -> Table:
             if scope.dataset in PAPER_DATASETS and scope.scale == "paper" and not scope.changes:
                 continue
             training = f"{key.context.recipe} recipe, {scope.scale_label}"
-            heading = f"{data.description}, {SPLIT_NAMES.get(key.split, key.split)} images"
-            row = rows.setdefault(heading, {}).setdefault((net, training), {"Net": net, "Training": training})
+            on_images = rows.setdefault((data, key.split), {})
+            row = on_images.setdefault((net, training), {"Net": net, "Training": training})
             for name, metric in zip(("Top-1", "Top-5"), METRICS, strict=True):
                 if metric == "top1_error" or len(data.classes) >= FEWEST_CLASSES:
                     row[f"{_views(key.views)}: {name}"] = error_level(evaluations, metric)
@@ -196,9 +196,13 @@ def smaller_table(records: Records) -> Table:
         "Error in percent, with its 95% interval over images, or over seeds; no evidence for or against the paper’s "
         "errors. Top-5 errors are left out where there are at most five classes."
     )
+    headings = distinct(
+        [f"{data.description}, {SPLIT_NAMES.get(split, split)} images" for data, split in rows],
+        [f"store {data.fingerprint[:8]}" for data, _ in rows],
+    )
     sections = [
         Section(heading, [[row.get(column.label) for column in ordered] for row in each.values()])
-        for heading, each in rows.items()
+        for heading, each in zip(headings, rows.values(), strict=True)
     ]
     return Table("smaller", "Smaller datasets and scales", note, ordered, sections)
 
@@ -334,12 +338,13 @@ def lr_table(records: Records) -> Table:
     """Return the grids of Figure 1: the epoch at which each net reaches 25% training error, by rate and run."""
     rows = {context: grid_rows(nets) for context, nets in grids(records).items()}
     most_runs = max((len(row.epochs) for each in rows.values() for row in each), default=1)
+    headings = distinct([context.label for context in rows], [f"store {each.data.fingerprint[:8]}" for each in rows])
     sections = []
-    for context, each in rows.items():
+    for heading, each in zip(headings, rows.values(), strict=True):
         body: list[list[Cell]] = [
             [row.net, row.lr, *row.epochs, *[None] * (most_runs - len(row.epochs)), row.note] for row in each
         ]
-        sections.append(Section(context.label, body))
+        sections.append(Section(heading, body))
     runs = [Column(f"run {number}", "Epochs") for number in range(1, most_runs + 1)]
     heads = (Column("Net"), Column("Learning rate", exact=True), *runs, Column("Result"))
     note = (

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -9,8 +10,10 @@ import pytest
 from made_records import data_record, write_evaluation, write_run
 
 from repro.paper.targets import Measurement
+from repro.records import read_records
 from repro.report import build_report
-from repro.report.table import Column, Section, Table, escape_latex, plus_minus
+from repro.report.table import Column, Section, Table, distinct, escape_latex, plus_minus
+from repro.report.tables import smaller_table
 
 
 def test_mean_and_standard_deviation_over_seeds_are_printed(tmp_path: Path) -> None:
@@ -35,6 +38,23 @@ def test_mean_and_standard_deviation_over_seeds_are_printed(tmp_path: Path) -> N
 
 def test_a_single_run_is_printed_with_its_interval() -> None:
     assert plus_minus(Measurement(37.6, (37.3, 37.8), 150_000, "images")) == "37.6 [37.3, 37.8]"
+
+
+def test_repeated_headings_name_their_store() -> None:
+    assert distinct(["a", "b", "a"], ["store 1", "store 2", "store 3"]) == ["a, store 1", "b", "a, store 3"]
+
+
+def test_two_stores_of_one_name_have_rows_of_their_own(tmp_path: Path) -> None:
+    for name, error in (("one", 20.0), ("two", 40.0)):
+        data = replace(data_record(classes=["cat", "dog"], name="pets"), fingerprint=f"{name}-fingerprint")
+        write_run(tmp_path / name, done=1, data=data)
+        write_evaluation(tmp_path / name, error=error, data=data)
+    table = smaller_table(read_records(tmp_path))
+    assert [(section.heading, len(section.rows)) for section in table.sections] == [
+        (f"pets (2 classes), validation images, store {name}-fing", 1) for name in ("one", "two")
+    ]
+    assert {column.label for column in table.columns} == {"Net", "Ten views: Top-1", "n", "Training"}  # no top-5
+    assert list(table.frame["Ten views", "Top-1"].map(lambda cell: cell.value)) == [20, 40]
 
 
 def test_special_characters_of_latex_are_escaped() -> None:
