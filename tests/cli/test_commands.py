@@ -25,7 +25,7 @@ OPTIONS = {
     },
     "train": {
         "--variant", "--data", "--out", "--recipe", "--scale", "--seed", "--epochs", "--lr", "--devices", "--precision",
-        "--init-from", "--until-train-error", "--resume", "--checkpoint",
+        "--init-from", "--until-train-error", "--resume", "--checkpoint", "--workers", "--scheduler",
         "--save-minutes", "--keep-checkpoints",
     },
     "evaluate": {
@@ -41,7 +41,7 @@ OPTIONS = {
     "audit": {"--data", "--out", "--classes", "--devices"},
     "report": {"--runs", "--out", "--compare", "--strict", "--format", "--tensorboard"},
     "run": {
-        "--scale", "--recipe", "--stores", "--data", "--out", "--epochs", "--devices", "--precision", "--dry-run",
+        "--scale", "--recipe", "--stores", "--data", "--out", "--epochs", "--devices", "--precision", "--parallel", "--dry-run",
     },
     "plan": {"--images-per-second", "--devices", "--precision"},
     "verify": set(),
