@@ -41,7 +41,8 @@ OPTIONS = {
     "audit": {"--data", "--out", "--classes", "--devices"},
     "report": {"--runs", "--out", "--compare", "--strict", "--format", "--tensorboard"},
     "run": {
-        "--scale", "--recipe", "--stores", "--data", "--out", "--epochs", "--devices", "--precision", "--parallel", "--dry-run",
+        "--scale", "--recipe", "--stores", "--data", "--out", "--epochs", "--devices", "--precision", "--parallel",
+        "--dry-run",
     },
     "plan": {"--images-per-second", "--devices", "--precision"},
     "verify": set(),
