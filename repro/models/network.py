@@ -120,8 +120,8 @@ def build_model(variant: str = "alexnet", recipe: str = "authors", num_classes: 
 
     `variant` is one of `repro list variants`, `recipe` "authors" or "paper" ("fan-in" for Figure 1's nets). Its input
     is RGB images of 0–255 values with the mean subtracted, [N, 3, 224, 224] (32 or 24 pixels for the CIFAR-10 nets).
-    On a CPU it is fastest in channels-last memory: `model.to(memory_format=torch.channels_last)`. Raises ReproError
-    for an unknown name.
+    On a CPU it is fastest after `model.to(memory_format=torch.channels_last)`, whatever the format of the images, and
+    `repro.models.allocator.keep_freed_memory()`, as in `repro train`. Raises ReproError for an unknown name.
     """
     configuration = configure(variant, recipe, "paper", num_classes)
     return AlexNet(configuration.network).initialise(configuration.recipe.initialisation)
