@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 torch.inference_mode = torch.no_grad  # type: ignore[misc,assignment]  # in it, views cannot be made in Python
@@ -145,8 +145,8 @@ class Pretended(TorchDispatchMode):
         results = function(*plain_args, **plain_kwargs)
         if target.type == "cpu":
             return results
-        wrap = lambda each: on_device.get(id(each), OnDevice(each, target)) if isinstance(each, Tensor) else each  # noqa: E731
-        return tree_map(wrap, results)
+        # An operator that works in place returns its argument, not a new tensor.
+        return tree_map_only(Tensor, lambda each: on_device.get(id(each), OnDevice(each, target)), results)
 
     def _target(self, function: Any, args: Any, kwargs: Any, sources: set[torch.device]) -> torch.device:
         """Return the device of the results."""
