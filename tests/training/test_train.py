@@ -606,7 +606,7 @@ def test_two_devices_train_as_one_and_either_resumes_the_other(
     In float64: in float32 a near tie in a pooling window may be decided differently, and its gradient with it.
     """
     monkeypatch.setattr(state_module, "to_devices", lambda model, devices: to_devices(model, devices).double())
-    for name in ("augment", "test_views"):
+    for name in ("cut", "test_views"):
         monkeypatch.setattr(Views, name, in_float64(getattr(Views, name)))
     whole = finish(store, tmp_path / "one")
     split = replace(SETTINGS, devices="cpu,cpu")
