@@ -319,3 +319,7 @@ def test_differences_from_alexnet() -> None:
     assert "conv1: kernels 96 → 48" in differences("one-gpu")
     assert differences("no-weight-decay") == ["weight_decay 0.0005 → 0.0"]
     assert all(differences(variant) for variant in VARIANTS if variant != "alexnet")
+    words = "; ".join(word for variant in VARIANTS for word in differences(variant))
+    assert "LrChange" not in words
+    assert "conv1.* ×0 after epoch 71" in words
+    assert "conv1 → tanh → pool" in differences("cifar-tanh")[0]
