@@ -18,8 +18,12 @@ NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 def write(path: Path, content: bytes) -> None:
     """Write `content` to `path` so that a crash at any moment leaves either the old file or the new one.
 
-    Raises ReproError with the system's reason (no space left, no permission, …); the previous file is then unchanged.
+    A device or a pipe is written to, and never replaced. Raises ReproError with the system's reason (no space left, no
+    permission, …); the previous file is then unchanged.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        _write_through(path, content)
+        return
     partial = path.with_name(f".{path.name}.partial")
     try:
         with open(partial, "wb") as file:
@@ -33,6 +37,14 @@ def write(path: Path, content: bytes) -> None:
     except BaseException:  # stopped by a signal
         _remove(partial)
         raise
+
+
+def _write_through(path: Path, content: bytes) -> None:
+    try:
+        with open(path, "wb") as file:
+            file.write(content)
+    except OSError as error:
+        raise ReproError(f"cannot write '{path}': {error.strerror}") from error
 
 
 def _remove(partial: Path) -> None:

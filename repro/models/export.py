@@ -116,6 +116,8 @@ def export_net(source: ExportedNet, out: Path, format: str, preprocessing: bool 
         raise ReproError(f"--format {format} has no graph to put the preprocessing into: use onnx or torch-export")
     if views != 1 and not preprocessing:
         raise ReproError("several views are a part of the preprocessing: add --preprocessing")
+    if out.is_dir() and format != "timm":
+        raise ReproError(f"'{out}' is a folder: name a file")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

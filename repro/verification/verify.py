@@ -11,11 +11,13 @@ from repro.verification.store import verify_store
 
 
 def verify(path: Path, on_progress: Callable[[int, int], None] | None = None) -> list[str]:
-    """Check the store, the run or the ensemble's folder at `path`; return its problems.
+    """Check the store, the run or the ensemble's folder at `path`; return its problems. A run may be its `run.json`.
 
     Each problem is a line that names the file; an undamaged one has none. `on_progress(done, total)` receives the
     number of bytes of a store. Raises ReproError if `path` holds none of these, or cannot be read.
     """
+    if path.name == RUN and path.is_file():
+        path = path.parent
     run = any((path / name).exists() for name in (RUN, LOG, WEIGHTS, CHECKPOINTS))
     try:
         if run or any(path.glob(EVALUATIONS)):  # the folder of an ensemble has evaluations only

@@ -219,6 +219,9 @@ def test_what_cannot_be_exported_is_one_error(run: Path, tmp_path: Path) -> None
         assert message in done.stderr
     with pytest.raises(ReproError, match="unknown format 'onx': did you mean onnx"):
         export_run(run, tmp_path / "net", "onx")
+    for folder in (tmp_path, Path(".")):
+        with pytest.raises(ReproError, match="is a folder: name a file"):
+            export_run(run, folder, "onnx")
     (tmp_path / "file").write_text("")
     with pytest.raises(ReproError, match="cannot make the folder"):
         export_run(run, tmp_path / "file" / "net.pth", "state-dict")

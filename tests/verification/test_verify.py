@@ -230,8 +230,9 @@ def test_damage_is_reported_with_its_file(runs: Path, state: str, damage: Damage
 
 def test_command(runs: Path) -> None:
     run = runs / "finished" / NAME
-    done = run_here("verify", run)
-    assert (done.returncode, done.stdout.splitlines()[0]) == (0, f"{run}: nothing is damaged")
+    for path in (run, run / "run.json"):
+        done = run_here("verify", path)
+        assert (done.returncode, done.stdout.splitlines()[0]) == (0, f"{path}: nothing is damaged")
     flip("weights.safetensors")(run)
     done = run_here("verify", run)
     assert done.returncode == 3
