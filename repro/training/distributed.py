@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=5)  # of a collective operation: longer than a step or a save takes
 GRACE_SECONDS = 10.0  # for an orderly end after another rank has left
-BUCKET_BYTES = 25 * 2**20  # large enough that latency does not matter, small enough to start early
+BUCKET_BYTES = 2**20  # large enough that latency does not matter, small enough that the last bucket is short
 
 
 @dataclass(frozen=True)
