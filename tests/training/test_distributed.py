@@ -163,7 +163,7 @@ def test_two_ranks_give_the_results_of_one(alone: dict[str, Path], two_ranks: Pa
 
 
 def test_gradients_in_several_buckets_are_those_of_the_whole_batch() -> None:
-    """The network of the other tests fits into one bucket."""
+    """In float64, with layers in the layout of channels last."""
     assert wait(start([[]] * 3, SEVERAL_BUCKETS)) == [(0, "", "")] * 3
 
 
