@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rich import filesize
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from repro.errors import ReproError
 from repro.paper.baselines import BASELINES, RECIPE
@@ -63,7 +64,7 @@ def _table(listing: Listing, width: int) -> Table:
     for head, least, more in zip(listing.heads, narrowest, wanted, strict=True):
         table.add_column(head, width=least + int(share * more))
     for row in listing.rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # brackets are no markup
     return table
 
 
