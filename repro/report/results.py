@@ -46,15 +46,17 @@ def claim_table(claims: list[Claim]) -> Table:
     """Return the claims on which a run has something to say: a verdict, or the direction of an effect elsewhere."""
     body: list[list[Cell]] = []
     for claim in claims:
-        decided = claim.verdict.verdict not in (MISSING, NOT_COMPARABLE) or claim.direction
-        if claim.target.kind == "invariant" or claim.measurement is None or not decided:
-            continue
-        verdict = claim.verdict.verdict + (f", {claim.direction}" if claim.direction else "")
-        where = f"{verdict} ({claim.where})" if claim.where else verdict
-        experiment = experiment_of(claim.target)
-        command = f"repro run {experiment.name}" if experiment else None
-        measured = [claim.authors or None, claim.measured, claim.sample or None]
-        body.append([claim.target.quantity, claim.target.section, claim.paper, *measured, where, command])
+        for each in (claim, *claim.others):
+            decided = each.verdict.verdict not in (MISSING, NOT_COMPARABLE) or each.direction
+            if each.target.kind == "invariant" or each.measurement is None or not decided:
+                continue
+            quantity = each.target.quantity if each is claim else f"The same, recipe {each.measurement.recipe}"
+            verdict = each.verdict.verdict + (f", {each.direction}" if each.direction else "")
+            where = f"{verdict} ({each.where})" if each.where else verdict
+            experiment = experiment_of(each.target)
+            command = f"repro run {experiment.name}" if experiment else None
+            measured = [each.authors or None, each.measured, each.sample or None]
+            body.append([quantity, each.target.section, each.paper, *measured, where, command])
     heads = columns("Claim", "Sec.", "Paper", "Authors, 2012", "Here [95% interval]", "n", "Verdict", "Command")
     note = (
         "Claims that follow from the net and the recipe alone need no run; the report lists them. Errors on other "
