@@ -24,7 +24,7 @@ METRICS = (
     ("train_loss", "Training loss, nats", 4),
 )
 MOST_POINTS = 400  # of a curve
-MOST_NUMBERS = 100_000  # of all curves: less than a megabyte
+MOST_NUMBERS = 64_000  # of all curves: half a megabyte
 FIRST_SHOWN = 6  # curves drawn when the page opens
 
 VENDORED = "vendor/uplot"

@@ -44,6 +44,8 @@ class Heading:
     of_claims: bool = False
 
 
+MOST_COMMANDS = 100  # that the page lists, of runs and of evaluations
+
 CONTENTS = (
     Heading("summary", "What was reproduced", "Summary", of_claims=True),
     Heading("map", "Claims by section of the paper", "Map of claims", of_claims=True),
@@ -110,6 +112,7 @@ def page_context(
         "explorer": build_explorer(records.runs),
         "runs": records.runs,
         "evaluations": records.evaluations,
+        "most_commands": MOST_COMMANDS,
         "datasets": list(dict.fromkeys(run.data for run in records.runs)),
         "provenance": provenance(records.runs),
         "notes": first_notes(records.runs),
