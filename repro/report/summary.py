@@ -30,6 +30,13 @@ LAYOUT: Layout = (
         ),
     ),
     (
+        "Tables 1 and 2", "Difference of errors on the same images: top-1 / top-5, points",
+        (
+            ("CNN minus SIFT + FVs", ("contest-sift-fv-top1", "contest-sift-fv-top5")),
+            ("CNN minus sparse coding", ("contest-sparse-coding-top1", "contest-sparse-coding-top5")),
+        ),
+    ),
+    (
         "Figure 1", "CIFAR-10: epochs to 25% training error",
         (("ReLU: times as fast as tanh", ("figure1-relu-speed",)),),
     ),
