@@ -124,7 +124,7 @@ def feed_speed(training: Training, steps: int) -> float:
         return [Request(part.index, views.crops(part)) for part in parts]
 
     done, began = 0, 0.0
-    for number, batch in enumerate(read_ahead(train, requests(), training.devices[0])):
+    for number, batch in enumerate(read_ahead(train, requests(), training.devices)):
         views.cut(batch.images, batch.columns)
         if number == WARM_UP - 1:
             torch.get_device_module(training.devices[0]).synchronize()

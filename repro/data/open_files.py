@@ -51,9 +51,12 @@ class SharedFile:
 
 def files_to_keep_open() -> int:
     """Return how many files of a split may stay open: a quarter of what this process may open, at most 4096."""
+    few = MOST_OPEN // 16
     if sys.platform == "win32":
-        return MOST_OPEN // 16
-    import resource
-
+        return few
+    try:
+        import resource
+    except ImportError:
+        return few
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MOST_OPEN if limit == resource.RLIM_INFINITY else min(limit // 4, MOST_OPEN)

@@ -301,12 +301,12 @@ def test_everything_at_smoke_scale_from_start_to_end(tmp_path: Path) -> None:
         ]
         return [name.partition(", recipe")[0] for name in names]
 
-    assert {"CNN", "CNN, centre crop alone"} <= {*measured("table1", "Top-1: measured", "Top-5: measured")}
-    nets = {"1 CNN", "5 CNNs", "1 CNN*", "7 CNNs*"}
-    assert nets == {*measured("table2", "Top-1 (val): measured", "Top-5 (val): measured")}
-    assert [name.partition(" (")[0] for name in dict.fromkeys(measured("others", "Top-1: measured"))] == [
-        "Fall 2009, net with conv6", "CIFAR-10 without normalisation, test", "CIFAR-10 with normalisation, test",
-    ]  # fmt: skip
+    # Errors on other images than the paper's have a table of their own.
+    assert not any(measured(table, "Top-1: measured") for table in ("table1", "others"))
+    assert not measured("table2", "Top-1 (val): measured")
+    both = measured("smaller", "Ten views: Top-1", "Ten views: Top-5")
+    assert {"5cnns", "conv6-pretrained", "7cnns", "conv6", "conv6-fall2009", "cifar-no-lrn", "cifar-lrn"} <= {*both}
+    assert "alexnet" in measured("smaller", "One view: Top-1", "Ten views: Top-1")
     # Each ingredient; one view against ten on both splits that were evaluated with both.
     assert len({*measured("ablations", "Top-1: measured")}) == 10
     grids = [(net, rates) for rates in GRIDS.values() for net in ("cifar-relu", "cifar-tanh")]
