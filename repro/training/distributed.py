@@ -26,6 +26,19 @@ GRACE_SECONDS = 10.0  # for an orderly end after another rank has left
 BUCKET_BYTES = 2**20  # large enough that latency does not matter, small enough that the last bucket is short
 
 
+class _CollectiveError(RuntimeError):
+    """A collective operation failed: another rank has ended or does not respond."""
+
+
+@contextmanager
+def _collective() -> Iterator[None]:
+    """Raise _CollectiveError for the failures of gloo, which have no class and no common words of their own."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise _CollectiveError(str(error)) from error
+
+
 @dataclass(frozen=True)
 class ProcessGroup:
     """The processes of a run, seen from one of them. Every rank has to call each method in the same order.
@@ -73,7 +86,8 @@ class ProcessGroup:
         if self.world_size == 1:
             return list(values)
         numbers = torch.tensor(list(values), dtype=torch.float64)
-        dist.all_reduce(numbers, operation)
+        with _collective():
+            dist.all_reduce(numbers, operation)
         return [*map(float, numbers)]
 
     def broadcast(self, value: T) -> T:
@@ -81,15 +95,17 @@ class ProcessGroup:
         if self.world_size == 1:
             return value
         message = [json.dumps(value)]
-        dist.broadcast_object_list(message, src=0)
+        with _collective():
+            dist.broadcast_object_list(message, src=0)
         received: T = json.loads(message[0])
         return received
 
     def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
         """Replace the values of `tensors` by rank 0's, in place."""
         if self.world_size > 1:
-            for tensor in tensors:
-                dist.broadcast(tensor, src=0)
+            with _collective():
+                for tensor in tensors:
+                    dist.broadcast(tensor, src=0)
 
     def run_checked(self, action: Callable[[], T]) -> T:
         """Return the result of `action`; if it raises ReproError on one rank, raise ReproError on all of them."""
@@ -101,7 +117,8 @@ class ProcessGroup:
         except ReproError as error:
             problem = error
         problems: list[str | None] = [None] * self.world_size
-        dist.all_gather_object(problems, str(problem) if problem else None)
+        with _collective():
+            dist.all_gather_object(problems, str(problem) if problem else None)
         for rank, message in enumerate(problems):
             if message:
                 raise ReproError(f"rank {rank}: {message}" if rank else message) from problem
@@ -189,8 +206,9 @@ class GradientBuckets:
         loss.backward()  # type: ignore[no-untyped-call]
         if self._next < len(self._buckets):
             raise RuntimeError("a parameter of the net has no gradient")
-        for bucket in self._buckets:
-            bucket.work.wait()
+        with _collective():
+            for bucket in self._buckets:
+                bucket.work.wait()
         return self._scalars.clone()
 
     def _collect(self, parameter: Tensor) -> None:
@@ -203,7 +221,8 @@ class GradientBuckets:
             bucket.missing -= 1
             while self._next < len(self._buckets) and not self._buckets[self._next].missing:
                 ready = self._buckets[self._next]
-                ready.work = dist.all_reduce(ready.flat, async_op=True)
+                with _collective():
+                    ready.work = dist.all_reduce(ready.flat, async_op=True)
                 self._next += 1
 
 
@@ -289,7 +308,7 @@ def join_process_group() -> Iterator[ProcessGroup]:
     except Stopped as stop:
         raise Stopped(stop.signal, str(stop) if group.is_main else "") from stop
     except RuntimeError as error:
-        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+        if not (isinstance(error, _CollectiveError | dist.DistError) or "gloo" in str(error)):
             raise
         raise ReproError(_ended(group.rank)) from error
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
+import torch
 
 from repro.data.store import Store
 from repro.preparation.prepare import prepare
-from repro.training.distributed import SINGLE_PROCESS, TIMEOUT, ProcessGroup
+from repro.training.distributed import SINGLE_PROCESS, TIMEOUT, ProcessGroup, _CollectiveError
 from repro.training.settings import Settings
 from repro.training.train import train
 
@@ -219,8 +220,17 @@ def test_a_rank_that_does_not_respond_is_an_error_in_the_others(store: Store, tm
     finally:
         ranks[0].kill()
         ranks[0].communicate()
-    assert ranks[1].returncode == 3
+    assert ranks[1].returncode == 3, message
     assert message.startswith("repro: rank 1: another rank has ended or does not respond")
+
+
+def test_a_failure_of_gloo_is_recognised_whatever_its_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("Application timeout caused pair closure")
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", fail)
+    with pytest.raises(_CollectiveError):
+        ProcessGroup(0, 2).sum(1.0)
 
 
 def test_a_rank_that_waits_outside_of_gloo_ends_when_another_dies() -> None:
