@@ -215,7 +215,7 @@ def test_tables_as_csv(report: Path) -> None:
     assert list(table["Model"][:3]) == ["Sparse coding (others)", "SIFT + FVs (others)", "CNN"]
     assert list(table["Top-1: paper"]) == [47.1, 45.7, 37.5, 39.0]
     assert table["Top-1: authors' run"][2] == "37.4727"
-    assert set(table["Top-1: measured"]) == {""}  # the small set has a table of its own
+    assert set(table["Top-1: measured"]) == {""}  # errors of small sets are in the table "smaller"
     small = pd.read_csv(report / "tables" / "smaller.csv")
     assert list(small["Net"]) == ["alexnet", "no-lrn", "alexnet"]
     assert list(small["Training"]) == [f"{name} recipe, small scale" for name in ("authors", "authors", "paper")]

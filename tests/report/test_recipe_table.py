@@ -1,11 +1,12 @@
 """The table of the differences between the recipes, against logs whose course is known."""
 
+import json
 from pathlib import Path
 
 from made_records import data_record, write_run
 
-from repro.records import read_records
-from repro.report.recipe_table import recipe_table
+from repro.records import LOG, read_records
+from repro.report.recipe_table import leaves_chance, recipe_table
 
 
 def test_the_epoch_that_leaves_chance_is_that_of_the_log(tmp_path: Path) -> None:
@@ -30,3 +31,14 @@ def test_data_without_an_exchanged_difference_have_no_section(tmp_path: Path) ->
         write_run(tmp_path, recipe=name)
     write_run(tmp_path, "swap-crops", "paper", data=data_record(name="others", train=100))  # without validation images
     assert not recipe_table(read_records(tmp_path)).filled
+
+
+def test_an_error_within_three_standard_errors_of_chance_does_not_leave_it(tmp_path: Path) -> None:
+    """On 2,000 images of ten classes, three standard errors are 2.0 points."""
+    folder = write_run(tmp_path, epochs=3, stall=3)
+    lines = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+    for line, error in zip(lines, (90.0, 88.1, 87.9), strict=True):
+        line["val_top1_error"] = error
+    (folder / LOG).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run,) = read_records(tmp_path).runs
+    assert leaves_chance(run) == 3

@@ -1,4 +1,4 @@
-"""Training on a pretended accelerator, in a process of its own: everything that a GPU would see but its speed."""
+"""Training on a simulated accelerator, in a separate process: placement, copies and launches, but not speed."""
 
 import json
 import os
@@ -18,12 +18,12 @@ LAUNCHES = 177  # of an update whose normalizations and update rule are not comp
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What `pretended_training.py` prints, for a store with two batches an epoch."""
+    """What `simulated_training.py` prints, for a store with two batches an epoch."""
     if not hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend"):
         pytest.skip("this torch cannot register a backend from Python")
-    folder = tmp_path_factory.mktemp("pretended")
+    folder = tmp_path_factory.mktemp("simulated")
     prepare("synthetic", folder / "store", limit_per_class=20)
-    command = [sys.executable, "-W", "error", TESTS / "training" / "pretended_training.py", folder / "store", folder]
+    command = [sys.executable, "-W", "error", TESTS / "training" / "simulated_training.py", folder / "store", folder]
     paths = os.pathsep.join([str(TESTS), str(TESTS.parent), *sys.path])
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths})
     assert done.returncode == 0, done.stderr[-3000:]

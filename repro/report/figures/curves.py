@@ -103,7 +103,7 @@ class _Chart:
 def curve_pictures(records: Records) -> Iterable[Picture]:
     """Yield the training curves of each dataset and scale, with at most eight lines per figure."""
     grouped: dict[tuple[DataRecord, RunScale], dict[_Key, list[Run]]] = defaultdict(lambda: defaultdict(list))
-    nets = (run for run in records.runs if run.kind == NET)  # the loss of a baseline is another one
+    nets = (run for run in records.runs if run.kind == NET)  # baselines have a hinge loss, nets cross-entropy
     for run in sorted(nets, key=lambda run: precedence(context_of(run))):
         if run.log:
             tuned = fine_tuned(run)

@@ -1,4 +1,4 @@
-"""Train on the pretended accelerator and print what happened, as JSON: `python pretended_training.py STORE OUT`."""
+"""Train on the simulated accelerator and print what happened, as JSON: `python simulated_training.py STORE OUT`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pretended_accelerator import Counts, Pretended, install  # before repro
+from simulated_accelerator import Counts, Simulated, install  # before repro
 
 from repro.data.store import Store, open_store
 from repro.errors import ReproError, Stopped
@@ -33,7 +33,7 @@ class CountedMasks(DropoutMasks):
         self.counted = True
 
 
-def epoch(store: Store, devices: str, mode: Pretended) -> dict[str, Any]:
+def epoch(store: Store, devices: str, mode: Simulated) -> dict[str, Any]:
     """Train for an epoch of two updates; return its record, the weights, and what the second update asked for."""
     training = prepare_training(Settings("alexnet", "paper", "smoke", seed=1, epochs=1, devices=devices), store)
     events = train_epochs(training)
@@ -56,7 +56,7 @@ def epoch(store: Store, devices: str, mode: Pretended) -> dict[str, Any]:
     }
 
 
-def ten_views(training: Training, store: Store, mode: Pretended) -> dict[str, Any]:
+def ten_views(training: Training, store: Store, mode: Simulated) -> dict[str, Any]:
     """Return the softmax outputs of a few images, averaged over ten views, and the convolutions they were given to."""
     images = store.splits["val"].images(np.arange(4))
     mode.counts = Counts()

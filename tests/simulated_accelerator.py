@@ -1,4 +1,4 @@
-"""A pretended accelerator: devices "pretend:0" and "pretend:1" of torch, whose values are computed on the CPU.
+"""A simulated accelerator: devices "pretend:0" and "pretend:1" of torch, whose values are computed on the CPU.
 
 It stands in for GPUs where there are none: a tensor on the wrong device is an error, copies that do not block arrive
 only when the program has waited for them, and operators that launch a kernel, copy or read a value are counted. It is
@@ -76,7 +76,7 @@ class Module:
 
 
 class OnDevice(Tensor):
-    """A tensor on a pretended device; `value` holds its values on the CPU."""
+    """A tensor on a simulated device; `value` holds its values on the CPU."""
 
     value: Tensor
 
@@ -94,8 +94,8 @@ class OnDevice(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Compute on the CPU; reached outside of `Pretended` alone."""
-        raise RuntimeError(f"{function} outside of the context of the pretended accelerator")
+        """Compute on the CPU; reached outside of `Simulated` alone."""
+        raise RuntimeError(f"{function} outside of the context of the simulated accelerator")
 
 
 @dataclass
@@ -117,8 +117,8 @@ class Counts:
     transfers: list[str] = field(default_factory=list)
 
 
-class Pretended(TorchDispatchMode):
-    """The context in which the pretended devices exist; `counts` is what they were asked for since it was last set."""
+class Simulated(TorchDispatchMode):
+    """The context in which the simulated devices exist; `counts` is what they were asked for since it was last set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -184,8 +184,8 @@ class Pretended(TorchDispatchMode):
             self.counts.launches.append(name)
 
 
-def install() -> Pretended:
+def install() -> Simulated:
     """Register the devices in this process, for good, and return the context in which they compute."""
     _setup_privateuseone_for_python_backend("pretend", Module())
     torch.autograd.set_multithreading_enabled(False)  # the threads of the second device would be missing
-    return Pretended()
+    return Simulated()
