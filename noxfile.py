@@ -1,12 +1,14 @@
 """Sessions: `nox -s tests`, `lint`, `types`, `light`, `subset`, `demo`, `page`, `bench`, `reference`.
 
-Each session installs the versions of constraints.txt. Environments are reused, so a second run starts quickly.
+Each session installs the versions of constraints.txt. Environments are reused, so a second run starts quickly. All
+sessions that need torch share one, `.nox/project`, because with CUDA's libraries it takes 6 GB.
 """
 
 import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -34,20 +36,50 @@ LIGHT_TESTS = (
     "--ignore=tests/report/test_error_rates.py",
     "--ignore=tests/paper/test_nominal.py",
 )
+TESTED_EXTRAS = ("test", "dask", "heic", "parquet", "export", "contest", "notebook", "remote", "object-store")
 CONSTRAINTS = Path(__file__).parent / "constraints.txt"
+ENVIRONMENTS = Path(__file__).parent / ".nox"
+PROJECT = ENVIRONMENTS / "project"
+
+
+def programs(environment: Path) -> Path:
+    """Return the folder of an environment's programs."""
+    return environment / ("Scripts" if os.name == "nt" else "bin")
+
+
+def pip_install(session: nox.Session, environment: Path, python: str, *arguments: str) -> None:
+    """Install packages in `environment`, which is created with the interpreter `python` if it is missing."""
+    if not environment.exists():
+        session.run(python, "-m", "venv", str(environment), external=True)
+    pip = (str(programs(environment) / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    session.run(*pip, "-c", str(CONSTRAINTS), *arguments, external=True)
 
 
 def install(session: nox.Session, *extras: str) -> None:
-    """Install this checkout in editable mode with `extras`, in the tested versions."""
+    """Install this checkout in editable mode with `extras`, in the tested versions, in the shared environment."""
     project = f"-e.[{','.join(extras)}]" if extras else "-e."
-    session.install("--quiet", "-c", str(CONSTRAINTS), project)
+    pip_install(session, PROJECT, sys.executable, project)
 
 
-@nox.session(venv_backend="venv")
+def run(session: nox.Session, program: str, *arguments: str, **variables: str) -> None:
+    """Run a program of the shared environment as if that were activated, with further environment variables."""
+    path = os.pathsep.join([str(programs(PROJECT)), os.environ["PATH"]])
+    command = (str(programs(PROJECT) / program), *arguments)
+    session.run(*command, external=True, env={"PATH": path, "VIRTUAL_ENV": str(PROJECT), **variables})
+
+
+@nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
     """Run the tests; those on real images need REPRO_TEST_DATA to name their folder."""
-    install(session, "test", "dask", "heic", "parquet", "export", "contest", "notebook", "remote", "object-store")
-    session.run("pytest", *session.posargs)
+    install(session, *TESTED_EXTRAS)
+    run(session, "pytest", "--durations=10", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def subset(session: nox.Session) -> None:
+    """Run the pipeline on ten classes of real images (REPRO_TEST_DATA), with a short training."""
+    install(session, *TESTED_EXTRAS)
+    run(session, "pytest", "-m", "subset", "-rA", *session.posargs)
 
 
 @nox.session(venv_backend="venv")
@@ -58,12 +90,12 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check")
 
 
-@nox.session(venv_backend="venv")
+@nox.session(venv_backend="none")
 def types(session: nox.Session) -> None:
     """Check types with mypy, for each platform."""
     install(session, "types")
     for platform in PLATFORMS:
-        session.run("mypy", "--platform", platform)
+        run(session, "mypy", "--platform", platform)
 
 
 @nox.session(venv_backend="none")
@@ -77,20 +109,10 @@ def light(session: nox.Session) -> None:
         if python is None:
             session.log(f"skipped: no Python {version} on this machine")
             continue
-        folder = Path(".nox", f"light-{version}").absolute()
-        bin_folder = folder / ("Scripts" if os.name == "nt" else "bin")
-        pip = (str(bin_folder / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-        session.run(python, "-m", "venv", str(folder), external=True)
-        session.run(*pip, "-c", str(CONSTRAINTS), *packages, external=True)
-        session.run(*pip, "--no-deps", "-e", ".", external=True)
-        session.run(
-            str(bin_folder / "python"),
-            "-m",
-            "pytest",
-            *LIGHT_TESTS,
-            *session.posargs,
-            external=True,
-        )
+        environment = ENVIRONMENTS / f"light-{version}"
+        pip_install(session, environment, python, *packages)
+        pip_install(session, environment, python, "--no-deps", "-e.")
+        session.run(str(programs(environment) / "pytest"), *LIGHT_TESTS, *session.posargs, external=True)
 
 
 def find_python(version: str) -> str | None:
@@ -106,41 +128,35 @@ def find_python(version: str) -> str | None:
     return None
 
 
-@nox.session(venv_backend="venv")
+@nox.session(venv_backend="none")
 def demo(session: nox.Session) -> None:
     """Run `repro demo`, the README's first command, from scratch."""
     install(session)
     shutil.rmtree("outputs/demo", ignore_errors=True)
-    session.run("repro", "demo")
+    run(session, "repro", "demo")
 
 
-@nox.session(venv_backend="venv")
+@nox.session(venv_backend="none")
 def page(session: nox.Session) -> None:
     """Test the report in a browser, Debian's chromium; this also takes the README's screenshot."""
     install(session, "test", "page")
     if not Path(CHROMIUM).exists():
         root = () if os.geteuid() == 0 else ("sudo",)
         session.run(*root, "apt-get", "install", "--yes", "--no-install-recommends", "chromium", external=True)
-    session.run("pytest", "-m", "page", *session.posargs, env={"REPRO_CHROMIUM": CHROMIUM})
+    run(session, "pytest", "-m", "page", *session.posargs, REPRO_CHROMIUM=CHROMIUM)
 
 
 @nox.session(venv_backend="none")
-def subset(session: nox.Session) -> None:
-    """Run the pipeline on ten classes of real images (REPRO_TEST_DATA), with a short training."""
-    session.notify("tests", ["-m", "subset", "-rA", *session.posargs])  # in the environment of the tests
-
-
-@nox.session(venv_backend="venv")
 def bench(session: nox.Session) -> None:
     """Run every benchmark, half an hour on an idle machine; `nox -s bench -- lrn step` runs some of them."""
     install(session, "bench")
     for name in session.posargs or BENCHMARKS:
-        session.run("python", f"benchmarks/{name}.py")
+        run(session, "python", f"benchmarks/{name}.py")
 
 
-@nox.session(venv_backend="venv")
+@nox.session(venv_backend="none")
 def reference(session: nox.Session) -> None:
     """Generate docs/cli.md and the README's table of commands, and docs/results.md from the published records."""
     install(session)
-    session.run("python", "-m", "repro.cli.reference")
-    session.run("python", "-m", "repro.report.results")
+    run(session, "python", "-m", "repro.cli.reference")
+    run(session, "python", "-m", "repro.report.results")
