@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import takewhile
 
 import numpy as np
 import simplejpeg
@@ -90,6 +91,12 @@ def to_square_fast(encoded: bytes, size: int, orientation: int = 1) -> NDArray[n
             image, [top + size, left + size], False, tall / height, wide / width
         )
         return np.asarray(resized[0].permute(1, 2, 0)[top:, left:])
+
+
+def metadata_segments(encoded: bytes) -> list[bytes]:
+    """Return the segments of a JPEG that may hold EXIF or XMP data (APP1), without passing over its pixels."""
+    segments = takewhile(lambda segment: segment[0] != 0xDA, _segments(encoded))
+    return [content for marker, content in segments if marker == 0xE1]
 
 
 def complaint_about(encoded: bytes) -> str:

@@ -37,6 +37,7 @@ from repro.preparation.jpeg import (
     complaint_about,
     is_ordinary,
     kind_of_jpeg,
+    metadata_segments,
     to_square_fast,
 )
 
@@ -52,8 +53,10 @@ TRANSPOSITIONS = {
     8: Transpose.ROTATE_90,
 }
 # Without any of these an image has no orientation: EXIF of JPEG, PNG, WebP, ImageMagick's PNG, and XMP.
-ORIENTATION_SIGNS = (b"Exif\0\0", b"eXIf", b"EXIF", b"Raw profile type exif", b"tiff:Orientation")
+EXIF_SIGN, XMP_SIGN = b"Exif\0\0", b"tiff:Orientation"
+ORIENTATION_SIGNS = (EXIF_SIGN, b"eXIf", b"EXIF", b"Raw profile type exif", XMP_SIGN)
 UPRIGHT = ("TIFF", "HEIF", "AVIF")  # formats whose orientation is applied in decoding; EXIF repeats it
+JPEG_SIGNATURE = b"\xff\xd8"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_METADATA = (b"iCCP", b"iTXt", b"tEXt", b"zTXt")
 TIFF_VALUES = {2: "signed integer", 3: "floating-point", 5: "complex integer", 6: "complex"}
@@ -70,14 +73,32 @@ class MissingDecoder(UndecodableImage):
 
 def exif_orientation(encoded: bytes) -> int:
     """Return the orientation of an encoded image, 1 to 8; 1 is upright, or unknown."""
-    if not any(sign in encoded for sign in ORIENTATION_SIGNS) or image_format(encoded[:HEAD]) in UPRIGHT:
+    jpeg = encoded.startswith(JPEG_SIGNATURE)
+    if not jpeg and not any(sign in encoded for sign in ORIENTATION_SIGNS):
+        return 1
+    if image_format(encoded[:HEAD]) in UPRIGHT:
         return 1
     with warnings.catch_warnings(), suppress(Exception):  # damaged EXIF data make Pillow raise almost any error
         warnings.simplefilter("ignore")
-        with Image.open(io.BytesIO(encoded), formats=decodable()) as picture:
-            orientation = picture.getexif().get(ORIENTATION, 1)
-            return orientation if orientation in TRANSPOSITIONS else 1
+        orientation = (_jpeg_exif(encoded) if jpeg else _exif(encoded)).get(ORIENTATION, 1)
+        return orientation if orientation in TRANSPOSITIONS else 1
     return 1
+
+
+def _exif(encoded: bytes) -> Image.Exif:
+    """Return the EXIF data of an image, with the orientation in its XMP data if there is none in EXIF."""
+    with Image.open(io.BytesIO(encoded), formats=decodable()) as picture:
+        return picture.getexif()
+
+
+def _jpeg_exif(encoded: bytes) -> Image.Exif:
+    """Return the same of a JPEG, which is opened only for XMP data: that takes several times as long."""
+    segments = metadata_segments(encoded)
+    if any(XMP_SIGN in segment for segment in segments):
+        return _exif(encoded)
+    exif = Image.Exif()
+    exif.load(b"".join(segment.removeprefix(EXIF_SIGN) for segment in segments if segment.startswith(EXIF_SIGN)))
+    return exif
 
 
 def rgb_pixels(picture: Image.Image) -> tuple[NDArray[np.uint8], int]:
@@ -124,7 +145,7 @@ def to_square(
         if on_complaint:
             on_complaint("the end marker is missing")
         return to_square(completed, size, on_complaint, orientation, squash)
-    if on_complaint and isinstance(image, bytes) and image.startswith(b"\xff\xd8"):
+    if on_complaint and isinstance(image, bytes) and image.startswith(JPEG_SIGNATURE):
         complaint = complaint_about(image)
         if complaint:
             on_complaint(complaint)

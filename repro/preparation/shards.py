@@ -193,7 +193,7 @@ def make_shard(task: ShardTask) -> None:
     sums = statistics.sums.astype(np.int32)  # enough for 512 images of values up to 255
     np.savez(task.sums, images=np.array(statistics.images), sums=sums, products=statistics.products)
     notes = ShardNotes(inputs, record if labels else None, labels, names, rejected, damaged, turned, digest.hexdigest())
-    task.uncommitted.write_text(json.dumps(asdict(notes)), encoding="ascii")
+    task.uncommitted.write_text(json.dumps(vars(notes), default=asdict), encoding="ascii")
 
 
 def commit_shard(task: ShardTask) -> ShardNotes:

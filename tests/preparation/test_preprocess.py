@@ -2,6 +2,7 @@ import io
 import os
 import re
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -121,6 +122,34 @@ def test_the_orientation_of_a_tiff_is_applied_once() -> None:
     encoded = encode(image, "TIFF", tiffinfo={0x0112: 6})
     expected = to_square(np.asarray(image.transpose(Image.Transpose.ROTATE_270)), 20)
     np.testing.assert_array_equal(to_square(encoded, 20, orientation=exif_orientation(encoded)), expected)
+
+
+EXIF_OF_6 = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+XMP_OF_8 = b'http://ns.adobe.com/xap/1.0/\0<rdf:Description tiff:Orientation="8"/>'
+
+
+@pytest.mark.parametrize(
+    ("segments", "orientation"),
+    [
+        ([], 1),
+        ([EXIF_OF_6], 6),
+        ([XMP_OF_8], 8),
+        ([XMP_OF_8, EXIF_OF_6], 6),  # EXIF counts before XMP
+        ([EXIF_OF_6[:30], EXIF_OF_6[:6] + EXIF_OF_6[30:]], 6),  # divided between two segments
+        ([EXIF_OF_6[:20]], 1),
+        ([b"Exif\0\0", XMP_OF_8], 8),
+    ],
+)
+def test_the_orientation_of_a_jpeg_is_read_as_by_pillow(segments: list[bytes], orientation: int) -> None:
+    jpeg = picture(3, 61, 40)
+    inserted = b"".join(b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment for segment in segments)
+    encoded = jpeg[:2] + inserted + jpeg[2:]
+    assert exif_orientation(encoded) == orientation
+    after_pixels = jpeg[:-2] + inserted + jpeg[-2:]
+    assert exif_orientation(after_pixels) == 1
+    for content, expected in ((encoded, orientation), (after_pixels, 1)):
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as opened:
+            assert opened.getexif().get(0x0112, 1) == expected
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])
