@@ -94,6 +94,8 @@ def test_an_incomplete_store_is_refused(copy: Path, tmp_path: Path) -> None:
         assert str(path) in str(error.value)
 
     assert_refused("no store at", tmp_path / "nowhere")
+    assert_refused(f"is a file, and a store is a folder: name '{copy}'", copy / "manifest.json")
+    assert_refused("is a file, and a store is a folder$", copy / "train" / "labels.npy")
     manifest = (copy / "manifest.json").read_text()
     shard = copy / "train" / "00003.npy"
     whole = shard.read_bytes()

@@ -253,6 +253,14 @@ def test_a_file_of_something_else_is_one_error(name: str, content: bytes, tmp_pa
         read_published(path)
 
 
+@pytest.mark.parametrize("name", ["weights.safetensors", "net.h5", "net.NPZ"])
+def test_a_format_that_is_not_read_is_named_as_such(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"content")
+    with pytest.raises(ReproError, match=rf"{name}' has none of the formats .* \.pth, \.pt, \.caffemodel, \.onnx, and"):
+        read_published(path)
+
+
 def test_arrays_of_another_shape_are_one_error(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     torch.save(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,11 +14,11 @@ from repro.errors import ReproError, unknown
 from repro.models.network import AlexNet
 from repro.models.published import caffe, cuda_convnet2, onnx_zoo, torchvision
 from repro.models.published.classes import imagenet_classes
-from repro.models.published.layers import convert
+from repro.models.published.layers import ReadNetwork, convert
 from repro.paper.networks import Network
 from repro.paper.published import MODELS, PublishedModel
 
-# Endings of file names; a checkpoint of cuda-convnet2 has the number of its epoch and batch instead.
+# Endings of file names; a checkpoint of cuda-convnet2 is named after its epoch and batch instead, such as 90.417.
 READERS = {
     ".pth": torchvision.read,
     ".pt": torchvision.read,
@@ -68,8 +69,7 @@ def read_published(path: Path, name: str | None = None, classes: tuple[ClassInfo
         raise unknown("published net", name, MODELS)
     if not path.is_file():
         raise ReproError(f"no file at '{path}': name a file of weights, such as {', '.join(_file_names())}")
-    reader = READERS.get(path.suffix.lower(), READERS[""])
-    read = reader(path)
+    read = _reader(path)(path)
     model = _identify(path, read.layers, name)
     network = replace(model.network, layers=read.layers)
     try:
@@ -82,6 +82,19 @@ def read_published(path: Path, name: str | None = None, classes: tuple[ClassInfo
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return PublishedWeights(model, network, weights, known, path.name, sha256)
+
+
+def _reader(path: Path) -> Callable[[Path], ReadNetwork]:
+    ending = path.suffix.lower()
+    if ending[1:].isdigit():
+        ending = ""
+    if ending not in READERS:
+        formats = ", ".join(filter(None, READERS))
+        raise ReproError(
+            f"'{path}' has none of the formats that published weights are read from: {formats}, and checkpoints of "
+            "cuda-convnet2, which have no ending or a number"
+        )
+    return READERS[ending]
 
 
 def _file_names() -> list[str]:
