@@ -35,6 +35,7 @@ from repro.evaluation.nearest_neighbours import NearestNeighbours, blocks, hammi
 from repro.evaluation.predictions import NOT_FINITE
 from repro.evaluation.replicas import Replica, map_batches, replica_devices, replicate
 from repro.evaluation.trained_model import TrainedModel, open_run
+from repro.models.allocator import keep_freed_memory
 from repro.models.network import AlexNet
 from repro.paper.intervals import mean_interval
 from repro.provenance import current_provenance, data_record
@@ -66,6 +67,7 @@ def retrieve(
     computed at once. Each of `devices`, names separated by commas, takes a part of the work. Raises ReproError for a
     run, data or a split that do not fit, and for a full disk.
     """
+    keep_freed_memory()
     store = open_store(data)
     replicas = replica_devices(devices)
     model = open_run(path, str(replicas[0]), store)
