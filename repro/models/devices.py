@@ -65,7 +65,9 @@ def _find(name: str) -> torch.device:
 
 
 def _reason(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """Return the first sentence of an error: torch's may go on with a long list of backends."""
+    first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    return first_line.partition(". ")[0]
 
 
 def _lacking_kernels(device: torch.device) -> str:
