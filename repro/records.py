@@ -9,6 +9,7 @@ Files in a run's folder, <runs>/<variant>-<recipe>-<scale>-seed<k>/:
     checkpoints/                   until the run is finished
     weights.safetensors.sha256     checksum of the weights, in the format of `sha256sum -c`
     weights.safetensors            written last
+    conv1.safetensors              conv1's kernels, in records that are published without the weights
     .lock                          held by the process that trains the run
     evaluation-<split>-<views>.json    an `EvaluationRecord`, with predictions-<split>-<views>.npz; the names of
                                        those on another store than the run's own end in -on-<store>
@@ -53,6 +54,7 @@ LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"
 WEIGHTS = "weights.safetensors"
 WEIGHTS_CHECKSUM = "weights.safetensors.sha256"
+CONV1, WEIGHTS_OF_CONV1 = "conv1.safetensors", "conv1.weight"  # a file, and the name of its array
 LOCK = ".lock"
 EVALUATIONS = "evaluation-*.json"
 RETRIEVALS = "retrieval-*.json"
@@ -572,8 +574,9 @@ class Run(RunRecord):
 
     def conv1(self) -> np.ndarray | None:
         """Return conv1's kernels, [kernels ≥ 2, 3, height, width] float32; None if there are no finite ones."""
+        path = self.weights_path if self.has_weights else self.folder / CONV1
         try:
-            weights = load_file(self.weights_path).get("conv1.weight")
+            weights = load_file(path).get(WEIGHTS_OF_CONV1)
         except (OSError, ValueError, safetensors.SafetensorError):
             return None
         if weights is None or weights.ndim != 4 or len(weights) < 2 or weights.shape[1] != 3:

@@ -43,25 +43,38 @@ def recipe_table(records: Records) -> Table:
             sections.append(Section(f"{context.data.description}, {context.scale.label}", rows))
     note = (
         "Each row takes one choice from the other recipe. A net leaves chance in the first epoch whose validation "
-        "error is below that of guessing by three standard errors; one number per seed. The error, in percent, is that "
-        "of the last epoch on the validation images; in brackets the 95% interval over images, or over seeds."
+        "error is below that of guessing by three standard errors, and for good in the first after which it stays "
+        "below; one number per seed. The error, in percent, is that of the last epoch on the validation images; in "
+        "brackets the 95% interval over images, or over seeds."
     )
-    heads = columns("Recipe", "Exchanged", "Leaves chance in epoch", "Validation error")
+    heads = columns("Recipe", "Exchanged", "Leaves chance in epoch", "For good", "Validation error")
     return Table("recipes", "From the text’s recipe to the program’s", note, heads, sections)
 
 
-def leaves_chance(run: Run) -> int | None:
-    """Return the first epoch whose validation error is below chance by three standard errors; None if there is none."""
+def leaves_chance(run: Run, for_good: bool = False) -> int | None:
+    """Return the first epoch whose validation error is below chance by three standard errors; None if there is none.
+
+    With `for_good`, the errors of all later epochs must be, too.
+    """
     chance = 1 - 1 / len(run.data.classes)
     threshold = 100 * (chance - 3 * math.sqrt(chance * (1 - chance) / run.data.images["val"]))
-    return next((epoch.epoch for epoch in run.log if epoch.val_top1_error < threshold), None)
+    better = [epoch.val_top1_error < threshold for epoch in run.log]
+    if for_good and False in better:
+        start = len(better) - better[::-1].index(False)
+    else:
+        start = better.index(True) if True in better else len(better)
+    return run.log[start].epoch if start < len(better) else None
+
+
+def _epochs(runs: list[Run], for_good: bool) -> str:
+    found = [leaves_chance(run, for_good) for run in runs]
+    return ", ".join(
+        f"not in {run.log[-1].epoch}" if epoch is None else str(epoch) for run, epoch in zip(runs, found, strict=True)
+    )
 
 
 def _row(variant: str, recipe: str, runs: list[Run]) -> list[Cell]:
-    left = [leaves_chance(run) for run in runs]
-    epochs = ", ".join(
-        f"not in {run.log[-1].epoch}" if epoch is None else str(epoch) for run, epoch in zip(runs, left, strict=True)
-    )
     errors = [error for run in runs if (error := final_error(run, "val"))]
     exchanged = "nothing" if variant == "alexnet" else variant.removeprefix("swap-")
-    return [RECIPES[recipe], exchanged, epochs, errors[0] if len(errors) == 1 else mean_of(errors)]
+    epochs = [_epochs(runs, for_good) for for_good in (False, True)]
+    return [RECIPES[recipe], exchanged, *epochs, errors[0] if len(errors) == 1 else mean_of(errors)]

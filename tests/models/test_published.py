@@ -257,7 +257,7 @@ def test_a_file_of_something_else_is_one_error(name: str, content: bytes, tmp_pa
 def test_a_format_that_is_not_read_is_named_as_such(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(b"content")
-    with pytest.raises(ReproError, match=rf"{name}' has none of the formats .* \.pth, \.pt, \.caffemodel, \.onnx, and"):
+    with pytest.raises(ReproError, match=rf"{name}' has none of the formats .* \.pth, \.pt, \.caffemodel, \.onnx, or"):
         read_published(path)
 
 

@@ -128,7 +128,8 @@ def test_published_weights_are_a_source(tmp_path: Path) -> None:
     [
         ("gone", None, "no run at '.*gone': --init-from takes"),
         ("folder", "folder", r"no run at '.*folder': it has no run\.json; --init-from takes"),
-        ("notes.txt", b"notes", r"'.*notes\.txt' is no complete checkpoint of .*; --init-from takes"),
+        ("notes.txt", b"notes", r"'.*notes\.txt' has none of the formats of .*; --init-from takes"),
+        ("90.417", b"notes", r"'.*90\.417' is no complete checkpoint of .*; --init-from takes"),
         ("bad.pth", b"no state dict", r"'.*bad\.pth' .*; --init-from takes"),
         ("bad.safetensors", b"cut", r"bad\.safetensors' cannot be read as safetensors .*; --init-from takes"),
     ],

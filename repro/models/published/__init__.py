@@ -89,11 +89,8 @@ def _reader(path: Path) -> Callable[[Path], ReadNetwork]:
     if ending[1:].isdigit():
         ending = ""
     if ending not in READERS:
-        formats = ", ".join(filter(None, READERS))
-        raise ReproError(
-            f"'{path}' has none of the formats that published weights are read from: {formats}, and checkpoints of "
-            "cuda-convnet2, which have no ending or a number"
-        )
+        endings = ", ".join(filter(None, READERS))
+        raise ReproError(f"'{path}' has none of the formats of published weights: {endings}, or cuda-convnet2's")
     return READERS[ending]
 
 

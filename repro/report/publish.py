@@ -1,0 +1,55 @@
+"""Copy the records of finished runs, to publish them: python -m repro.report.publish RUNS TARGET.
+
+Of weights only conv1's kernels are taken, for Figure 3. The report on the copies equals that on the runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from safetensors.numpy import save
+
+from repro import atomic
+from repro.errors import ReproError
+from repro.records import CONV1, EVALUATIONS, LOG, RETRIEVALS, RUN, WEIGHTS_OF_CONV1, read_records
+
+USAGE = "python -m repro.report.publish RUNS TARGET"
+RECORDS = (RUN, LOG, EVALUATIONS, "predictions-*.npz", RETRIEVALS, "retrieval-*.npz")
+
+
+def publish(runs: Path, target: Path) -> list[Path]:
+    """Copy the records of all finished runs below `runs`, and those of ensembles, to the same places below `target`.
+
+    Returns the new folders. Files that are there already are replaced. Raises ReproError if a file cannot be written.
+    """
+    records = read_records(runs)
+    unfinished = {run.folder for run in records.runs if not run.finished}
+    kernels = {run.folder: run.conv1() for run in records.runs}
+    evaluations = {each.folder for each in records.evaluations}
+    folders = []
+    for folder in sorted({*kernels, *evaluations} - unfinished):
+        copy = target / folder.relative_to(runs)
+        copy.mkdir(parents=True, exist_ok=True)
+        for pattern in RECORDS:
+            for path in sorted(folder.glob(pattern)):
+                atomic.write(copy / path.name, path.read_bytes())
+        if (conv1 := kernels.get(folder)) is not None:
+            atomic.write(copy / CONV1, save({WEIGHTS_OF_CONV1: conv1}))
+        folders.append(copy)
+    return folders
+
+
+def main(arguments: list[str]) -> None:
+    """Publish as the command line says."""
+    if len(arguments) != 2:
+        raise SystemExit(f"usage: {USAGE}")
+    try:
+        folders = publish(*map(Path, arguments))
+    except ReproError as error:
+        raise SystemExit(str(error)) from error
+    print(f"{len(folders)} folders published in {arguments[1]}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
