@@ -18,6 +18,7 @@ from repro.cli import options as opt
 from repro.cli.console import console
 from repro.errors import ReproError, Stopped
 from repro.formatting import command_line
+from repro.remote import remote_url
 
 if TYPE_CHECKING:
     from repro.data.store import Store
@@ -422,9 +423,9 @@ def verify(path: opt.PathArgument) -> Next:
     with meter(console, "verifying", "bytes") as show:
         problems = stage.verify(path, show)
     if problems:
-        raise ReproError(f"'{path}' is damaged: {'; '.join(problems)}")
-    console.print(f"{path}: nothing is damaged")
-    if (path / "manifest.json").exists():
+        raise ReproError(f"'{remote_url(path) or path}' is damaged: {'; '.join(problems)}")
+    console.print(f"{remote_url(path) or path}: nothing is damaged")
+    if remote_url(path) or (path / "manifest.json").exists():
         from repro.data.store import open_store
 
         return _train_on(path, open_store(path))

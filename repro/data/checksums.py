@@ -13,14 +13,17 @@ from typing import Any
 
 from blake3 import blake3
 
+from repro import remote
+
 Hasher = Any  # an object with `update` and `hexdigest`, as those of hashlib
 
 ALGORITHM = "blake3"  # of new stores
 ALGORITHMS: dict[str, Callable[..., Hasher]] = {"blake3": blake3, "sha256": hashlib.sha256}
+REMOTE_BYTES = 2**23  # of a remote file, read at once
 TITLES = {"blake3": "BLAKE3", "sha256": "SHA-256"}
 
 
 def file_checksum(path: Path, algorithm: str = ALGORITHM) -> str:
-    """Return the checksum of a file as hexadecimal digits; `algorithm` is a key of `ALGORITHMS`."""
-    with path.open("rb") as file:
+    """Return the checksum of a local or remote file as hexadecimal digits; `algorithm` is a key of `ALGORITHMS`."""
+    with remote.open_binary(path, REMOTE_BYTES) as file:
         return hashlib.file_digest(file, ALGORITHMS[algorithm]).hexdigest()

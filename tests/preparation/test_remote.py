@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import picture, write_pictures
+from helpers import picture, run_here, write_pictures
 from official_archives import tar, write_ilsvrc2012
 
 fsspec = pytest.importorskip("fsspec")
@@ -110,6 +110,20 @@ def test_a_remote_store_reads_as_a_local_one(encoding: str, tmp_path: Path, memo
         assert list(there.splits[name].iter_names()) == list(split.iter_names())
         (batch,) = read_ahead(there.splits[name], [Request(index)])
         assert np.array_equal(batch.images.numpy(), split.images(index))
+
+
+def test_a_remote_store_is_verified(tmp_path: Path, memory: MemoryFileSystem) -> None:
+    store = upload(prepare("synthetic", tmp_path / "store", size=16, limit_per_class=2, workers=1).path, memory)
+    done = run_here("verify", store)
+    assert done.returncode == 0, done.stderr
+    assert f"{BUCKET}/store: nothing is damaged" in done.stdout
+    shard = "/bucket/store/train/00000.npy"
+    content = bytearray(memory.cat_file(shard))
+    content[-1] ^= 1
+    memory.pipe_file(shard, bytes(content))
+    done = run_here("verify", store)
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+    assert f"'{BUCKET}/store' is damaged: shard train/00000.npy: its BLAKE3 is" in done.stderr
 
 
 def test_a_batch_of_a_remote_store_fetches_its_images_alone(
