@@ -19,11 +19,16 @@ Hasher = Any  # an object with `update` and `hexdigest`, as those of hashlib
 
 ALGORITHM = "blake3"  # of new stores
 ALGORITHMS: dict[str, Callable[..., Hasher]] = {"blake3": blake3, "sha256": hashlib.sha256}
-REMOTE_BYTES = 2**23  # of a remote file, read at once
+READ_BYTES = 2**20  # at a time
+REMOTE_BYTES = 2**23  # the same of a remote file
 TITLES = {"blake3": "BLAKE3", "sha256": "SHA-256"}
 
 
 def file_checksum(path: Path, algorithm: str = ALGORITHM) -> str:
     """Return the checksum of a local or remote file as hexadecimal digits; `algorithm` is a key of `ALGORITHMS`."""
+    checksum = ALGORITHMS[algorithm]()
     with remote.open_binary(path, REMOTE_BYTES) as file:
-        return hashlib.file_digest(file, ALGORITHMS[algorithm]).hexdigest()
+        while content := file.read(READ_BYTES):
+            checksum.update(content)
+    found: str = checksum.hexdigest()
+    return found
