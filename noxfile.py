@@ -48,9 +48,8 @@ def programs(environment: Path) -> Path:
 
 
 def pip_install(session: nox.Session, environment: Path, python: str, *arguments: str) -> None:
-    """Install packages in `environment`, which is created with the interpreter `python` if it is missing."""
-    if not environment.exists():
-        session.run(python, "-m", "venv", str(environment), external=True)
+    """Install packages in `environment`, which is created with the interpreter `python`, or completed."""
+    session.run(python, "-m", "venv", str(environment), external=True)
     pip = (str(programs(environment) / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
     session.run(*pip, "-c", str(CONSTRAINTS), *arguments, external=True)
 

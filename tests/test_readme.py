@@ -71,6 +71,18 @@ def test_every_interval_of_the_documentation_is_a_published_result(name: str) ->
     assert {tuple(map(float, each)) for each in found} <= published
 
 
+def test_the_rows_on_the_recipes_are_published_results() -> None:
+    """Epochs and errors of each row of docs/findings.md, under the title of the exchanged difference."""
+    text = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+    found, published = (
+        {(row[0], *row[2:]) for line in re.findall(r"^\| (the (?:text|program) \|.*) \|$", each, re.MULTILINE)
+         if (row := line.replace("\\", "").split(" | "))}
+        for each in (text, results())
+    )  # fmt: skip
+    assert len(found) > 5
+    assert found <= published
+
+
 def intervals(text: str) -> list[tuple[str, str]]:
     text = text.replace("\\", "").replace("−", "-")
     return re.findall(r"\[(-?\d+\.\d+), (-?\d+\.\d+)\]", text)

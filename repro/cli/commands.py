@@ -420,12 +420,13 @@ def verify(path: opt.PathArgument) -> Next:
     from repro.cli.progress import meter
     from repro.verification import verify as stage
 
+    url = remote_url(path)
     with meter(console, "verifying", "bytes") as show:
         problems = stage.verify(path, show)
     if problems:
-        raise ReproError(f"'{remote_url(path) or path}' is damaged: {'; '.join(problems)}")
-    console.print(f"{remote_url(path) or path}: nothing is damaged")
-    if remote_url(path) or (path / "manifest.json").exists():
+        raise ReproError(f"'{url or path}' is damaged: {'; '.join(problems)}")
+    console.print(f"{url or path}: nothing is damaged")
+    if url or (path / "manifest.json").exists():
         from repro.data.store import open_store
 
         return _train_on(path, open_store(path))

@@ -28,9 +28,7 @@ from repro.processors import available_processors
 AHEAD = 3  # batches that are read ahead of the one in use
 RING_BYTES = 2**28  # of all buffers; two batches are held in any case
 THREADS = 8  # they mostly wait for the disk, which is fastest with several reads at a time
-CHUNK_BYTES = (
-    2**22
-)  # of pixels that a thread reads at a time: with fewer, threads that copy from memory wait for each other
+CHUNK_BYTES = 2**22  # of pixels that a thread reads at a time; in smaller parts, threads wait for each other
 ALIGNMENT = 16  # bytes, of each column behind the images
 POLL_SECONDS = 0.2  # after which a waiting main thread sees a signal on Windows
 THREAD_NAME = "batch reader"

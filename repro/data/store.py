@@ -571,7 +571,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(remote.read_bytes(path / "manifest.json"))
     except (FileNotFoundError, NotADirectoryError):
-        if path.is_file():
+        if not remote.remote_url(path) and path.is_file():
             folder = f": name '{path.parent}'" if path.name == "manifest.json" else ""
             raise ReproError(f"'{path}' is a file, and a store is a folder{folder}") from None
         if remote.remote_url(path) or not path.exists():

@@ -65,7 +65,7 @@ def _find(name: str) -> torch.device:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the first sentence of an error: torch's may go on with a long list of backends."""
+    """Return the first sentence of an error; torch appends a list of all its backends to some."""
     first_line = (str(error).splitlines() or [type(error).__name__])[0]
     return first_line.partition(". ")[0]
 

@@ -52,8 +52,8 @@ TRANSPOSITIONS = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
-# Without any of these an image has no orientation: EXIF of JPEG, PNG, WebP, ImageMagick's PNG, and XMP.
 EXIF_SIGN, XMP_SIGN = b"Exif\0\0", b"tiff:Orientation"
+# Without any of these an image has no orientation: EXIF of PNG, WebP and ImageMagick's PNG, and XMP.
 ORIENTATION_SIGNS = (EXIF_SIGN, b"eXIf", b"EXIF", b"Raw profile type exif", XMP_SIGN)
 UPRIGHT = ("TIFF", "HEIF", "AVIF")  # formats whose orientation is applied in decoding; EXIF repeats it
 JPEG_SIGNATURE = b"\xff\xd8"
@@ -86,13 +86,13 @@ def exif_orientation(encoded: bytes) -> int:
 
 
 def _exif(encoded: bytes) -> Image.Exif:
-    """Return the EXIF data of an image, with the orientation in its XMP data if there is none in EXIF."""
+    """Return the EXIF data of an image; if they hold no orientation, with that of its XMP data."""
     with Image.open(io.BytesIO(encoded), formats=decodable()) as picture:
         return picture.getexif()
 
 
 def _jpeg_exif(encoded: bytes) -> Image.Exif:
-    """Return the same of a JPEG, which is opened only for XMP data: that takes several times as long."""
+    """Return the same as `_exif` for a JPEG, without opening the image unless it has XMP data: that is slower."""
     segments = metadata_segments(encoded)
     if any(XMP_SIGN in segment for segment in segments):
         return _exif(encoded)

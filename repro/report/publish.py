@@ -21,23 +21,32 @@ RECORDS = (RUN, LOG, EVALUATIONS, "predictions-*.npz", RETRIEVALS, "retrieval-*.
 def publish(runs: Path, target: Path) -> list[Path]:
     """Copy the records of all finished runs below `runs`, and those of ensembles, to the same places below `target`.
 
-    Returns the new folders. Files that are there already are replaced. Raises ReproError if a file cannot be written.
+    Returns the new folders. Files that are there already are replaced. Raises ReproError if there is no finished run,
+    if a record cannot be read, or if a file cannot be written.
     """
     records = read_records(runs)
+    if records.problems:
+        raise ReproError(f"nothing is published: {'; '.join(records.problems)}")
     unfinished = {run.folder for run in records.runs if not run.finished}
     kernels = {run.folder: run.conv1() for run in records.runs}
     evaluations = {each.folder for each in records.evaluations}
-    folders = []
-    for folder in sorted({*kernels, *evaluations} - unfinished):
+    finished = sorted({*kernels, *evaluations} - unfinished)
+    if not finished:
+        raise ReproError(f"'{runs}' has no finished run")
+    copies = []
+    for folder in finished:
         copy = target / folder.relative_to(runs)
-        copy.mkdir(parents=True, exist_ok=True)
+        try:
+            copy.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ReproError(f"cannot create the folder '{copy}': {error.strerror}") from error
         for pattern in RECORDS:
             for path in sorted(folder.glob(pattern)):
                 atomic.write(copy / path.name, path.read_bytes())
         if (conv1 := kernels.get(folder)) is not None:
             atomic.write(copy / CONV1, save({WEIGHTS_OF_CONV1: conv1}))
-        folders.append(copy)
-    return folders
+        copies.append(copy)
+    return copies
 
 
 def main(arguments: list[str]) -> None:
@@ -45,10 +54,11 @@ def main(arguments: list[str]) -> None:
     if len(arguments) != 2:
         raise SystemExit(f"usage: {USAGE}")
     try:
-        folders = publish(*map(Path, arguments))
+        copies = publish(*map(Path, arguments))
     except ReproError as error:
-        raise SystemExit(str(error)) from error
-    print(f"{len(folders)} folders published in {arguments[1]}")
+        print(error, file=sys.stderr)
+        raise SystemExit(error.exit_code) from error
+    print(f"published in {arguments[1]}: {len(copies)}")
 
 
 if __name__ == "__main__":

@@ -59,11 +59,11 @@ def leaves_chance(run: Run, for_good: bool = False) -> int | None:
     chance = 1 - 1 / len(run.data.classes)
     threshold = 100 * (chance - 3 * math.sqrt(chance * (1 - chance) / run.data.images["val"]))
     better = [epoch.val_top1_error < threshold for epoch in run.log]
-    if for_good and False in better:
-        start = len(better) - better[::-1].index(False)
+    if for_good:
+        first = max((index + 1 for index, is_better in enumerate(better) if not is_better), default=0)
     else:
-        start = better.index(True) if True in better else len(better)
-    return run.log[start].epoch if start < len(better) else None
+        first = next((index for index, is_better in enumerate(better) if is_better), len(better))
+    return run.log[first].epoch if first < len(better) else None
 
 
 def _epochs(runs: list[Run], for_good: bool) -> str:

@@ -48,6 +48,9 @@ def test_as_typed(tmp_path: Path) -> None:
     write_run(tmp_path / "runs")
     command = [sys.executable, "-m", "repro.report.publish", "runs", "published"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout == "1 folders published in published\n"
+    assert done.stdout == "published in published: 1\n"
+    command[-2] = "nothing"
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (3, "nothing is published: there is no folder nothing\n")
     done = subprocess.run(command[:-1], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "usage: python -m repro.report.publish RUNS TARGET\n")
