@@ -186,6 +186,10 @@ class RemoteSharedFile:
     def __init__(self, url: str) -> None:
         self._url = url
 
+    def read_cached_into(self, target: memoryview, offset: int) -> bool:
+        """Return False: nothing is kept in memory."""
+        return False
+
     def read_into(self, target: memoryview, offset: int) -> int:
         """Fill `target` with the bytes from `offset` on; return how many there are, fewer where the file ends."""
         content = read_range(self._url, offset, len(target))

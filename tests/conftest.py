@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from repro.processors import available_processors
+
 if TYPE_CHECKING:  # the fixtures import it: tests of the parts without torch run where torch is not installed
     from repro.data.store import Store
 
@@ -26,6 +28,12 @@ def pytest_configure() -> None:
         if number is not None and signal.getsignal(number) == signal.SIG_IGN:
             default = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
             signal.signal(number, default)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return the number of processes for `pytest -n auto`: one per processor, but each may take 3 GB of memory."""
+    return min(available_processors(), 4)
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,16 @@ class SharedFile:
         if hasattr(self, "_descriptor"):
             os.close(self._descriptor)
 
+    def read_cached_into(self, target: memoryview, offset: int) -> bool:
+        """Fill `target` with the bytes from `offset` on if all of them are in memory, which Linux can tell."""
+        read_at, without_waiting = getattr(os, "preadv", None), getattr(os, "RWF_NOWAIT", None)
+        if not read_at or without_waiting is None:
+            return False
+        try:
+            return bool(read_at(self._descriptor, [target], offset, without_waiting) == len(target))
+        except OSError:  # not in memory, or the file system cannot tell
+            return False
+
     def read_into(self, target: memoryview, offset: int) -> int:
         """Fill `target` with the bytes from `offset` on; return how many there are, fewer where the file ends."""
         done = 0

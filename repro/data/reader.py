@@ -138,6 +138,7 @@ class _Reader:
         self._waiting: deque[_Slot] = deque()  # being read or already read, in order
         self._tasks: SimpleQueue[tuple[_Slot, int, int] | None] = SimpleQueue()
         self._stop = threading.Event()
+        self._copying = threading.Semaphore(available_processors())  # more threads would only wait for each other
         self._threads: list[threading.Thread] = []
 
     def next(self) -> _Slot | None:
@@ -199,18 +200,23 @@ class _Reader:
         self._most_slots = max(2, min(AHEAD + 1, RING_BYTES // batch_bytes))
         for _ in range(min(THREADS, available_processors()) if self._split.compressed else THREADS):
             # Daemons: a read that never returns, on a network file system, does not keep the process from ending.
-            arguments = (self._split, self._tasks, self._stop)
+            arguments = (self._split, self._tasks, self._stop, self._copying)
             thread = threading.Thread(target=_work, args=arguments, name=THREAD_NAME, daemon=True)
             thread.start()
             self._threads.append(thread)
 
 
-def _work(split: Split, tasks: SimpleQueue[tuple[_Slot, int, int] | None], stop: threading.Event) -> None:
+def _work(
+    split: Split,
+    tasks: SimpleQueue[tuple[_Slot, int, int] | None],
+    stop: threading.Event,
+    copying: threading.Semaphore,
+) -> None:
     """Read chunks of batches until there is a None, or without reading them once `stop` is set."""
     while task := tasks.get():
         if not stop.is_set():
             slot, start, end = task
-            slot.read(split, start, end)
+            slot.read(split, start, end, copying)
 
 
 class _Slot:
@@ -243,10 +249,14 @@ class _Slot:
         if not chunks:
             self.done.set()
 
-    def read(self, split: Split, start: int, end: int) -> None:
-        """Read a part of the images; after the last part, `done` is set."""
+    def read(self, split: Split, start: int, end: int, copying: threading.Semaphore) -> None:
+        """Read a part of the images; after the last part, `done` is set. What is in memory is copied in `copying`."""
+        index, images = self.request.index[start:end], self.images[start:end]
         try:
-            split.read(self.request.index[start:end], self.images[start:end])
+            with copying:
+                remaining = split.read_cached(index, images)
+            for rows in remaining:
+                split.read(index[rows], images[rows])
         except BaseException as error:  # raised again where the batch is requested
             self.error = error
         with self._lock:

@@ -111,6 +111,10 @@ class Split(ABC):
         ReproError for a file that is missing, too short or damaged.
         """
 
+    def read_cached(self, indices: NDArray[np.integer[Any]], out: NDArray[np.uint8]) -> list[slice]:
+        """Read those of the images that take no waiting, as `read` does; return the rows of `out` that remain."""
+        return [slice(0, len(indices))]
+
     @cached_property
     def names(self) -> list[str]:
         """Name of each image in the source, a list of N."""
@@ -183,6 +187,15 @@ class StoredSplit(Split):
 
     def read(self, indices: NDArray[np.integer[Any]], out: NDArray[np.uint8]) -> None:
         """Read the images at `indices` [B] into `out`, uint8 [B, S, S, 3]; consecutive ones of a shard at once."""
+        for rows, shard, first in self._runs(indices):
+            shard.read(first, out[rows])
+
+    def read_cached(self, indices: NDArray[np.integer[Any]], out: NDArray[np.uint8]) -> list[slice]:
+        """Read the images that the system has in memory into `out`; return the rows of `out` that remain."""
+        return [rows for rows, shard, first in self._runs(indices) if not shard.read_cached(first, out[rows])]
+
+    def _runs(self, indices: NDArray[np.integer[Any]]) -> Iterator[tuple[slice, _OpenShard, int]]:
+        """Yield the rows of `indices` that are consecutive images of a shard, the shard, and the first one's number."""
         indices = np.asarray(indices)
         if not len(indices):
             return
@@ -192,8 +205,8 @@ class StoredSplit(Split):
         breaks = np.flatnonzero((np.diff(indices) != 1) | (np.diff(shards) != 0)) + 1
         for start, end in pairwise([0, *breaks.tolist(), len(indices)]):
             number = int(shards[start])
-            position = int(indices[start]) - int(self._ends[number]) + self.shards[number].images
-            self._open_shard(number).read(position, out[start:end])
+            first = int(indices[start]) - int(self._ends[number]) + self.shards[number].images
+            yield slice(start, end), self._open_shard(number), first
 
     def shard(self, number: int) -> NDArray[np.uint8]:
         """Return all images of a shard, uint8 [n, S, S, 3]."""
@@ -224,6 +237,10 @@ class _OpenShard(ABC):
     def read(self, first: int, out: NDArray[np.uint8]) -> None:
         """Read the images from number `first` on into `out`, uint8 [n, S, S, 3]."""
 
+    def read_cached(self, first: int, out: NDArray[np.uint8]) -> bool:
+        """Read as `read` does if that takes no waiting; return whether it was done."""
+        return False
+
     def fill(self, target: NDArray[Any], offset: int) -> None:
         """Fill a contiguous array with the file's bytes from `offset` on."""
         try:
@@ -239,10 +256,18 @@ class RawShard(_OpenShard):
 
     def read(self, first: int, out: NDArray[np.uint8]) -> None:
         """Read the images from number `first` on into `out`, uint8 [n, S, S, 3]."""
+        self.fill(out, self._offset(first, out))
+
+    def read_cached(self, first: int, out: NDArray[np.uint8]) -> bool:
+        """Read as `read` does if the system has the images in memory; return whether it was done."""
+        return self._file.read_cached_into(out.reshape(-1).data, self._offset(first, out))
+
+    def _offset(self, first: int, out: NDArray[np.uint8]) -> int:
+        """Return where image number `first` begins in the file."""
         image = math.prod(out.shape[1:])
         # The length of the file was checked, and gives the length of the header.
         header = self.record.bytes - self.record.images * image
-        self.fill(out, header + first * image)
+        return header + first * image
 
 
 class JpegShard(_OpenShard):
@@ -314,6 +339,10 @@ class Subset(Split):
     def read(self, indices: NDArray[np.integer[Any]], out: NDArray[np.uint8]) -> None:
         """Read the images at `indices` [B] of the subset into `out`, uint8 [B, S, S, 3]."""
         self._split.read(self._rows[np.asarray(indices)], out)
+
+    def read_cached(self, indices: NDArray[np.integer[Any]], out: NDArray[np.uint8]) -> list[slice]:
+        """Read those of the images that take no waiting into `out`; return the rows of `out` that remain."""
+        return self._split.read_cached(self._rows[np.asarray(indices)], out)
 
 
 @dataclass(frozen=True)

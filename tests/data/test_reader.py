@@ -171,6 +171,7 @@ def test_an_interrupt_while_waiting_ends_the_threads(split: Split, monkeypatch: 
         read_images(indices, out)
 
     monkeypatch.setattr(split, "read", slow)
+    monkeypatch.setattr(split, "read_cached", lambda indices, out: [slice(0, len(indices))])
     monkeypatch.setattr(reader, "CHUNK_BYTES", 1)
     monkeypatch.setattr(reader, "THREADS", 2)
     with pytest.raises(KeyboardInterrupt):
@@ -218,6 +219,30 @@ def test_reads_without_positional_reads_and_with_few_open_files(
     for want, batch in zip(expected, read_ahead(train, map(Request, batches(IMAGES))), strict=True):
         np.testing.assert_array_equal(batch.images, want)
     assert train._open_shard.cache_info().currsize == 2  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="this system cannot tell what is in memory")
+@pytest.mark.parametrize("case", ["none", "parts", "some", "unsupported"])
+def test_images_that_are_not_in_memory_are_read_from_disk(
+    stores: dict[str, Store], monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """With none of them in memory, the beginning of each, every third one, or a file system that cannot tell."""
+    train, preadv, waited = open_store(stores["raw"].path).splits["train"], os.preadv, []
+    expected = stores["raw"].splits["train"].images(np.arange(IMAGES))
+
+    def read(descriptor: int, targets: list[memoryview], offset: int, flags: int = 0) -> int:
+        if flags == 0:
+            waited.append(offset)
+        elif case == "none" or (case == "some" and offset // (3 * SIZE**2) % 3):
+            raise BlockingIOError
+        elif case == "unsupported":
+            raise OSError(95, "Operation not supported")
+        return preadv(descriptor, [targets[0][:100]] if case == "parts" else targets, offset)
+
+    monkeypatch.setattr(os, "preadv", read)
+    for indices, batch in zip(batches(IMAGES), read_ahead(train, map(Request, batches(IMAGES))), strict=True):
+        np.testing.assert_array_equal(batch.images, expected[indices])
+    assert bool(waited)
 
 
 class FakeStream:
