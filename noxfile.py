@@ -71,7 +71,7 @@ def run(session: nox.Session, program: str, *arguments: str, **variables: str) -
 def tests(session: nox.Session) -> None:
     """Run the tests; those on real images need REPRO_TEST_DATA to name their folder."""
     install(session, *TESTED_EXTRAS)
-    run(session, "pytest", "--durations=10", *session.posargs)
+    run(session, "pytest", "-n", "auto", "--dist", "loadfile", "--durations=10", *session.posargs)
 
 
 @nox.session(venv_backend="none")
