@@ -155,7 +155,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def reference(session: nox.Session) -> None:
-    """Generate docs/cli.md and the README's table of commands, and docs/results.md from the published records."""
+    """Generate docs/cli.md, docs/results.md from the published records, and the README's tables of both."""
     install(session)
     run(session, "python", "-m", "repro.cli.reference")
     run(session, "python", "-m", "repro.report.results")

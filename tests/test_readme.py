@@ -1,6 +1,5 @@
 """The README and the command reference agree with the commands, and its results with the records."""
 
-import json
 import re
 import shlex
 from pathlib import Path
@@ -10,7 +9,7 @@ import typer
 
 from repro.cli import commands as cli
 from repro.cli import reference
-from repro.report.results import RESULTS, results
+from repro.report.results import RESULTS, results, summary, with_summary
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -42,23 +41,11 @@ def test_there_are_examples() -> None:
     assert len(example_commands()) >= 8
 
 
-def test_the_table_of_results_holds_every_published_net() -> None:
-    """The table lists the nets that were evaluated on ten classes, with the numbers of docs/results.md."""
-    nets = (ROOT / "outputs" / "reference" / "runs").glob("*/run.json")
-    names = {json.loads(path.read_text(encoding="utf-8"))["variant"] for path in nets}
-    (section,) = re.findall(r"\*imagenette \(10 classes\), validation images\*.*?\n((?:\| \w.*\n)+)", results())
-    rows = [[cell.strip().replace("\\", "") for cell in row.split("|")[1:-1]] for row in section.splitlines()]
-    published = {(row[0], *row[1:6]) for row in rows if row[0] in names}
-    found = {
-        tuple(cell.strip() for cell in row.split("|"))
-        for row in re.findall(r"^\| (\w+ \| [\d.]+ \[.*) \|$", README, re.MULTILINE)
-    }
-    assert found == published != set()
-
-
 def test_the_published_results_are_those_of_the_records() -> None:
     """After a change of the published records or of the report's tables: python -m repro.report.results."""
     assert RESULTS.read_text(encoding="utf-8") == results()
+    assert with_summary(README) == README
+    assert summary() in README
 
 
 @pytest.mark.parametrize("name", ["findings.md", "contest.md"])

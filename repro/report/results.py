@@ -1,9 +1,14 @@
-"""Generate docs/results.md, the published small-scale reproduction: python -m repro.report.results."""
+"""Generate docs/results.md, the published small-scale reproduction, and the README's tables of it.
+
+Run it as: python -m repro.report.results
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -20,6 +25,9 @@ from repro.report.tables import every_table
 ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "outputs" / "reference" / "runs"
 RESULTS = ROOT / "docs" / "results.md"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- results: python -m repro.report.results -->", "<!-- /results -->"
+SUMMARISED = ("Claim", "Sec.", "Paper", "Here [95% interval]", "n", "Verdict")  # columns of the README's claims
 TABLES = ("smaller", "figure1", "recipes", "comparisons", "retrieval")  # those of the report that hold measured numbers
 INTRODUCTION = """# Results
 
@@ -40,6 +48,24 @@ def results() -> str:
     parts = [claim_table(claims), *(tables[name] for name in TABLES), cost_table(records), missing_table(claims)]
     sections = (f"\n## {table.title}\n\n{table.note}\n\n{table.markdown()}\n" for table in parts if table.filled)
     return INTRODUCTION + "".join(sections)
+
+
+def summary() -> str:
+    """Return the README's tables: the claims that are decided, and the errors measured."""
+    records = read_records(RECORDS)
+    verdicts = judge(records)
+    claims, errors = claim_table(claims_of(verdicts, records)), every_table(records, verdicts)["smaller"]
+    kept = [index for index, column in enumerate(claims.columns) if column.name in SUMMARISED]
+    rows = [[row[index] for index in kept] for section in claims.sections for row in section.rows]
+    decided = [row for row in rows if "undecided" not in str(row[-1])]
+    short = replace(claims, columns=columns(*SUMMARISED), sections=[Section("", decided)])
+    return "\n\n".join([short.markdown(), errors.note, errors.markdown()])
+
+
+def with_summary(readme: str) -> str:
+    """Return the README with the text between the two marks replaced by the tables."""
+    between = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
+    return between.sub(lambda _: f"{BEGIN}\n\n{summary()}\n\n{END}", readme)
 
 
 def claim_table(claims: list[Claim]) -> Table:
@@ -94,8 +120,9 @@ def missing_table(claims: list[Claim]) -> Table:
 
 
 def main() -> None:
-    """Write docs/results.md."""
+    """Write both files."""
     RESULTS.write_text(results(), encoding="utf-8")
+    README.write_text(with_summary(README.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":
