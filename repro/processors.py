@@ -6,6 +6,8 @@ import math
 import os
 from pathlib import Path
 
+SHARED_PROCESSORS = "REPRO_SHARED_PROCESSORS"  # set in processes that are meant to leave processors to others
+
 
 def available_processors(root: Path = Path("/")) -> int:
     """Return the number of processors this process may use, at least 1.

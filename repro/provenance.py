@@ -54,6 +54,7 @@ def current_machine() -> MachineRecord:
         cpus=os.cpu_count(),
         gpus=", ".join(gpus),
         switches=", ".join(f"{name} {value}" for name, value in gpu_switches().items()),
+        threads=torch.get_num_threads(),
     )
 
 

@@ -171,6 +171,8 @@ class MachineRecord:
         gpus: names of the GPUs, separated by commas.
         switches: settings of torch that decide which bits the GPUs compute, such as "cudnn.benchmark False",
             separated by commas; empty without GPUs.
+        threads: number of threads with which torch computed on the CPU, on which the rounding of results depends. None
+            where an earlier version did not record it.
     """
 
     platform: str = ""
@@ -179,6 +181,7 @@ class MachineRecord:
     cpus: int | None = None
     gpus: str = ""
     switches: str = ""
+    threads: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from repro.processors import available_processors
+from repro.processors import SHARED_PROCESSORS, available_processors
 
 if TYPE_CHECKING:  # the fixtures import it: tests of the parts without torch run where torch is not installed
     from repro.data.store import Store
 
 
 def pytest_configure() -> None:
-    """Have the processes that tests start obey signals, also where the tests themselves run under `nohup` or the like.
+    """Prepare the environment, which the processes that tests start inherit.
 
-    An ignored signal stays ignored in child processes, and `repro` respects that for SIGHUP.
+    An ignored signal stays ignored in child processes, and `repro` respects that for SIGHUP: signals are obeyed, also
+    where the tests themselves run under `nohup` or the like. OMP_NUM_THREADS does not change what is printed.
     """
+    os.environ[SHARED_PROCESSORS] = "1"
     for name in ("SIGHUP", "SIGINT", "SIGUSR1"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) == signal.SIG_IGN:

@@ -16,6 +16,7 @@ from torch.utils._triton import has_triton
 
 from repro.errors import ReproError
 from repro.notes import note_once
+from repro.processors import SHARED_PROCESSORS, available_processors
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}  # dtype of matrix products and convolutions
@@ -30,7 +31,11 @@ def find_devices(names: str | None, rank: int = 0, ranks: int = 1) -> tuple[torc
     `names` lists the machine's devices, separated by commas, shared by the processes in order; `cpu`
     alone serves all of them. Without names each process has one GPU if there are GPUs (CUDA), else the CPU; Apple's
     GPU, `mps`, is used only by name. Raises ReproError if the devices cannot be shared or do not work.
+
+    On the CPU, torch computes with at most as many threads as this process may use processors.
     """
+    if ranks == 1:
+        _use_processors()
     if names is None:
         if not torch.cuda.is_available():
             return (_find("cpu"),)
@@ -43,6 +48,19 @@ def find_devices(names: str | None, rank: int = 0, ranks: int = 1) -> tuple[torc
         processes = f"{ranks} processes" if ranks > 1 else "one process"
         raise ReproError(f"--devices {names} cannot be shared by {processes}: name one device for each, or two")
     return tuple(map(_find, listed[rank * each : (rank + 1) * each]))
+
+
+def _use_processors() -> None:
+    """Set torch's number of threads by the processors of this process, unless the environment does; say if it is less.
+
+    torch itself counts the processors of the machine, or those of the process's affinity, but ignores the CPU quota of
+    a container. With more threads than the quota allows, all of them are stopped again and again.
+    """
+    asked, processors = os.environ.get("OMP_NUM_THREADS"), available_processors()
+    if asked is None:
+        torch.set_num_threads(min(torch.get_num_threads(), processors))
+    elif torch.get_num_threads() < processors and SHARED_PROCESSORS not in os.environ:
+        note_once(f"computing on {torch.get_num_threads()} of {processors} processors: OMP_NUM_THREADS is {asked}")
 
 
 def _find(name: str) -> torch.device:

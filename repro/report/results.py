@@ -96,7 +96,9 @@ def cost_table(records: Records) -> Table:
     groups: dict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in records.runs:
         if run.log:
-            machine = f"{run.machine.cpus} × {run.machine.processor}, {run.precision}"
+            count = run.machine.threads
+            threads = f", {count} thread{'s' if count > 1 else ''}" if count else ""
+            machine = f"{run.machine.cpus} × {run.machine.processor}{threads}, {run.precision}"
             groups[run.variant, run.recipe, run.data.description, machine].append(run)
     body: list[list[Cell]] = []
     for (variant, recipe, data, machine), runs in groups.items():

@@ -18,6 +18,7 @@ from repro.data.store import Store, open_store
 from repro.errors import ReproError, Stopped
 from repro.models.allocator import keep_freed_memory
 from repro.models.devices import float32_products
+from repro.notes import note_once
 from repro.paper.networks import network_record
 from repro.provenance import current_provenance, data_record
 from repro.records import (
@@ -133,6 +134,11 @@ def train(
             return
         saved = group.run_checked(lambda: _load_checkpoint(run, resume_from) if run else None)
         if saved and run:
+            if run.machine.threads not in (None, record.machine.threads):
+                note_once(
+                    f"continuing on {record.machine.threads} threads a run that was started on {run.machine.threads}: "
+                    "its results may differ in rounding"
+                )
             training.restore(saved)
             _continue_if_extended(run, training)
         if run:

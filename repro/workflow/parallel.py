@@ -15,7 +15,7 @@ from typing import Any
 
 from repro.baselines.settings import BaselineSettings
 from repro.errors import ReproError, Stopped
-from repro.processors import available_processors
+from repro.processors import SHARED_PROCESSORS, available_processors
 from repro.workflow.stages import Kind, Stage
 
 PROGRAM = (sys.executable, "-m", "repro")
@@ -192,7 +192,7 @@ def _start_ready(
 
 
 def _start(stage: Stage, devices: tuple[str, ...], threads: int, program: Sequence[str]) -> _Job:
-    environment = dict(os.environ, PYTHONUNBUFFERED="1")
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", SHARED_PROCESSORS: "1"}
     environment.setdefault("OMP_NUM_THREADS", str(threads * len(devices)))
     process = subprocess.Popen(
         [*program, *with_devices(stage, devices)], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,

@@ -23,6 +23,7 @@ from repro.evaluation.predictions import predict
 from repro.evaluation.retrieve import centre_pixels
 from repro.models import devices
 from repro.models.devices import PRECISIONS, check_precision, find_devices, has_fast_bf16
+from repro.processors import SHARED_PROCESSORS
 from repro.training.loop import train_epochs
 from repro.training.settings import Settings
 from repro.training.state import prepare_training
@@ -36,6 +37,32 @@ def test_default_is_the_cpu_without_cuda_even_if_there_is_an_apple_gpu(monkeypat
     assert find_devices(None) == (CPU,)
     assert find_devices("cpu,cpu") == (CPU, CPU)
     assert find_devices("cpu", rank=3, ranks=4) == (CPU,)
+
+
+@pytest.mark.parametrize(("processors", "asked", "threads"), [(1, None, 1), (8, None, 2), (1, "2", 2), (8, "2", 2)])
+def test_threads_follow_the_processors_of_a_container_unless_the_environment_sets_them(
+    monkeypatch: pytest.MonkeyPatch, processors: int, asked: str | None, threads: int
+) -> None:
+    """With two threads at first; fewer than there are processors are noted if the environment asks for them."""
+    before, notes = torch.get_num_threads(), []
+    monkeypatch.setattr(devices, "available_processors", lambda: processors)
+    monkeypatch.setattr(devices, "note_once", notes.append)
+    monkeypatch.delenv(SHARED_PROCESSORS)
+    if asked:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    else:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    torch.set_num_threads(2)
+    try:
+        find_devices("cpu")
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    unused = asked and processors == 8
+    assert notes == (["computing on 2 of 8 processors: OMP_NUM_THREADS is 2"] if unused else [])
+    monkeypatch.setenv(SHARED_PROCESSORS, "1")
+    find_devices("cpu")
+    assert len(notes) == bool(unused)
 
 
 @pytest.mark.parametrize("name", ["meta", "toaster", "cpu:x", "mps", "xla"])

@@ -191,6 +191,20 @@ def stopped(store: Store, finished: Path, tmp_path: Path) -> Path:
     return tmp_path / finished.name
 
 
+def test_resuming_with_another_number_of_threads_is_noted(
+    store: Store, stopped: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = json.loads((stopped / "run.json").read_text())
+    assert record["machine"]["threads"] == torch.get_num_threads()
+    for threads, noted in ((torch.get_num_threads(), False), (None, False), (999, True)):
+        record["machine"]["threads"] = threads
+        (stopped / "run.json").write_text(json.dumps(record))
+        events = train(SETTINGS, store.path, stopped.parent, resume=True)
+        next(events)
+        events.close()
+        assert ("a run that was started on 999: its results may differ in rounding" in caplog.text) == noted
+
+
 @pytest.mark.parametrize("suffix", ["json", "safetensors"])
 def test_resuming_from_a_named_checkpoint(store: Store, finished: Path, stopped: Path, suffix: str) -> None:
     first, second = sorted((stopped / "checkpoints").glob(f"*.{suffix}"))

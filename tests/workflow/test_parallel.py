@@ -18,9 +18,9 @@ from repro.verification.verify import verify
 from repro.workflow.parallel import ParallelEvent, StageEnded, StageOutput, StageStarted, run_in_parallel, with_devices
 from repro.workflow.stages import Kind, Stage
 
-# Instead of `repro`: `write RESULT`, `meet RESULT OTHER`, `fail RESULT` and `save RESULT`.
+# Instead of `repro`: `write RESULT`, `meet RESULT OTHER`, `threads RESULT`, `fail RESULT` and `save RESULT`.
 COMMANDS = """
-import pathlib, signal, sys, time
+import os, pathlib, signal, sys, time
 action, result, *others = sys.argv[1:]
 result = pathlib.Path(result)
 def save(number, frame):
@@ -30,6 +30,8 @@ if action == "save":
     signal.signal(signal.SIGTERM, save)
     print("ready")
     time.sleep(600)
+if action == "threads":
+    others = [os.environ[name] for name in ("OMP_NUM_THREADS", "REPRO_SHARED_PROCESSORS")]
 if action == "fail":
     sys.exit("repro: the reason")
 if action == "meet":  # waits until the other command runs as well
@@ -126,6 +128,14 @@ def test_a_command_that_needs_two_devices_gets_them(tmp_path: Path) -> None:
     assert with_devices(baseline, ["cuda:2"]) == baseline.words  # it is trained on none
     with pytest.raises(ReproError, match=r"^a command needs 2 devices: name them with --devices, not cpu alone$"):
         run([stage], "cpu")
+
+
+def test_commands_share_the_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("repro.workflow.parallel.available_processors", lambda: 7)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("REPRO_SHARED_PROCESSORS")
+    run([command(tmp_path / "a", "threads")], "cpu,cpu")
+    assert (tmp_path / "a").read_text() == "3 1"
 
 
 def test_an_experiment_in_parallel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
