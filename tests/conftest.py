@@ -22,9 +22,12 @@ def pytest_configure() -> None:
     """Prepare the environment, which the processes that tests start inherit.
 
     An ignored signal stays ignored in child processes, and `repro` respects that for SIGHUP: signals are obeyed, also
-    where the tests themselves run under `nohup` or the like. OMP_NUM_THREADS does not change what is printed.
+    where the tests themselves run under `nohup` or the like. Processes of `pytest -n` share the processors: threads that
+    wait for each other on a processor that has other work take several times as long.
     """
     os.environ[SHARED_PROCESSORS] = "1"
+    if processes := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_processors() // int(processes))))
     for name in ("SIGHUP", "SIGINT", "SIGUSR1"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) == signal.SIG_IGN:
