@@ -22,8 +22,8 @@ def pytest_configure() -> None:
     """Prepare the environment, which the processes that tests start inherit.
 
     An ignored signal stays ignored in child processes, and `repro` respects that for SIGHUP: signals are obeyed, also
-    where the tests themselves run under `nohup` or the like. Processes of `pytest -n` share the processors: threads that
-    wait for each other on a processor that has other work take several times as long.
+    where the tests themselves run under `nohup` or the like. Processes of `pytest -n` share the processors, because
+    threads that wait for each other on a processor with other work take several times as long.
     """
     os.environ[SHARED_PROCESSORS] = "1"
     if processes := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
