@@ -71,7 +71,8 @@ def run(session: nox.Session, program: str, *arguments: str, **variables: str) -
 def tests(session: nox.Session) -> None:
     """Run the tests; those on real images need REPRO_TEST_DATA to name their folder."""
     install(session, *TESTED_EXTRAS)
-    run(session, "pytest", "-n", "auto", "--dist", "loadfile", "--durations=10", *session.posargs)
+    side_by_side = ("-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder")
+    run(session, "pytest", *side_by_side, "--durations=10", *session.posargs)
 
 
 @nox.session(venv_backend="none")

@@ -18,6 +18,20 @@ if TYPE_CHECKING:  # the fixtures import it: tests of the parts without torch ru
     from repro.data.store import Store
 
 
+LONGEST = (
+    "test_subset.py",
+    "test_stages.py",
+    "test_kill.py",
+    "test_layers.py",
+    "test_commands.py",
+    "test_distributed.py",
+    "test_train.py",
+    "test_export.py",
+    "test_platforms.py",
+    "test_evaluate.py",
+)
+
+
 def pytest_configure() -> None:
     """Prepare the environment, which the processes that tests start inherit.
 
@@ -37,8 +51,20 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Return the number of processes for `pytest -n auto`: one per processor, but each may take 3 GB of memory."""
-    return min(available_processors(), 4)
+    """Return the number of processes for `pytest -n auto`.
+
+    It is one more than there are processors, because many tests wait for programs that they start, but at most four,
+    and one for each 4 GiB of memory.
+    """
+    wanted = min(available_processors() + 1, 4)
+    if not hasattr(os, "sysconf"):  # Windows
+        return wanted
+    return max(1, min(wanted, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**32))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the files with the longest tests first, so that all processes of `pytest -n` end at about the same time."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")
