@@ -30,7 +30,7 @@ def test_ten_classes_of_imagenet(real_images: Callable[[str], Path], tmp_path: P
         ("evaluate", run, "--data", store, "--views", 10),
         ("report", "--runs", runs, "--out", report, "--compare", "--strict"),
     ):
-        done = repro(*words, timeout=600)
+        done = repro(*words, timeout=1800)
         assert done.returncode == 0, done.stderr
         print(done.stdout)
 
