@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +41,8 @@ def pytest_configure() -> None:
     threads that wait for each other on a processor with other work take several times as long.
     """
     os.environ[SHARED_PROCESSORS] = "1"
+    if instructions := os.environ.get("ATEN_CPU_CAPABILITY"):  # torch would mix what it compiled for both, and crash
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{tempfile.gettempdir()}/torchinductor-{instructions}")
     if processes := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_processors() // int(processes))))
     for name in ("SIGHUP", "SIGINT", "SIGUSR1"):

@@ -74,11 +74,15 @@ class Claim:
 
     @property
     def where(self) -> str:
-        """Data and scale of a measurement that is not comparable; empty for others."""
+        """Data and scale of a measurement that is not comparable, with its views if others count; empty for others."""
         measurement = self.measurement
         if self.verdict.verdict != NOT_COMPARABLE or measurement is None or measurement.scope is None:
             return ""
-        return f"{measurement.where.partition(' (')[0]}, {measurement.scope.scale_label}"
+        scope = measurement.scope
+        words = [measurement.where.partition(" (")[0], scope.scale_label]
+        if scope.views and scope.views != self.target.views:
+            words.append("1 view" if scope.views == 1 else f"{scope.views} views")
+        return ", ".join(words)
 
     @property
     def direction(self) -> str:

@@ -27,6 +27,7 @@ RECORDS = ROOT / "outputs" / "reference" / "runs"
 RESULTS = ROOT / "docs" / "results.md"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- results: python -m repro.report.results -->", "<!-- /results -->"
+SAME = "The same"
 SUMMARISED = ("Claim", "Sec.", "Paper", "Here [95% interval]", "n", "Verdict")  # columns of the README's claims
 TABLES = ("smaller", "figure1", "recipes", "comparisons", "retrieval")  # those of the report that hold measured numbers
 INTRODUCTION = """# Results
@@ -51,13 +52,13 @@ def results() -> str:
 
 
 def summary() -> str:
-    """Return the README's tables: the claims that are decided, and the errors measured."""
+    """Return the README's tables: the claims that are decided, once for each recipe, and the errors measured."""
     records = read_records(RECORDS)
     verdicts = judge(records)
     claims, errors = claim_table(claims_of(verdicts, records)), every_table(records, verdicts)["smaller"]
     kept = [index for index, column in enumerate(claims.columns) if column.name in SUMMARISED]
     rows = [[row[index] for index in kept] for section in claims.sections for row in section.rows]
-    decided = [row for row in rows if "undecided" not in str(row[-1])]
+    decided = [row for row in rows if "undecided" not in str(row[-1]) and row[0] != SAME]
     short = replace(claims, columns=columns(*SUMMARISED), sections=[Section("", decided)])
     return "\n\n".join([short.markdown(), errors.note, errors.markdown()])
 
@@ -76,7 +77,7 @@ def claim_table(claims: list[Claim]) -> Table:
             decided = each.verdict.verdict not in (MISSING, NOT_COMPARABLE) or each.direction
             if each.target.kind == "invariant" or each.measurement is None or not decided:
                 continue
-            quantity = each.target.quantity if each is claim else f"The same, recipe {each.measurement.recipe}"
+            quantity = each.target.quantity if each is claim else _same(claim, each.measurement.recipe)
             verdict = each.verdict.verdict + (f", {each.direction}" if each.direction else "")
             where = f"{verdict} ({each.where})" if each.where else verdict
             experiment = experiment_of(each.target)
@@ -89,6 +90,12 @@ def claim_table(claims: list[Claim]) -> Table:
         "images than the paper's are in the next table."
     )
     return Table("results", "The paper's claims", note, heads, [Section("", body)])
+
+
+def _same(claim: Claim, recipe: str) -> str:
+    """Return how another measurement of a claim is called."""
+    first = claim.measurement.recipe if claim.measurement else ""
+    return SAME if recipe == first else f"{SAME}, recipe {recipe}"
 
 
 def cost_table(records: Records) -> Table:

@@ -49,6 +49,15 @@ def test_a_full_scale_run_that_is_off_is_a_strict_mismatch(tmp_path: Path) -> No
     assert verdict(tmp_path, "table1-cnn-top1").fails_strict
 
 
+def test_top5_errors_of_at_most_five_classes_are_no_measurement(tmp_path: Path) -> None:
+    """One of five guesses among two classes is always right."""
+    data = data_record("folder", "catsdogs", ["cats", "dogs"], train=1600, val=500)
+    for views in (1, 10):
+        write_evaluation(tmp_path, data=data, views=views, images=500, predictions=False)
+    for target, measured in (("table1-cnn-top1", True), ("table1-cnn-top5", False), ("one-view-top5", False)):
+        assert (verdict(tmp_path, target).measurement is not None) == measured, target
+
+
 def test_strict_as_typed(tmp_path: Path) -> None:
     runs, out = tmp_path / "runs", tmp_path / "report"
     runs.mkdir()
