@@ -98,7 +98,7 @@ def test_the_shell_completes_commands_and_options() -> None:
 
 
 def test_the_list_of_runs_says_how_far_and_how_good(tmp_path: Path) -> None:
-    reference = Path(__file__).parents[2] / "outputs" / "reference" / "runs"
+    reference = Path(__file__).parents[2] / "outputs" / "reference" / "runs" / "A-imagenette"
     done = repro("list", "runs", "--runs", reference)
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if " alexnet-authors-small-seed0 " in line]
