@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from repro.paper.targets import MISSING, NOT_COMPARABLE
+from repro.paper.targets import MISSING, NOT_COMPARABLE, UNDECIDED
 from repro.records import Records, Run, read_records
 from repro.report.build import judge
 from repro.report.claims import Claim, claims_of
@@ -58,7 +58,7 @@ def summary() -> str:
     claims, errors = claim_table(claims_of(verdicts, records)), every_table(records, verdicts)["smaller"]
     kept = [index for index, column in enumerate(claims.columns) if column.name in SUMMARISED]
     rows = [[row[index] for index in kept] for section in claims.sections for row in section.rows]
-    decided = [row for row in rows if "undecided" not in str(row[-1]) and row[0] != SAME]
+    decided = [row for row in rows if UNDECIDED not in str(row[-1]) and row[0] != SAME]
     short = replace(claims, columns=columns(*SUMMARISED), sections=[Section("", decided)])
     return "\n\n".join([short.markdown(), errors.note, errors.markdown()])
 

@@ -22,6 +22,7 @@ from repro.report.figures.figure1 import grid_rows, grids
 from repro.report.measurements import measure
 from repro.report.measurements.context import PAPER_DATASETS, evaluation_scale, retrieval_scale, run_scale
 from repro.report.measurements.evaluations import (
+    FEWEST_CLASSES,
     SPLIT_NAMES,
     error_level,
     evaluation_scope,
@@ -166,7 +167,6 @@ def _claims_table(
 
 
 METRICS = ("top1_error", "top5_error")
-FEWEST_CLASSES = 6  # with fewer, one of five guesses is always right
 
 
 def smaller_table(records: Records) -> Table:

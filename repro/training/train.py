@@ -136,8 +136,8 @@ def train(
         if saved and run:
             if run.machine.threads not in (None, record.machine.threads):
                 note_once(
-                    f"continuing on {record.machine.threads} threads a run that was started on {run.machine.threads}: "
-                    "its results may differ in rounding"
+                    f"this run was started with {run.machine.threads} threads and continues with "
+                    f"{record.machine.threads}: its results may differ in rounding"
                 )
             training.restore(saved)
             _continue_if_extended(run, training)

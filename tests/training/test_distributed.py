@@ -115,19 +115,22 @@ def log(run: Path) -> list[dict]:
     return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in lines]
 
 
-def differences(one: Path, other: Path) -> tuple[float, float]:
-    """Return the largest relative differences of weights and of biases; the logs must agree too.
-
-    The gradient of a bias is a sum over a whole batch, of which little may remain: here some stay at 1e-7 of a weight.
-    """
+def difference(one: Path, other: Path) -> float:
+    """Return the largest relative difference of any weight; the logs must agree too."""
     for ours, theirs in zip(log(one), log(other), strict=True):
         assert ours.pop("train_loss") == pytest.approx(theirs.pop("train_loss"), rel=1e-5)
         assert ours == theirs
     first, second = (safetensors.torch.load_file(run / "weights.safetensors") for run in (one, other))
     assert first.keys() == second.keys()
-    found = {name: ((first[name] - second[name]).abs().max() / first[name].abs().max()).item() for name in first}
-    biases = {name for name in found if name.endswith(".bias")}
-    return max(found[name] for name in found.keys() - biases), max(found[name] for name in biases)
+    # The text's biases of conv1 and conv3 start at 0 and are still a millionth of the weights. Where a difference is
+    # below the rounding of its layer's weights, it is compared with them.
+    rounding = torch.finfo(torch.float32).eps
+    found = []
+    for name, ours in first.items():
+        layer = first[name.replace(".bias", ".weight")].abs().max()
+        change = (ours - second[name]).abs().max()
+        found.append((change / (layer if change < rounding * layer else ours.abs().max())).item())
+    return max(found)
 
 
 @pytest.fixture(scope="module")
@@ -160,10 +163,9 @@ def three_ranks(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_ranks_give_the_results_of_one(alone: dict[str, Path], two_ranks: Path) -> None:
-    weights, biases = differences(alone["authors"], two_ranks)
-    print(f"two ranks against one: weights {weights:.1e}, biases {biases:.1e}")
-    assert weights < 1e-5
-    assert biases < 1e-2
+    measured = difference(alone["authors"], two_ranks)
+    print(f"two ranks against one: {measured:.1e}")
+    assert measured < 1e-5
     record = json.loads((two_ranks / "run.json").read_text())
     assert (record["ranks"], record["devices"]) == (2, ["cpu"])
     assert record["command"].startswith("torchrun --nproc-per-node 2 -m repro train --variant alexnet")
@@ -176,10 +178,9 @@ def test_gradients_in_several_buckets_are_those_of_the_whole_batch() -> None:
 
 def test_three_ranks_with_two_devices_each_give_the_results_of_one(alone: dict[str, Path], three_ranks: Path) -> None:
     """Uneven shards, a batch of which one rank has no image, LRN across the towers."""
-    weights, biases = differences(alone["paper"], three_ranks)
-    print(f"three ranks of two devices against one of one: weights {weights:.1e}, biases {biases:.1e}")
-    assert weights < 1e-5
-    assert biases < 1e-2
+    measured = difference(alone["paper"], three_ranks)
+    print(f"three ranks of two devices against one of one: {measured:.1e}")
+    assert measured < 1e-5
 
 
 def test_a_signal_to_one_rank_stops_all_and_they_resume_with_bit_identical_results(
@@ -215,9 +216,7 @@ def test_a_killed_rank_ends_the_others_and_one_process_can_resume(
     assert len(message.splitlines()) == 1
     assert not (run / "weights.safetensors").exists()
     list(train(Settings("alexnet", "authors", "smoke", seed=1, epochs=EPOCHS), store.path, tmp_path, resume=True))
-    weights, biases = differences(alone["authors"], run)
-    assert weights < 1e-5
-    assert biases < 1e-2
+    assert difference(alone["authors"], run) < 1e-5
 
 
 def test_a_rank_that_does_not_respond_is_an_error_in_the_others(store: Store, tmp_path: Path) -> None:

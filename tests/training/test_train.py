@@ -202,7 +202,7 @@ def test_resuming_with_another_number_of_threads_is_noted(
         events = train(SETTINGS, store.path, stopped.parent, resume=True)
         next(events)
         events.close()
-        assert ("a run that was started on 999: its results may differ in rounding" in caplog.text) == noted
+        assert ("this run was started with 999 threads and continues with" in caplog.text) == noted
 
 
 @pytest.mark.parametrize("suffix", ["json", "safetensors"])

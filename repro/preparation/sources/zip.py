@@ -102,6 +102,7 @@ class ZipTree(ArchiveTree[ZipReference]):
         try:
             with open_binary(self.path, DIRECTORY_BYTES) as file, zipfile.ZipFile(file) as archive:
                 members = archive.infolist()
+        # zipfile raises NotImplementedError for an archive of a later version of the format.
         except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
             raise ReproError(f"cannot read the zip archive '{self.path}' ({error}): fetch it again") from error
         for member in members:
