@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -193,9 +193,12 @@ def main() -> int:
     print(f"{machine.gpus if device.type == 'cuda' else machine.processor}; {machine.switches or 'no GPU'}")
     print(", ".join(f"{name} {version}" for name, version in versions.items()))
     with tempfile.TemporaryDirectory() as folder:
-        per_class = -(-128 * (options.steps + WARM_UP) // 10)
         size = SCALES[options.scale].image_size
-        store = prepare("synthetic", Path(folder) / "store", size=size, limit_per_class=per_class)
+        store = prepare("synthetic", Path(folder) / "store", size=size)
+        # The built-in images, as often as an epoch of that many steps needs.
+        train = store.splits["train"]
+        repeated = Subset(train, np.arange(128 * (options.steps + WARM_UP)) % len(train))
+        store = replace(store, splits={**store.splits, "train": repeated})
         print(f"images/s, batches of 128, scale {options.scale}\n{HEAD}")
         for precision in (options.precision,) if options.precision else PRECISIONS:
             try:

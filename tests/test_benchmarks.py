@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from repro.preparation.sources.synthetic import IMAGES_PER_CLASS
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -27,7 +29,8 @@ def run_gpu(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 
 
 def test_the_benchmark_of_a_gpu_on_a_cpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """The only check of this program where there is no GPU; it trains for a few updates."""
+    """The only check of this program where there is no GPU; it trains for a few updates, more than the images allow."""
+    monkeypatch.setitem(IMAGES_PER_CLASS, "train", 20)
     words = ("--device", "cpu", "--scale", "smoke", "--steps", "1", "--precision", "fp32")
     assert run_gpu(monkeypatch, *words) == 0
     *_, head, rule, row = capsys.readouterr().out.splitlines()
