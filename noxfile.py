@@ -1,4 +1,4 @@
-"""Sessions: `nox -s tests`, `lint`, `types`, `light`, `subset`, `demo`, `page`, `bench`, `reference`.
+"""Sessions: `nox -s tests`, `lint`, `types`, `light`, `subset`, `gpu`, `demo`, `page`, `bench`, `reference`.
 
 Each session installs the versions of constraints.txt. Environments are reused, so a second run starts quickly. All
 sessions that need torch share one, `.nox/project`, because with CUDA's libraries it takes 6 GB.
@@ -80,6 +80,13 @@ def subset(session: nox.Session) -> None:
     """Run the pipeline on ten classes of real images (REPRO_TEST_DATA), with a short training."""
     install(session, *TESTED_EXTRAS)
     run(session, "pytest", "-m", "subset", "-rA", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def gpu(session: nox.Session) -> None:
+    """Run the tests that need an Nvidia GPU; all others run on the CPU, also where there is one."""
+    install(session, "test")
+    run(session, "pytest", "-m", "gpu", "-rA", *session.posargs)
 
 
 @nox.session(venv_backend="venv")

@@ -33,14 +33,18 @@ LONGEST = (
 )
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Prepare the environment, which the processes that tests start inherit.
+
+    GPUs are hidden from all tests but those of GPUs: without `--devices` programs would use them.
 
     An ignored signal stays ignored in child processes, and `repro` respects that for SIGHUP: signals are obeyed, also
     where the tests themselves run under `nohup` or the like. Processes of `pytest -n` share the processors, because
     threads that wait for each other on a processor with other work take several times as long.
     """
     os.environ[SHARED_PROCESSORS] = "1"
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if instructions := os.environ.get("ATEN_CPU_CAPABILITY"):  # torch would mix what it compiled for both, and crash
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{tempfile.gettempdir()}/torchinductor-{instructions}")
     if processes := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):

@@ -1,10 +1,9 @@
-"""What only an Nvidia GPU can show: numbers against float64, equal bits, no waiting, NCCL. Skipped without one."""
+"""What only an Nvidia GPU can show: numbers against float64, equal bits, no waiting, NCCL (`nox -s gpu`)."""
 
 from __future__ import annotations
 
 import copy
 import json
-import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -36,7 +35,7 @@ from repro.training.settings import Settings
 from repro.training.state import prepare_training
 from repro.training.train import train
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no Nvidia GPU")
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no Nvidia GPU")]
 
 CPU = torch.device("cpu")
 SMOKE = Settings("alexnet", "authors", "smoke", seed=1, epochs=2, devices="cuda:0")
@@ -204,14 +203,15 @@ def test_two_towers_on_a_gpu_learn_what_one_net_does(store: Store) -> None:
     assert max(distance(two[name], one[name]) for name in one) < 1e-4
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_step_never_waits_for_the_gpu(store: Store, precision: str) -> None:
     """torch raises an error where it would wait; the first updates compile, and the loss of one before is read."""
     training = prepare_training(replace(SMOKE, precision=precision), store)
     events = train_epochs(training)
     next(events)
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         next(events)
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -287,7 +287,7 @@ def test_buckets_over_nccl_hold_the_gradients(gpu: torch.device) -> None:
 
 def test_commands_use_the_gpu_without_being_told(store: Store, tmp_path: Path) -> None:
     words: list[tuple[object, ...]] = [
-        ("train", "--data", store.path, "--scale", "smoke", "--epochs", 1, "--out", tmp_path),
+        ("train", "--variant", "alexnet", "--data", store.path, "--scale", "smoke", "--epochs", 1, "--out", tmp_path),
         ("evaluate", tmp_path / "alexnet-authors-smoke-seed0", "--data", store.path, "--views", 10),
         ("retrieve", tmp_path / "alexnet-authors-smoke-seed0", "--data", store.path),
         ("verify", tmp_path / "alexnet-authors-smoke-seed0"),
@@ -302,9 +302,11 @@ def test_commands_use_the_gpu_without_being_told(store: Store, tmp_path: Path) -
     assert '"nvidia driver"' in text
 
 
-def test_processes_share_a_gpu(store: Store, tmp_path: Path) -> None:
-    """`run --parallel` with a GPU named several times."""
-    words = ("run", "layers", "--data", store.path, "--scale", "smoke", "--epochs", 1, "--out", tmp_path)
-    done = repro(*words, "--devices", ",".join(["cuda:0"] * max(2, min(8, (os.cpu_count() or 2) // 2))), "--parallel")
+def test_processes_share_a_gpu(tmp_path: Path) -> None:
+    """`run --parallel` with a GPU named four times."""
+    folders = ("--stores", tmp_path / "stores", "--out", tmp_path / "runs")
+    words = ("run", "cifar-lrn", "--scale", "smoke", "--epochs", 1, *folders, "--parallel", "--devices")
+    done = repro(*words, ",".join(["cuda:0"] * 4))
     assert done.returncode == 0, done.stderr
-    assert len([*tmp_path.glob("*/weights.safetensors")]) == 27
+    trained = [*(tmp_path / "runs").glob("**/weights.safetensors")]
+    assert len(trained) == len([*(tmp_path / "runs").glob("**/run.json")]) > 4

@@ -186,7 +186,8 @@ def compiles_kernels(device: torch.device) -> bool:
     if device.type != "cuda" or not has_triton():
         return False
     try:
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the compiler's modules, which are imported here
             x = torch.ones(2, 2, device=device, requires_grad=True)
             compile_kernels(_square)(x).sum().backward()
     except Exception as error:  # whatever torch, Triton or the C compiler raise
@@ -200,14 +201,18 @@ def _square(x: Tensor) -> Tensor:
 
 
 def compile_kernels(function: Callable[..., Any], dynamic: bool = True) -> Callable[..., Any]:
-    """Compile `function`, with `dynamic` once for all shapes.
+    """Compile `function`, with `dynamic` once for all shapes, and for each set of numbers among its arguments.
 
     By default torch compiles a function for at most 8 sets of dtypes, shapes and modes of autograd, and then runs it
-    without compiling, which rounds differently: results would depend on what a process has computed before.
+    without compiling, which rounds differently: results would depend on what a process has computed before. With
+    `dynamic` it would also compute with numbers, such as the constants of a layer, on the CPU, by code that takes a C++
+    compiler half a minute.
     """
     import torch._dynamo  # slow
 
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    config = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, 64)
+    config.specialize_float = config.specialize_int = True
     return torch.compile(function, dynamic=dynamic)
 
 

@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from repro.models.devices import compile_kernels
 from repro.models.layers import (
     DropoutMasks,
     LocallyConnected2d,
@@ -128,6 +130,23 @@ def test_formula_compiled_for_gpus_matches_the_formula(layer: torch.nn.Module) -
         out = run(a, *constants)
         results.append((out.detach(), *torch.autograd.grad(out, a, grad)))
     torch.testing.assert_close(*results)
+
+
+def test_constants_are_part_of_what_is_compiled_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As inputs they would be computed with on the CPU, in every pass."""
+    inputs: list[torch.Tensor | int] = []
+
+    def capture(graph: torch.fx.GraphModule, examples: list[torch.Tensor | int]) -> torch.fx.GraphModule:
+        inputs.extend(examples)
+        return graph
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=capture))
+    compiled = compile_kernels(across_maps)
+    for shape in ((3, 12, 7, 5), (2, 24, 6, 4)):
+        a = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(compiled(a, 2, 5, 2.0, 1e-4, 0.75), across_maps(a, 2, 5, 2.0, 1e-4, 0.75))
+    assert [each.shape for each in inputs if isinstance(each, torch.Tensor)] == [(3, 12, 7, 5)]  # compiled once
+    assert len(inputs) == 5  # and its sizes
 
 
 def penalised_gradient(layer: torch.nn.Module, a: torch.Tensor) -> torch.Tensor:
