@@ -138,6 +138,11 @@ class DataRecord:
     images: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     @property
+    def has_top5_error(self) -> bool:
+        """Whether a top-5 error says anything: with at most five classes one of five guesses is always right."""
+        return not 0 < len(self.classes) <= 5
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Readable names of the classes, in the order of the labels."""
         return tuple(each.name or each.id for each in self.classes)

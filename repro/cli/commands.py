@@ -232,7 +232,7 @@ def evaluate(
         check_classes(len(read_run(runs[0]).data.classes))
     with meter(console, "evaluating", "images") as show, cpu_threads(threads):
         path, record = stage.evaluate(runs, data, split, int(views), devices, show, search_weights, batch_size)
-    for guesses in ("top1", "top5"):
+    for guesses in ("top1", "top5") if record.data.has_top5_error else ("top1",):
         low, high = getattr(record, f"{guesses}_interval")
         error = record.error(f"{guesses}_error")
         console.print(f"{guesses} error {error:.2f}%  (95% interval {low:.2f} to {high:.2f})")

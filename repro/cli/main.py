@@ -63,6 +63,11 @@ def run(arguments: list[str], prepare: Callable[[], None] = lambda: None) -> int
             where = f"'{os.fsdecode(error.filename)}': " if isinstance(error.filename, str | bytes) else ""
             return _fail(f"{where}{error.strerror}", 3, debug)
         return _fail(_describe(error), 1, debug)
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.partition(".")[0] == "repro":
+            return _fail(_describe(error), 1, debug)
+        missing = f"the package '{error.name}' is not installed for '{sys.executable}'"
+        return _fail(f"{missing}: activate the environment that repro was installed in, or install it again", 3, debug)
     except Exception as error:
         return _fail(_describe(error), 1, debug)
 

@@ -218,7 +218,7 @@ def run_listing(folder: Path) -> Listing:
     rows = []
     for run in records.runs:
         evaluated = [
-            f"{each.split} {each.views}: {each.top1_error:.1f}/{each.top5_error:.1f}"
+            f"{each.split} {each.views}: {each.top1_error:.1f}" + f"/{each.top5_error:.1f}" * each.data.has_top5_error
             for each in records.evaluations
             if each.folder == run.folder
         ]

@@ -22,7 +22,6 @@ from repro.report.figures.figure1 import grid_rows, grids
 from repro.report.measurements import measure
 from repro.report.measurements.context import PAPER_DATASETS, evaluation_scale, retrieval_scale, run_scale
 from repro.report.measurements.evaluations import (
-    FEWEST_CLASSES,
     SPLIT_NAMES,
     error_level,
     evaluation_scope,
@@ -182,7 +181,7 @@ def smaller_table(records: Records) -> Table:
             on_images = rows.setdefault((data, key.split), {})
             row = on_images.setdefault((net, training), {"Net": net, "Training": training})
             for name, metric in zip(("Top-1", "Top-5"), METRICS, strict=True):
-                if metric == "top1_error" or len(data.classes) >= FEWEST_CLASSES:
+                if metric == "top1_error" or data.has_top5_error:
                     row[f"{_views(key.views)}: {name}"] = error_level(evaluations, metric)
             measured = row[f"{_views(key.views)}: Top-1"]
             if isinstance(measured, Measurement):
@@ -414,7 +413,7 @@ def evaluation_table(records: Records) -> Table:
     for each in records.evaluations:
         seeds = "+".join(map(str, each.seeds))
         scale = str(evaluation_scale(records, each))
-        metrics = METRICS if len(each.data.classes) >= FEWEST_CLASSES else METRICS[:1]
+        metrics = METRICS if each.data.has_top5_error else METRICS[:1]
         errors: list[Cell] = [error_level([each], metric) for metric in metrics]
         on: list[Cell] = [each.data.description, each.split, each.views, each.images]
         body.append([net_name(records, each), *errors, *[None] * (2 - len(errors)), *on, each.recipe, scale, seeds])

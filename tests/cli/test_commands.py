@@ -106,6 +106,9 @@ def test_the_list_of_runs_says_how_far_and_how_good(tmp_path: Path) -> None:
     record = json.loads((reference / "alexnet-authors-small-seed0" / "evaluation-val-10.json").read_text())
     assert f"val 10: {record['top1_error']:.1f}/{record['top5_error']:.1f}" in lines[0]
     assert "30/30" in lines[0]
+    two_classes = repro("list", "runs", "--runs", reference.parent / "catsdogs").stdout
+    assert re.search(r"val 10: \d+\.\d\b", two_classes)
+    assert not re.search(r"val 10: \d+\.\d/", two_classes)
     nothing = repro("list", "runs", "--runs", tmp_path)
     assert (nothing.returncode, nothing.stderr.count("\n")) == (3, 1)
 

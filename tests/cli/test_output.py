@@ -102,6 +102,16 @@ def test_a_bug_is_one_line_with_what_to_do_and_a_traceback_only_with_debug() -> 
     assert debug.stderr.endswith(plain.stderr)
 
 
+@pytest.mark.parametrize(("module", "code"), [("typer", 3), ("repro.cli.tables", 1)])
+def test_a_missing_package_is_named_with_the_interpreter(module: str, code: int) -> None:
+    """That of another environment, for example; a missing part of repro itself is a bug."""
+    program = f"import sys; from repro.cli import main; sys.modules[{module!r}] = None; main.main()"
+    done = subprocess.run([sys.executable, "-c", program, "list", "variants"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (code, 1)
+    assert module in done.stderr
+    assert (f"is not installed for '{sys.executable}'" in done.stderr) == (code == 3)
+
+
 def test_help_shows_every_default() -> None:
     for name, command in COMMANDS.items():
         shown = " ".join(command.get_help(command.make_context(name, [], resilient_parsing=True)).split())

@@ -91,8 +91,7 @@ class _Chart:
     def panels(self) -> tuple[tuple[str, str, str], ...]:
         if not any(line.curve("val_top1_error").epochs for line in self.lines):
             return PANELS[:2]
-        # With at most five classes one of five guesses is always right.
-        return PANELS[:3] if self.classes <= 5 else PANELS
+        return PANELS if self.data.has_top5_error else PANELS[:3]
 
     @property
     def colours(self) -> dict[Net, str]:

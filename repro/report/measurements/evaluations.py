@@ -28,7 +28,6 @@ from repro.report.measurements.context import Context, RunScale, data_changes, e
 
 ERROR_MEASURES = ("top1_error", "top5_error", "split_difference", "next_four_gain")
 
-FEWEST_CLASSES = 6  # for a top-5 error: with fewer, one of five guesses is always right
 SPLIT_NAMES = {"val": "validation", "test": "test", "train": "training"}
 
 
@@ -59,7 +58,7 @@ def from_evaluations(target: Target, records: Records) -> Iterator[tuple[Context
     """Yield the measurement of an error, or of a difference of two, in every context, split and number of views."""
     groups = group_evaluations(records)
     for key, nets in groups.items():
-        if target.measure == "top5_error" and 0 < len(key.context.data.classes) < FEWEST_CLASSES:
+        if target.measure == "top5_error" and not key.context.data.has_top5_error:
             continue
         firsts, seconds = nets.get(target.variant, ()), baseline_evaluations(target, groups, key)
         if target.measure == "split_difference":
