@@ -13,21 +13,18 @@ from repro.models.devices import has_fast_bf16
 
 @pytest.mark.subset
 def test_ten_classes_of_imagenet(real_images: Callable[[str], Path], tmp_path: Path) -> None:
-    images, store, runs, report = (
-        real_images("imagenette128"),
-        tmp_path / "store",
-        tmp_path / "runs",
-        tmp_path / "report",
-    )
+    images = real_images("imagenette128")
+    store, part, runs, report = (tmp_path / name for name in ("store", "part", "runs", "report"))
     # Without hardware support bf16 is some 30 times slower than fp32.
     precision = "bf16" if has_fast_bf16(torch.device("cpu")) else "fp32"
     run = runs / "alexnet-authors-small-seed0"
     for words in (
         ("prepare", "folder", "--source", images, "--out", store, "--size", 128),
+        ("prepare", "folder", "--source", images, "--out", part, "--size", 128, "--limit-per-class", 100),
         ("verify", store),
-        ("train", "--variant", "alexnet", "--data", store, "--out", runs, "--epochs", 3, "--precision", precision),
+        ("train", "--variant", "alexnet", "--data", store, "--out", runs, "--epochs", 2, "--precision", precision),
         ("evaluate", run, "--data", store, "--views", 1),
-        ("evaluate", run, "--data", store, "--views", 10),
+        ("evaluate", run, "--data", part, "--views", 10),
         ("report", "--runs", runs, "--out", report, "--compare", "--strict"),
     ):
         done = repro(*words, timeout=1800)
@@ -38,12 +35,13 @@ def test_ten_classes_of_imagenet(real_images: Callable[[str], Path], tmp_path: P
     assert len(manifest["classes"]) == 10
     assert [sum(s["images"] for s in manifest["splits"][name]["shards"]) for name in ("train", "val")] == [9469, 3925]
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    # Three epochs, 222 updates: the error is well below chance, 90%, and the running loss below ln 10.
-    assert log[-1]["val_top1_error"] < 70
-    assert log[-1]["train_loss"] < 2.0
+    # Two epochs, 148 updates: the error is well below chance, 90%, and the running loss below ln 10.
+    assert log[-1]["val_top1_error"] < 78
+    assert log[-1]["train_loss"] < 2.2
     one, ten = (json.loads((run / f"evaluation-val-{views}.json").read_text()) for views in (1, 10))
     assert one["top1_error"] == pytest.approx(log[-1]["val_top1_error"], abs=1.0)  # float32 against bfloat16
     assert ten["top1_interval"][0] < ten["top1_error"] < ten["top1_interval"][1]
+    assert (one["images"], ten["images"]) == (3925, 1000)
     verdicts = json.loads((report / "comparison.json").read_text())["targets"]
     measured = [row for row in verdicts if row["runs"]]
     assert measured

@@ -118,7 +118,9 @@ def test_loops_do_not_depend_on_the_number_of_threads() -> None:
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler here")
-@pytest.mark.parametrize("layer", [NORMALIZATIONS["lrn-of-towers"], NORMALIZATIONS["spatial"]])
+@pytest.mark.parametrize(
+    "layer", [NORMALIZATIONS["lrn-of-towers"], pytest.param(NORMALIZATIONS["spatial"], marks=pytest.mark.slow)]
+)
 def test_formula_compiled_for_gpus_matches_the_formula(layer: torch.nn.Module) -> None:
     formula = across_maps if isinstance(layer, LocalResponseNorm) else within_maps
     names = ("towers", "n", "k", "alpha") if formula is across_maps else ("size", "k", "alpha")
