@@ -50,7 +50,9 @@ def programs(environment: Path) -> Path:
 def pip_install(session: nox.Session, environment: Path, python: str, *arguments: str) -> None:
     """Install packages in `environment`, which is created with the interpreter `python`, or completed."""
     session.run(python, "-m", "venv", str(environment), external=True)
-    pip = (str(programs(environment) / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    # --no-compile: Python compiles a module when it is first imported, and most of torch's never are.
+    options = ("--quiet", "--disable-pip-version-check", "--no-compile")
+    pip = (str(programs(environment) / "python"), "-m", "pip", "install", *options)
     session.run(*pip, "-c", str(CONSTRAINTS), *arguments, external=True)
 
 

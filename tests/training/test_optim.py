@@ -1,8 +1,13 @@
 """The update rule against hand-computed steps."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
+from repro.data.store import Store
 from repro.models.network import AlexNet
 from repro.paper.variants import configure
 from repro.training import optim
@@ -40,6 +45,17 @@ def test_equals_torch_sgd_until_the_learning_rate_drops() -> None:
             weight.grad = torch.sin(weight.detach() * (step + 1))
             optimizer.step()
     assert not torch.allclose(ours, theirs)
+
+
+def test_a_training_starts_without_torch_s_compiler(synthetic_store: Store, tmp_path: Path) -> None:
+    """Which takes longer to import than a small training takes."""
+    words = ["train", "--variant", "alexnet", "--data", str(synthetic_store.path), "--scale", "smoke", "--epochs", "1"]
+    program = (
+        "import sys; from repro.cli.main import run; assert run(sys.argv[1:]) == 0; "
+        "print({'torch._dynamo'} & {*sys.modules})"
+    )
+    command = [sys.executable, "-c", program, *words, "--devices", "cpu", "--out", str(tmp_path)]
+    assert subprocess.run(command, capture_output=True, text=True).stdout.splitlines()[-1] == "set()"
 
 
 def test_a_frozen_parameter_is_not_updated_at_all() -> None:
