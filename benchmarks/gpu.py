@@ -195,7 +195,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         size = SCALES[options.scale].image_size
         store = prepare("synthetic", Path(folder) / "store", size=size)
-        # The built-in images, as often as an epoch of that many steps needs.
+        # Repeated to fill an epoch of that many steps.
         train = store.splits["train"]
         repeated = Subset(train, np.arange(128 * (options.steps + WARM_UP)) % len(train))
         store = replace(store, splits={**store.splits, "train": repeated})

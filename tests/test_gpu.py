@@ -92,13 +92,14 @@ def outputs_and_gradients(model: AlexNet, inputs: Tensor, labels: Tensor, precis
 
 
 @pytest.mark.parametrize(
-    ("precision", "of_logits", "of_gradients"),
-    # Maximum pooling chooses by values: where two almost agree, rounding sends a gradient elsewhere.
+    # Of logits and fc8's gradient, and of conv layers' gradients: where two values in a pooling window almost agree,
+    # rounding decides which one receives the gradient.
+    ("precision", "last_layer", "conv_layers"),
     [("fp32", 1e-5, 2e-2), ("tf32", 3e-3, 2e-1), ("bf16", 2e-2, 5e-1), ("fp16", 3e-3, 2e-1)],
 )
 @pytest.mark.parametrize(("variant", "recipe"), [("alexnet", "authors"), ("alexnet", "paper"), ("one-gpu", "authors")])
 def test_a_step_computes_what_float64_does(
-    gpu: torch.device, variant: str, recipe: str, precision: str, of_logits: float, of_gradients: float
+    gpu: torch.device, variant: str, recipe: str, precision: str, last_layer: float, conv_layers: float
 ) -> None:
     model = new_net(variant, recipe)
     inputs, labels = batch()
@@ -106,8 +107,9 @@ def test_a_step_computes_what_float64_does(
     found = outputs_and_gradients(model.to(gpu), inputs.to(gpu), labels.to(gpu), precision)
     distances = [distance(*pair) for pair in zip(found, expected, strict=True)]
     print(f"{variant} {recipe} {precision}: " + " ".join(f"{each:.1e}" for each in distances))
-    assert distances[0] < of_logits
-    assert max(distances) < of_gradients
+    logits, conv1, conv3, fc8 = distances
+    assert max(logits, fc8) < last_layer
+    assert max(conv1, conv3) < conv_layers
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -206,7 +208,7 @@ def test_two_towers_on_a_gpu_learn_what_one_net_does(store: Store) -> None:
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_step_never_waits_for_the_gpu(store: Store, precision: str) -> None:
-    """torch raises an error where it would wait; the first updates compile, and the loss of one before is read."""
+    """torch raises an error where it would wait. The first update is not checked: it compiles."""
     training = prepare_training(replace(SMOKE, precision=precision), store)
     events = train_epochs(training)
     next(events)

@@ -22,7 +22,7 @@ def test_ten_classes_of_imagenet(real_images: Callable[[str], Path], tmp_path: P
         ("prepare", "folder", "--source", images, "--out", store, "--size", 128),
         ("prepare", "folder", "--source", images, "--out", part, "--size", 128, "--limit-per-class", 100),
         ("verify", store),
-        ("train", "--variant", "alexnet", "--data", store, "--out", runs, "--epochs", 2, "--precision", precision),
+        ("train", "--variant", "alexnet", "--data", store, "--out", runs, "--epochs", 3, "--precision", precision),
         ("evaluate", run, "--data", store, "--views", 1),
         ("evaluate", run, "--data", part, "--views", 10),
         ("report", "--runs", runs, "--out", report, "--compare", "--strict"),
@@ -35,9 +35,9 @@ def test_ten_classes_of_imagenet(real_images: Callable[[str], Path], tmp_path: P
     assert len(manifest["classes"]) == 10
     assert [sum(s["images"] for s in manifest["splits"][name]["shards"]) for name in ("train", "val")] == [9469, 3925]
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    # Two epochs, 148 updates: the error is well below chance, 90%, and the running loss below ln 10.
-    assert log[-1]["val_top1_error"] < 78
-    assert log[-1]["train_loss"] < 2.2
+    # Three epochs, 222 updates: the error is well below chance, 90%, and the running loss below ln 10.
+    assert log[-1]["val_top1_error"] < 70
+    assert log[-1]["train_loss"] < 2.0
     on_part = next(run.glob("evaluation-val-10-on-part-*.json"))
     one, ten = (json.loads(path.read_text()) for path in (run / "evaluation-val-1.json", on_part))
     assert one["top1_error"] == pytest.approx(log[-1]["val_top1_error"], abs=1.0)  # float32 against bfloat16

@@ -187,7 +187,7 @@ def compiles_kernels(device: torch.device) -> bool:
         return False
     try:
         with torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the compiler's modules, which are imported here
+            warnings.simplefilter("ignore")  # as an error, one of the compiler would look like a failure
             x = torch.ones(2, 2, device=device, requires_grad=True)
             compile_kernels(_square)(x).sum().backward()
     except Exception as error:  # whatever torch, Triton or the C compiler raise
@@ -205,8 +205,7 @@ def compile_kernels(function: Callable[..., Any], dynamic: bool = True) -> Calla
 
     By default torch compiles a function for at most 8 sets of dtypes, shapes and modes of autograd, and then runs it
     without compiling, which rounds differently: results would depend on what a process has computed before. With
-    `dynamic` it would also compute with numbers, such as the constants of a layer, on the CPU, by code that takes a C++
-    compiler half a minute.
+    `dynamic` it would also compute with numbers, such as the constants of a layer, on the CPU, in code for a C++ compiler.
     """
     import torch._dynamo  # slow
 

@@ -128,7 +128,7 @@ def _update(training: Training, batch: Batch, index: np.ndarray, colour: bool) -
     training.pending = Pending(training.step, index, Reading(sums))
     if not training.reads_late:
         training.settle()
-    training.scaler.step(training.optimiser)  # type: ignore[arg-type]  # it needs no more than there is
+    training.scaler.step(training.optimiser)  # type: ignore[arg-type]  # it uses param_groups and step
     training.scaler.update()
 
 

@@ -22,8 +22,8 @@ class PaperSGD:
     The learning rate is a factor within v: after it drops, earlier velocity keeps its size. In `torch.optim.SGD` it
     multiplies v, so that a drop scales earlier velocity as well.
 
-    A `torch.optim.Optimizer` would import torch's compiler, a third of the time in which a training starts. This class
-    has the part of its interface that is used here.
+    It is no `torch.optim.Optimizer`, because the first of those imports torch's compiler, which takes a second. It has
+    the part of that interface that is used here.
 
     Args:
         params: parameters, or groups of them as in torch: dicts with "params" and settings of their own.

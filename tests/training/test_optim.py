@@ -48,7 +48,7 @@ def test_equals_torch_sgd_until_the_learning_rate_drops() -> None:
 
 
 def test_a_training_starts_without_torch_s_compiler(synthetic_store: Store, tmp_path: Path) -> None:
-    """Which takes longer to import than a small training takes."""
+    """`torch._dynamo` takes a second to import."""
     words = ["train", "--variant", "alexnet", "--data", str(synthetic_store.path), "--scale", "smoke", "--epochs", "1"]
     program = (
         "import sys; from repro.cli.main import run; assert run(sys.argv[1:]) == 0; "
