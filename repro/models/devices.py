@@ -205,7 +205,7 @@ def compile_kernels(function: Callable[..., Any], dynamic: bool = True) -> Calla
 
     By default torch compiles a function for at most 8 sets of dtypes, shapes and modes of autograd, and then runs it
     without compiling, which rounds differently: results would depend on what a process has computed before. With
-    `dynamic` it would also compute with numbers, such as the constants of a layer, on the CPU, in code for a C++ compiler.
+    `dynamic` it would also compute with numbers, such as the constants of a layer, on the CPU, in generated C++.
     """
     import torch._dynamo  # slow
 
