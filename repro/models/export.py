@@ -95,14 +95,14 @@ class ImageClassifier(nn.Module):
         self.register_buffer("offsets", torch.stack(means).clone())
 
     def forward(self, images: Tensor) -> Tensor:
-        """[N, S, S, 3] to [N, classes]."""
-        probabilities = []
-        for index, (top, left, flipped) in enumerate(self.positions):
+        """[N, S, S, 3] to [N, classes]; all views are one batch, so that the graph holds the net once."""
+        patches = []
+        for top, left, flipped in self.positions:
             patch = images[:, top : top + self.crop, left : left + self.crop]
-            patch = patch.flip(2) if flipped else patch
-            inputs = ((patch.float() - self.offsets[index]) / self.divided_by).permute(0, 3, 1, 2)
-            probabilities.append(self.net(inputs).softmax(1))
-        return torch.stack(probabilities).mean(0)
+            patches.append(patch.flip(2) if flipped else patch)
+        inputs = (torch.stack(patches).float() - self.offsets[:, None]) / self.divided_by
+        probabilities = self.net(inputs.flatten(0, 1).permute(0, 3, 1, 2)).softmax(1)
+        return probabilities.view(len(patches), -1, probabilities.shape[1]).mean(0)
 
 
 def export_net(source: ExportedNet, out: Path, format: str, preprocessing: bool = False, views: int = 1) -> Path:
