@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import subprocess
@@ -84,6 +85,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+@functools.cache  # the code of this process is that of its first result
 def _git_revision() -> str:
     """Return the commit of the checkout, with "+changes" if there are uncommitted ones; empty outside a checkout."""
     git = ("git", "-C", str(Path(__file__).parent))
