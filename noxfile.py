@@ -66,7 +66,9 @@ def run(session: nox.Session, program: str, *arguments: str, **variables: str) -
     """Run a program of the shared environment as if that were activated, with further environment variables."""
     path = os.pathsep.join([str(programs(PROJECT)), os.environ["PATH"]])
     command = (str(programs(PROJECT) / program), *arguments)
-    session.run(*command, external=True, env={"PATH": path, "VIRTUAL_ENV": str(PROJECT), **variables})
+    # Where bytecode must not be written, as in many containers, every process would compile torch's modules anew.
+    variables |= {"PATH": path, "VIRTUAL_ENV": str(PROJECT), "PYTHONDONTWRITEBYTECODE": ""}
+    session.run(*command, external=True, env=variables)
 
 
 @nox.session(venv_backend="none")

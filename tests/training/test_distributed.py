@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from helpers import ForkedProgram
 
 from repro.data.store import Store
 from repro.preparation.prepare import prepare
@@ -39,7 +40,7 @@ def words(store: Store, out: Path, *more: object, recipe: str = "authors", seed:
     return [str(word) for word in (*fixed, "--recipe", recipe, "--seed", seed, "--out", out, *more)]
 
 
-def start(commands: list[list[str]], code: str = MAIN) -> list[subprocess.Popen[str]]:
+def start(commands: list[list[str]], code: str = MAIN) -> list[ForkedProgram]:
     """Start a rank for each command as torchrun does, with separate exit codes and outputs."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -47,13 +48,7 @@ def start(commands: list[list[str]], code: str = MAIN) -> list[subprocess.Popen[
     count = str(len(commands))
     place |= {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "OMP_NUM_THREADS": "1"}
     return [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", code, *command],
-            env=os.environ | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        ForkedProgram(code, command, os.environ | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank, command in enumerate(commands)
     ]
 
@@ -98,13 +93,13 @@ with ranks.join_process_group() as group:
 """
 
 
-def wait(ranks: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
+def wait(ranks: list[ForkedProgram]) -> list[tuple[int | None, str, str]]:
     """Return the exit code, the output and the messages of each rank."""
     texts = [rank.communicate(timeout=600) for rank in ranks]
     return [(rank.returncode, *text) for rank, text in zip(ranks, texts, strict=True)]
 
 
-def wait_for_first_epoch(run: Path, rank: subprocess.Popen[str]) -> None:
+def wait_for_first_epoch(run: Path, rank: ForkedProgram | subprocess.Popen[str]) -> None:
     """Wait until `run` has finished an epoch, or the process has ended."""
     while not (run / "log.jsonl").exists() and rank.poll() is None:
         time.sleep(0.02)

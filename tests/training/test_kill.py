@@ -1,18 +1,18 @@
 """A run that is killed many times, at any moment, ends with the same bits as an uninterrupted one."""
 
+import contextlib
 import json
-import multiprocessing
-import os
 import random
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import kill_at_file_event
+from helpers import ForkedProgram
 
 from repro.data.store import Store
 from repro.evaluation.evaluate import evaluate
@@ -20,52 +20,27 @@ from repro.preparation.prepare import prepare
 
 KILLS = 24
 NAME = "alexnet-authors-smoke-seed0"
-TESTS = Path(__file__).parents[1]
 # `repro train`, but the checkpoints are kept when it is finished, because they hold the velocities.
-TRAIN = "import shutil; shutil.rmtree = lambda *_, **__: None; from repro.cli.main import main; main()"
+TRAIN = f"""
+import shutil, sys
+sys.path.append({str(Path(__file__).parents[1])!r})
+from helpers import kill_at_file_event
+from repro.cli.main import main
+kill_at_file_event({NAME!r}, {{}})
+shutil.rmtree = lambda *_, **__: None
+main()
+"""
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")}  # two would be no faster
 
-Kill = Callable[[], None]
-Wait = Callable[[float | None], int | None]  # the exit code, None if the process still runs after these seconds
-Start = Callable[[list[str], int | None], tuple[Kill, Wait]]
 EVENTS = 50  # file events of some two updates, each with a checkpoint
 
-
-def repro_train(words: list[str], kill_at: int | None) -> None:
-    """Run `repro WORDS…` without output; the process kills itself at file event `kill_at` in the run's folder."""
-    kill_at_file_event(NAME, kill_at)
-    sys.argv = ["repro", *words]
-    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    exec(TRAIN)
+Program = ForkedProgram | subprocess.Popen[str]
 
 
-def forked(words: list[str], kill_at: int | None = None) -> tuple[Kill, Wait]:
-    """Start a process in milliseconds, as a fork of a server that has imported torch."""
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["repro.cli.commands", "repro.training.train", "repro.cli.progress"])
-    process = processes.Process(target=repro_train, args=(words, kill_at))
-    process.start()
-
-    def wait(seconds: float | None) -> int | None:
-        process.join(seconds)
-        return process.exitcode
-
-    return process.kill, wait
-
-
-def typed(words: list[str], kill_at: int | None = None) -> tuple[Kill, Wait]:
+def typed(code: str, words: list[str]) -> Program:
     """Start a new interpreter."""
-    code = f"import sys; sys.path.append({str(TESTS)!r}); from helpers import kill_at_file_event; "
-    code += f"kill_at_file_event({NAME!r}, {kill_at}); {TRAIN}"
-    process = subprocess.Popen([sys.executable, "-W", "error", "-c", code, *words], stdout=subprocess.DEVNULL)
-
-    def wait(seconds: float | None) -> int | None:
-        try:
-            return process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return None
-
-    return process.kill, wait
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-W", "error", "-c", code, *words], **output)
 
 
 @pytest.fixture(scope="module")
@@ -92,33 +67,41 @@ def moment(run: Path) -> str:
     return "saving" if orphans or list(run.rglob(".*.partial")) else "computing"
 
 
-@pytest.mark.parametrize("start", [forked, pytest.param(typed, marks=pytest.mark.slow)])
-def test_dozens_of_kills(start: Start, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("start", [ForkedProgram, pytest.param(typed, marks=pytest.mark.slow)])
+def test_dozens_of_kills(
+    start: Callable[[str, list[str]], Program], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in ONE_THREAD.items():
         monkeypatch.setenv(name, value)
     words = ["train", "--variant", "alexnet", "--data", str(store.path), "--scale", "smoke", "--epochs", "14"]
     words += ["--devices", "cpu", "--save-minutes", "0", "--resume", "--out"]  # a checkpoint after every update
     whole, killed = tmp_path / "whole" / NAME, tmp_path / "killed" / NAME
-    _, wait = start([*words, str(whole.parent)], None)
-    assert wait(None) == 0
 
+    def finish(run: Path) -> None:
+        program = start(TRAIN.format(None), [*words, str(run.parent)])
+        _, errors = program.communicate()
+        assert program.returncode == 0, errors
+
+    finish(whole)
     moments, kills, found = random.Random(0), Counter[str](), set()
     while kills.total() < KILLS and not (killed / "weights.safetensors").exists():
         # In turn at a random file event, at the first one, when nothing is written yet, and at any time after a save:
         # in an update, in the next save, in a validation, between two epochs.
         kind = kills.total() % 4
-        kill, wait = start([*words, str(killed.parent)], (moments.randint(1, EVENTS), None, EVENTS // 2, 1)[kind])
+        kill_at = (moments.randint(1, EVENTS), None, EVENTS // 2, 1)[kind]
+        program = start(TRAIN.format(kill_at), [*words, str(killed.parent)])
         if kind == 1:
             before = newest(killed)
-            while newest(killed) == before and wait(0.001) is None:
-                pass
-            wait(moments.uniform(0, 0.4))
-            kill()
-        if wait(None) == -signal.SIGKILL:
+            while newest(killed) == before and program.poll() is None:
+                time.sleep(0.001)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                program.wait(moments.uniform(0, 0.4))
+            program.kill()
+        program.communicate()
+        if program.returncode == -signal.SIGKILL:
             kills[moment(killed)] += 1
             found.add(newest(killed))
-    _, wait = start([*words, str(killed.parent)], None)
-    assert wait(None) == 0
+    finish(killed)
     print(f"{kills.total()} kills ({dict(kills)}), after updates {sorted(found)}")
     assert kills.total() >= 10
     assert kills["saving"]
