@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import multiprocessing
+import multiprocessing.forkserver
 import os
 import signal
 import subprocess
@@ -64,7 +64,10 @@ class ForkedProgram:
 
     def __init__(self, code: str, words: list[str], environment: Mapping[str, str] = os.environ) -> None:
         processes = multiprocessing.get_context("forkserver")
-        processes.set_forkserver_preload(["repro.cli.commands", "repro.training.train", "repro.cli.progress"])
+        processes.set_forkserver_preload(["preloaded"])
+        with pytest.MonkeyPatch.context() as patch:  # the server of Python 3.11 does not take over sys.path
+            patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+            multiprocessing.forkserver.ensure_running()
         self.output, self.errors = tempfile.NamedTemporaryFile(), tempfile.NamedTemporaryFile()  # noqa: SIM115
         names = (self.output.name, self.errors.name)
         self.process = processes.Process(target=_run_code, args=(code, words, dict(environment), *names))

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import repro, run_here, small_disk
+from helpers import ForkedProgram, repro, run_here, small_disk
 from made_records import write_run
 
 from repro import interrupts
@@ -260,7 +260,7 @@ def start(*words: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for_line(log: Path, process: subprocess.Popen[str]) -> None:
+def wait_for_line(log: Path, process: ForkedProgram | subprocess.Popen[str]) -> None:
     """Return once the first epoch is logged."""
     while not log.exists() and process.poll() is None:
         time.sleep(0.02)
@@ -270,10 +270,10 @@ def wait_for_line(log: Path, process: subprocess.Popen[str]) -> None:
 def test_a_signal_saves_the_run(number: signal.Signals, synthetic_store: Store, tmp_path: Path) -> None:
     words = ("train", "--variant", "alexnet", "--data", synthetic_store.path, "--out", tmp_path, "--scale", "smoke")
     run = tmp_path / "alexnet-authors-smoke-seed0"
-    with start(*words, "--epochs", 100_000) as process:
-        wait_for_line(run / "log.jsonl", process)
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=300)
+    process = ForkedProgram("from repro.cli.main import main; main()", [*map(str, words), "--epochs", "100000"])
+    wait_for_line(run / "log.jsonl", process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 128 + number
     assert_saved(run, errors)
 

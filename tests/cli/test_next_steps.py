@@ -17,7 +17,7 @@ from repro.formatting import command_line
 from repro.workflow.stages import Kind, Stage
 
 COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-PUBLISHED = Path(__file__).parents[2] / "outputs" / "reference" / "runs"
+PUBLISHED = Path(__file__).parents[2] / "outputs" / "reference" / "runs" / "catsdogs"
 RUN = "alexnet-authors-smoke-seed0"
 
 

@@ -19,7 +19,7 @@ from repro.data.store import Store
 from repro.errors import Stopped
 
 SCRIPT = Path(__file__).parents[1] / "send_signal.py"
-PUBLISHED = Path(__file__).parents[2] / "outputs" / "reference" / "runs"
+PUBLISHED = Path(__file__).parents[2] / "outputs" / "reference" / "runs" / "catsdogs"
 RUN = "alexnet-authors-smoke-seed0"
 MOMENTS = 24  # of each command, in the slow test
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a process cannot send itself signals")
@@ -50,7 +50,7 @@ def assert_stopped(done: subprocess.CompletedProcess[str], number: int) -> None:
     assert not done.stderr or done.stderr.startswith("repro: ")
 
 
-@pytest.mark.parametrize("moment", ["import:typer", "open:cli/commands", "import:repro.cli.tables"])
+@pytest.mark.parametrize("moment", ["import:typer", "open:commands.", "import:repro.cli.tables"])
 @pytest.mark.parametrize("number", interrupts.SIGNALS)
 def test_a_signal_during_the_start(number: signal.Signals, moment: str) -> None:
     assert_stopped(send(number, moment, ["list", "variants"]), number)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from helpers import picture, repro, run_here
+from helpers import picture, run_here
 from scipy.stats import beta
 
 from repro.cli import main
@@ -159,7 +159,7 @@ def test_searched_weights_are_selected_on_val_and_recorded_beside_the_equal_ones
     before = plain.read_bytes()
     words = ("evaluate", *trained, "--data", synthetic_store.path, "--views", 1, "--search-weights")
     for split in ("val", "test"):
-        done = repro(*words, "--split", split)
+        done = run_here(*words, "--split", split)
         assert done.returncode == 0, done.stderr
         path = plain.with_name(f"evaluation-{split}-1-searched.json")
         record = json.loads(path.read_text())

@@ -332,7 +332,7 @@ def test_loops_without_a_writable_cache(where: str) -> None:
         "full disk": "import numba.core.caching as c\ndef full(*_): raise OSError(28, 'No space left')\n"
         "c.IndexDataCacheFile.save = full; c.IndexDataCacheFile.load = lambda *_: None",
     }
-    log = run_check(f"{break_cache[where]}\ncheck(layers[:1])")  # compiling takes seconds
+    log = run_check(f"{break_cache[where]}\ncheck(layers[:1])")  # one, because compiling takes seconds
     assert log.count("\n") == 1
     assert log.startswith("Numba cannot cache its machine code and compiles it in each process")
 
