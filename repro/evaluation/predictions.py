@@ -15,6 +15,7 @@ from repro.data.views import Views
 from repro.errors import ReproError
 from repro.evaluation.replicas import MemberViews, Model, Replica, consecutive, map_batches, replicate
 from repro.models.devices import AUTOCAST, autocast
+from repro.models.finite import all_finite
 from repro.models.ten_views import shares_conv1, ten_view_logits
 
 BATCH = 128
@@ -123,7 +124,7 @@ def member_softmaxes(
     batches = consecutive(len(split), batch_size)[shard]
     for indices, outputs in map_batches(replicate(models, views, devices), split, batches, compute):
         softmaxes = torch.stack(outputs)
-        if not softmaxes.isfinite().all():
+        if not all_finite(softmaxes):
             raise ReproError(NOT_FINITE)
         yield torch.from_numpy(split.labels[indices]), softmaxes
 

@@ -36,6 +36,7 @@ from repro.evaluation.predictions import NOT_FINITE
 from repro.evaluation.replicas import Replica, map_batches, replica_devices, replicate
 from repro.evaluation.trained_model import TrainedModel, open_run
 from repro.models.allocator import keep_freed_memory
+from repro.models.finite import all_finite
 from repro.models.network import AlexNet
 from repro.paper.intervals import mean_interval
 from repro.provenance import current_provenance, data_record
@@ -164,7 +165,7 @@ class Search:
         parts, done = [], 0
         batches = [indices[start : start + self.batch_size] for start in range(0, len(indices), self.batch_size)]
         for batch, (activations, *centres) in map_batches(self.replicas, split, batches, compute):
-            if not activations.isfinite().all():
+            if not all_finite(activations):
                 raise ReproError(NOT_FINITE)
             parts.append(activations)
             if pixels is not None:

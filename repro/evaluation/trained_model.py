@@ -21,6 +21,7 @@ from repro.data.views import Views
 from repro.errors import ReproError
 from repro.evaluation.predictions import mean_softmax
 from repro.models.devices import find_devices
+from repro.models.finite import all_finite
 from repro.models.network import AlexNet
 from repro.models.towers import Towers, to_devices
 from repro.paper.networks import Network, network_from_record
@@ -196,7 +197,7 @@ def read_tensors(run: Run) -> tuple[dict[str, Tensor], str]:
         if checksum != written:
             raise damaged_weights(run, f"checksum mismatch: SHA-256 {checksum[:12]}…, not {written[:12]}…")
     for name, value in weights.items():
-        if not value.isfinite().all():
+        if not all_finite(value):
             raise ReproError(
                 f"the weights '{run.weights_path}' are not finite ({name}): the training diverged; train the run again "
                 "with a lower --lr"

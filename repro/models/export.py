@@ -101,7 +101,7 @@ class ImageClassifier(nn.Module):
             patch = images[:, top : top + self.crop, left : left + self.crop]
             patches.append(patch.flip(2) if flipped else patch)
         inputs = (torch.stack(patches).float() - self.offsets[:, None]) / self.divided_by
-        probabilities = self.net(inputs.flatten(0, 1).permute(0, 3, 1, 2)).softmax(1)
+        probabilities: Tensor = self.net(inputs.flatten(0, 1).permute(0, 3, 1, 2)).softmax(1)
         return probabilities.view(len(patches), -1, probabilities.shape[1]).mean(0)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from repro.errors import ReproError
 from repro.evaluation.trained_model import read_weights
+from repro.models.finite import all_finite
 from repro.models.network import AlexNet
 from repro.records import RUN, Origin, read_run
 
@@ -128,6 +129,6 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     except (OSError, safetensors.SafetensorError) as error:
         raise ReproError(f"'{path}' cannot be read as safetensors ({str(error).splitlines()[0]}); {WANTED}") from error
     for name, value in weights.items():
-        if not value.isfinite().all():
+        if not all_finite(value):
             raise ReproError(f"the weights '{path}' are not finite ({name}): start from others")
     return weights

@@ -18,6 +18,7 @@ from repro.data.store import Split, Store, Subset
 from repro.data.views import Views
 from repro.errors import ReproError
 from repro.models.devices import AUTOCAST, Reading, asynchronous, check_precision, find_devices
+from repro.models.finite import all_finite
 from repro.models.network import AlexNet
 from repro.models.towers import Towers, gather, named_shards, scatter, to_devices
 from repro.paper.recipes import Plateau
@@ -213,7 +214,7 @@ class Training:
         """Raise ReproError if the training has diverged: if the last loss, a weight or a velocity is not finite."""
         self.settle()
         for name, shards in self.shards().items():
-            if not all(shard.isfinite().all() for shard in shards):
+            if not all(map(all_finite, shards)):
                 raise self.diverged(f"{name} is not finite after update {self.step}")
 
     def diverged(self, what: str) -> ReproError:

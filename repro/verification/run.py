@@ -20,6 +20,7 @@ from repro.baselines.model import method_of, model_shapes
 from repro.errors import ReproError
 from repro.evaluation.predictions import Predictions
 from repro.evaluation.trained_model import network_of, read_preprocessing
+from repro.models.finite import all_finite
 from repro.models.network import AlexNet
 from repro.records import (
     BASELINE,
@@ -171,7 +172,7 @@ def _check_tensors(file: str, tensors: Mapping[str, Tensor], shapes: Mapping[str
         elif tensors[name].shape != shapes[name]:
             found, should = list(tensors[name].shape), list(shapes[name])
             problems.append(f"{file}: {name} has the shape {found} instead of {should}")
-        elif not tensors[name].isfinite().all():
+        elif not all_finite(tensors[name]):
             problems.append(f"{file}: {name} has values that are not finite")
     return problems
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from repro.errors import ReproError
+from repro.models.finite import all_finite
 from repro.paper.arithmetic import count
 from repro.paper.networks import LRN, Activation, Conv, Dropout, Layer, Linear, Network, Pool
 
@@ -88,7 +89,7 @@ def check_shapes(network: Network, weights: dict[str, Tensor]) -> None:
             raise ReproError(f"it has no {name}")
         if tuple(weights[name].shape) != shape:
             raise ReproError(f"its {name} has the shape {list(weights[name].shape)}, expected {list(shape)}")
-        if not torch.isfinite(weights[name]).all():
+        if not all_finite(weights[name]):
             raise ReproError(f"its {name} has values that are not finite")
     if extra := sorted(weights.keys() - expected.keys()):
         raise ReproError(f"it has {extra[0]}, which the net has not")
