@@ -21,6 +21,7 @@ from repro.data.store import ClassInfo, Store
 from repro.data.views import Views
 from repro.errors import ReproError
 from repro.evaluation.export_run import export_run
+from repro.evaluation.predictions import mean_softmax
 from repro.evaluation.trained_model import TrainedModel, open_run
 from repro.models.export import ExportedNet, ImageClassifier, export_net
 from repro.models.network import AlexNet
@@ -134,6 +135,18 @@ def random_net(variant: str, recipe: str) -> ExportedNet:
     augmentation = Augmentation(inputs_divided_by=configuration.recipe.augmentation.inputs_divided_by)
     views = Views(mean, np.eye(3), configuration.scale.crop_size, augmentation, torch.device("cpu"))
     return ExportedNet(net.eval(), views, [ClassInfo(f"id{i}", f"name {i}") for i in range(10)], "run", size)
+
+
+@pytest.mark.parametrize("views", [1, 10])
+def test_views_as_one_batch_have_the_probabilities_of_the_evaluation(views: int) -> None:
+    """With large weights, a mean that is different at each position, and more images than one."""
+    source = random_net("alexnet", "authors")
+    pixels = np.random.default_rng(1).integers(0, 256, (3, *[source.image_size] * 2, 3), dtype=np.uint8)
+    with torch.no_grad():
+        found = ImageClassifier(source.net, source.views, views)(torch.from_numpy(pixels))
+        expected = mean_softmax(source.net, source.views, pixels, views, "fp32")
+    assert expected.amax(1).min() > 0.2  # not equal probabilities, whatever the pixels
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("variant", "recipe"), [("alexnet", "authors"), ("tanh", "paper"), ("cifar-lrn", "authors")])
