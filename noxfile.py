@@ -18,6 +18,10 @@ nox.options.sessions = ["lint", "types", "tests"]
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = True
 
+# Environments are installed without bytecode: with this variable, which many containers set, every process would
+# compile torch's modules anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 CHROMIUM = os.environ.get("REPRO_CHROMIUM", "/usr/bin/chromium")
 # Without benchmarks/prepare.py, which needs a folder of photographs.
 BENCHMARKS = ("step", "lrn", "training", "batches", "ten_views", "cifar", "startup", "retrieval", "growth", "contest",
@@ -66,9 +70,7 @@ def run(session: nox.Session, program: str, *arguments: str, **variables: str) -
     """Run a program of the shared environment as if that were activated, with further environment variables."""
     path = os.pathsep.join([str(programs(PROJECT)), os.environ["PATH"]])
     command = (str(programs(PROJECT) / program), *arguments)
-    # Where bytecode must not be written, as in many containers, every process would compile torch's modules anew.
-    variables |= {"PATH": path, "VIRTUAL_ENV": str(PROJECT), "PYTHONDONTWRITEBYTECODE": ""}
-    session.run(*command, external=True, env=variables)
+    session.run(*command, external=True, env={"PATH": path, "VIRTUAL_ENV": str(PROJECT), **variables})
 
 
 @nox.session(venv_backend="none")
