@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,8 +44,6 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ[SHARED_PROCESSORS] = "1"
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    if instructions := os.environ.get("ATEN_CPU_CAPABILITY"):  # torch would mix what it compiled for both, and crash
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{tempfile.gettempdir()}/torchinductor-{instructions}")
     if processes := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_processors() // int(processes))))
     for name in ("SIGHUP", "SIGINT", "SIGUSR1"):

@@ -278,6 +278,7 @@ def test_buckets_over_nccl_hold_the_gradients(gpu: torch.device) -> None:
     F.cross_entropy(plain(inputs), labels).backward()
     buckets = GradientBuckets(ProcessGroup(0, 2), model.parameters(), 2, gpu)
     for step in range(5):
+        model.zero_grad()
         loss = F.cross_entropy(model(inputs), labels)
         sums = buckets.backward(loss, torch.stack((loss.detach(), torch.full_like(loss, step))))
         assert sums.tolist() == [loss.item(), step]

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._triton import has_triton
 
 from repro.errors import ReproError
 from repro.notes import note_once
@@ -178,41 +176,22 @@ class Reading:
 
 @cache
 def compiles_kernels(device: torch.device) -> bool:
-    """Return whether torch compiles formulas to kernels for `device`, tried once with a small one and its gradient.
+    """Return whether Triton compiles kernels for `device`, tried once.
 
     It does not on a CPU, where Numba's loops serve, on GPUs that Triton does not support, and where Triton or a C
     compiler is missing: torch's operators then compute the same, one after another.
     """
-    if device.type != "cuda" or not has_triton():
+    if device.type != "cuda":
         return False
     try:
-        with torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # as an error, one of the compiler would look like a failure
-            x = torch.ones(2, 2, device=device, requires_grad=True)
-            compile_kernels(_square)(x).sum().backward()
-    except Exception as error:  # whatever torch, Triton or the C compiler raise
-        note_once(f"torch cannot compile for '{device}' ({_reason(error)}): training is slower without")
+        from repro.models.triton_kernels import update
+
+        weight, gradient, velocity = torch.ones(3, 2, device=device)
+        update(weight, gradient, velocity, 1, 0, 1)
+    except Exception as error:  # whatever the import, Triton or the C compiler raise
+        note_once(f"Triton cannot compile for '{device}' ({_reason(error)}): training is slower without")
         return False
     return True
-
-
-def _square(x: Tensor) -> Tensor:
-    return x * x
-
-
-def compile_kernels(function: Callable[..., Any], dynamic: bool = True) -> Callable[..., Any]:
-    """Compile `function`, with `dynamic` once for all shapes, and for each set of numbers among its arguments.
-
-    By default torch compiles a function for at most 8 sets of dtypes, shapes and modes of autograd, and then runs it
-    without compiling, which rounds differently: results would depend on what a process has computed before. With
-    `dynamic` it would also compute with numbers, such as the constants of a layer, on the CPU, in generated C++.
-    """
-    import torch._dynamo  # slow
-
-    config = torch._dynamo.config
-    config.recompile_limit = max(config.recompile_limit, 64)
-    config.specialize_float = config.specialize_int = True
-    return torch.compile(function, dynamic=dynamic)
 
 
 @contextmanager

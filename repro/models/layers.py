@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
 from typing import Any
 
 import torch
@@ -15,12 +14,17 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from repro.compiled_loops import LoopsUnavailable, check_loops
-from repro.models.devices import compile_kernels, compiles_kernels
+from repro.models.devices import compiles_kernels
 
 # Of the input of a convolution in float32. For larger ones oneDNN computes the gradient of the weights in another way,
 # which takes twice as long: that of conv1 for 128 images of 224 pixels, 75 MiB.
 MAX_INPUT_BYTES = 2**26
-BETA = 0.75  # Sec. 3.3; the exponent that the compiled loops are written for
+BETA = 0.75  # Sec. 3.3; the exponent that the compiled loops and kernels are written for
+# Dtypes that they compute.
+COMPILED_DTYPES = {
+    "cpu": (torch.float32, torch.bfloat16),
+    "cuda": (torch.float32, torch.bfloat16, torch.float16),
+}
 
 
 class RoundedUpConv2d(nn.Conv2d):
@@ -36,6 +40,32 @@ class RoundedUpConv2d(nn.Conv2d):
         return convolve(padded, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
+class TowerConv2d(nn.Conv2d):
+    """A convolution whose `groups` are the towers (Sec. 3.2); on a GPU, a convolution for each.
+
+    For the gradient of grouped weights in bfloat16, cuDNN has no fast kernel.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[N, C, H, W] to [N, kernels, H', W']."""
+        constants = (self.stride, self.padding, self.dilation)
+        return convolve_towers(input, self.weight, self.bias, *constants, self.groups)
+
+
+def convolve_towers(x: Tensor, weight: Tensor, bias: Tensor | None, *constants: Any) -> Tensor:
+    """Compute `F.conv2d(x, weight, bias, *constants)`, of which the last is the number of groups."""
+    if x.device.type == "cuda" and bias is not None and _runs_eagerly(x):
+        return convolve_separately(x, weight, bias, *constants)
+    return F.conv2d(x, weight, bias, *constants)
+
+
+def convolve_separately(x: Tensor, weight: Tensor, bias: Tensor, *constants: Any) -> Tensor:
+    """Compute `F.conv2d(x, weight, bias, *constants)` by a convolution for each group."""
+    *others, groups = constants
+    parts = zip(x.chunk(groups, 1), weight.chunk(groups), bias.chunk(groups), strict=True)
+    return torch.cat([F.conv2d(*part, *others) for part in parts], dim=1)
+
+
 def convolve(x: Tensor, *arguments: Any) -> Tensor:
     """Compute `F.conv2d(x, *arguments)`, for training in float32 on a CPU in parts of at most `MAX_INPUT_BYTES`."""
     in_parts = _runs_eagerly(x) and x.device.type == "cpu" and x.dtype == torch.float32 and torch.is_grad_enabled()
@@ -46,6 +76,7 @@ def convolve(x: Tensor, *arguments: Any) -> Tensor:
 
 # torch.fx cannot follow a choice that depends on a tensor: it records the call instead.
 torch.fx.wrap("convolve")
+torch.fx.wrap("convolve_towers")
 
 
 class TowerLinear(nn.Linear):
@@ -112,7 +143,7 @@ def _sum_within_maps(x: Tensor, size: int) -> Tensor:
 
 
 class _AcrossMaps(torch.autograd.Function):
-    """LRN on a CPU by compiled loops, differentiable any number of times.
+    """LRN by compiled loops or kernels, differentiable any number of times.
 
     `x` is in channels-last memory already: a copy made in here would not be connected to the graph, and second
     derivatives would miss its part.
@@ -122,7 +153,7 @@ class _AcrossMaps(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, towers: int, n: int, k: float, alpha: float) -> Tensor:
         ctx.save_for_backward(x)
         ctx.constants = (towers, n, k, alpha)
-        out: Tensor = _kernels().across_maps(x, *ctx.constants)
+        out: Tensor = _compiled(x).across_maps(x, *ctx.constants)
         return out
 
     @staticmethod
@@ -134,13 +165,13 @@ class _AcrossMaps(torch.autograd.Function):
 
 
 class _WithinMaps(torch.autograd.Function):
-    """Spatial normalization on a CPU by compiled loops, like `_AcrossMaps`."""
+    """Spatial normalization by compiled loops or kernels, like `_AcrossMaps`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, size: int, k: float, alpha: float) -> Tensor:
         ctx.save_for_backward(x)
         ctx.constants = (size, k, alpha)
-        out: Tensor = _kernels().within_maps(x, *ctx.constants)
+        out: Tensor = _compiled(x).within_maps(x, *ctx.constants)
         return out
 
     @staticmethod
@@ -156,17 +187,17 @@ def _gradient(
 ) -> Tensor:
     """Return the gradient of a normalization, in the shape and dtype of `x`.
 
-    The loop computes it, unless the gradient itself is to be differentiated (create_graph), for which autograd must
-    record the formula's operators, or `grad` is a batch of gradients under vmap. Each neighbourhood is symmetric, so
-    with s = k + α Σ x² the gradient is g s^-β − 2αβ x Σ g x s^-(β+1).
+    Compiled code computes it, unless the gradient itself is to be differentiated (create_graph), for which autograd
+    must record the formula's operators, or `grad` is a batch of gradients under vmap. Each neighbourhood is symmetric,
+    so with s = k + α Σ x² the gradient is g s^-β − 2αβ x Σ g x s^-(β+1).
     """
     if not torch.is_grad_enabled() and _runs_eagerly(grad):
         with suppress(LoopsUnavailable):
             channels_last = grad.contiguous(memory_format=torch.channels_last)
-            gradient: Tensor = getattr(_kernels(), f"{name}_backward")(x, channels_last, *constants)
+            gradient: Tensor = getattr(_compiled(x), f"{name}_backward")(x, channels_last, *constants)
             return gradient
     *_, k, alpha = constants
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(x.device.type, enabled=False):
         a, g = x.float(), grad.float()
         s = k + alpha * neighbourhood(a * a)
         direct = g * s.pow(-BETA)
@@ -189,40 +220,33 @@ torch.fx.wrap("normalize_within_maps")
 
 
 def _fastest(
-    loops: type[_AcrossMaps | _WithinMaps],
+    compiled: type[_AcrossMaps | _WithinMaps],
     formula: Callable[..., Tensor],
     x: Tensor,
     constants: tuple[Any, ...],
     beta: float,
 ) -> Tensor:
-    if beta == BETA and _may_use_loops(x):
+    if beta == BETA and x.dtype in COMPILED_DTYPES.get(x.device.type, ()) and _runs_eagerly(x):
         with suppress(LoopsUnavailable):
-            out: Tensor = loops.apply(x.contiguous(memory_format=torch.channels_last), *constants)
+            out: Tensor = compiled.apply(x.contiguous(memory_format=torch.channels_last), *constants)
             return out
-    if _runs_eagerly(x) and compiles_kernels(x.device):
-        formula = fused(formula)
     with torch.autocast(x.device.type, enabled=False):
         normalized: Tensor = formula(x, *constants, beta)
     return normalized
 
 
-def _kernels() -> Any:
-    """Import the module of the loops, which is slow. Raises LoopsUnavailable if they cannot run in this process."""
-    check_loops()
-    from repro.models import normalization_kernels
+def _compiled(x: Tensor) -> Any:
+    """Import the module that computes on the device of `x`, which is slow. Raises LoopsUnavailable if none can."""
+    if x.device.type == "cpu":
+        check_loops()
+        from repro.models import normalization_kernels
 
-    return normalization_kernels
+        return normalization_kernels
+    if not compiles_kernels(x.device):
+        raise LoopsUnavailable
+    from repro.models import triton_kernels
 
-
-@cache
-def fused(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Compile `formula` and its derivative, with their casts, to a few GPU kernels that pass over memory once."""
-    return compile_kernels(formula)
-
-
-def _may_use_loops(x: Tensor) -> bool:
-    """Whether the compiled loops can compute what is asked of `x`."""
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and _runs_eagerly(x)
+    return triton_kernels
 
 
 def _runs_eagerly(x: Tensor) -> bool:

@@ -134,7 +134,9 @@ def make_layer(layer: Layer, row: LayerCount, maps: int, size: int) -> nn.Module
             shape = (maps, layer.kernels, layer.size, layer.stride, layer.padding)
             if layer.round_up:
                 return layers.RoundedUpConv2d(*shape, groups=layer.towers, overhang=overhang(layer, size))
-            return nn.Conv2d(*shape, groups=layer.towers)
+            if layer.towers > 1:
+                return layers.TowerConv2d(*shape, groups=layer.towers)
+            return nn.Conv2d(*shape)
         case Activation():
             return ACTIVATIONS[layer.function]()
         case LRN():

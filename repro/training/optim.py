@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import cache
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from repro.models.devices import compile_kernels, compiles_kernels
+from repro.models.devices import compiles_kernels
 from repro.models.towers import named_shards
 from repro.paper.recipes import Recipe
 
@@ -52,7 +51,7 @@ class PaperSGD:
         """Update every parameter from its gradient, except those whose learning rate is 0.
 
         A frozen parameter keeps its value and its velocity, as in the authors' program. All others need a gradient.
-        Parameters with the same constants are updated together, in a few kernels.
+        Parameters with the same constants are updated together, in a few operators, or each in one kernel.
         """
         together: dict[tuple[torch.device, float, float, float], list[Tensor]] = {}
         for group in self.param_groups:
@@ -64,33 +63,15 @@ class PaperSGD:
             velocities = [self.state[weight]["velocity"] for weight in weights]
             gradients = [weight.grad for weight in weights if weight.grad is not None]
             if compiles_kernels(device):
-                # As tensors, because a new number would be compiled anew, and perhaps rounded differently.
-                factors = [torch.tensor(value, dtype=torch.float32) for value in (momentum, -decay * lr, -lr)]
-                _compiled_update()(weights, gradients, velocities, *factors)
+                from repro.models.triton_kernels import update  # slow to import, and not always there
+
+                for each in zip(weights, gradients, velocities, strict=True):
+                    update(*each, momentum, decay * lr, lr)
             else:
                 torch._foreach_mul_(velocities, momentum)
                 torch._foreach_add_(velocities, weights, alpha=-decay * lr)
                 torch._foreach_add_(velocities, gradients, alpha=-lr)
                 torch._foreach_add_(weights, velocities)
-
-
-def _update(
-    weights: Sequence[Tensor],
-    gradients: Sequence[Tensor],
-    velocities: Sequence[Tensor],
-    momentum: Tensor,
-    decay: Tensor,
-    lr: Tensor,
-) -> None:
-    """Compute v ← momentum·v + decay·w + lr·∂L/∂w and w ← w + v in place, reading and writing each tensor once."""
-    for weight, gradient, velocity in zip(weights, gradients, velocities, strict=True):
-        velocity.copy_(momentum * velocity + decay * weight + lr * gradient)
-        weight.add_(velocity)
-
-
-@cache
-def _compiled_update() -> Any:
-    return compile_kernels(_update, dynamic=False)
 
 
 def build_optimiser(model: nn.Module, recipe: Recipe) -> PaperSGD:

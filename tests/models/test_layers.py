@@ -3,18 +3,15 @@
 import copy
 import os
 import pickle
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from repro.models.devices import compile_kernels
 from repro.models.layers import (
     DropoutMasks,
     LocallyConnected2d,
@@ -23,10 +20,7 @@ from repro.models.layers import (
     RoundedUpConv2d,
     SpatialNormalization,
     TowerLinear,
-    across_maps,
-    fused,
     splitmix64,
-    within_maps,
 )
 
 
@@ -115,40 +109,6 @@ def test_loops_do_not_depend_on_the_number_of_threads() -> None:
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
-
-
-@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler here")
-@pytest.mark.parametrize(
-    "layer", [NORMALIZATIONS["lrn-of-towers"], pytest.param(NORMALIZATIONS["spatial"], marks=pytest.mark.slow)]
-)
-def test_formula_compiled_for_gpus_matches_the_formula(layer: torch.nn.Module) -> None:
-    formula = across_maps if isinstance(layer, LocalResponseNorm) else within_maps
-    names = ("towers", "n", "k", "alpha") if formula is across_maps else ("size", "k", "alpha")
-    constants = [*(getattr(layer, name) for name in names), 0.75]
-    a = torch.randn(3, 12, 7, 5, generator=torch.Generator().manual_seed(0)).mul(20).requires_grad_()
-    grad = torch.randn(3, 12, 7, 5, generator=torch.Generator().manual_seed(1))
-    results: list[tuple[torch.Tensor, ...]] = []
-    for run in (formula, fused(formula)):
-        out = run(a, *constants)
-        results.append((out.detach(), *torch.autograd.grad(out, a, grad)))
-    torch.testing.assert_close(*results)
-
-
-def test_constants_are_part_of_what_is_compiled_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As inputs they would be computed with on the CPU, in every pass."""
-    inputs: list[torch.Tensor | int] = []
-
-    def capture(graph: torch.fx.GraphModule, examples: list[torch.Tensor | int]) -> torch.fx.GraphModule:
-        inputs.extend(examples)
-        return graph
-
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=capture))
-    compiled = compile_kernels(across_maps)
-    for shape in ((3, 12, 7, 5), (2, 24, 6, 4)):
-        a = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        torch.testing.assert_close(compiled(a, 2, 5, 2.0, 1e-4, 0.75), across_maps(a, 2, 5, 2.0, 1e-4, 0.75))
-    assert [each.shape for each in inputs if isinstance(each, torch.Tensor)] == [(3, 12, 7, 5)]  # compiled once
-    assert len(inputs) == 5  # and its sizes
 
 
 def penalised_gradient(layer: torch.nn.Module, a: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,6 @@ import torch
 from repro.data.store import Store
 from repro.models.network import AlexNet
 from repro.paper.variants import configure
-from repro.training import optim
 from repro.training.optim import PaperSGD, build_optimiser
 
 
@@ -71,25 +70,6 @@ def test_a_frozen_parameter_is_not_updated_at_all() -> None:
     assert torch.equal(frozen, before)  # its velocity does not carry it on
     assert torch.equal(rule.state[frozen]["velocity"], velocity)
     assert not torch.equal(free, before)
-
-
-def test_the_update_compiled_for_gpus_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With two learning rates, one of which drops. The compiler captures the operators and runs them as they are."""
-    monkeypatch.setattr(optim, "_compiled_update", lambda: torch.compile(optim._update, backend="aot_eager"))
-    results = []
-    for compiled in (False, True):
-        monkeypatch.setattr(optim, "compiles_kernels", lambda device, compiled=compiled: compiled)
-        generator = torch.Generator().manual_seed(0)
-        weights = [torch.nn.Parameter(torch.randn(size, generator=generator)) for size in (5, 3, 4)]
-        groups = [{"params": [weight], "lr": lr} for weight, lr in zip(weights, (0.1, 0.2, 0.1), strict=True)]
-        rule = PaperSGD(groups, lr=0.1, momentum=0.9, weight_decay=0.01)
-        for step in range(3):
-            rule.param_groups[1]["lr"] = (0.2, 0.02, 0.02)[step]
-            for weight in weights:
-                weight.grad = torch.randn(weight.shape, generator=generator)
-            rule.step()
-        results.append(weights)
-    torch.testing.assert_close(*results)
 
 
 @pytest.mark.parametrize(("recipe", "on_biases"), [("paper", 0.0005), ("authors", 0.0)])
