@@ -7,14 +7,14 @@ found by the closed form of Wang et al., "Locality-constrained linear coding", C
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from repro.baselines.regions import Regions
 
-Floats = NDArray[np.floating[Any]]  # float32 throughout
+Floats: TypeAlias = NDArray[np.floating[Any]]  # float32 throughout
 
 RIDGE = 1e-4  # times the trace of the local covariance, added to its diagonal
 BATCH = 4096  # descriptors per update of the dictionary

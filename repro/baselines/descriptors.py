@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from repro.errors import ReproError
 
-Floats = NDArray[np.floating[Any]]  # float32 throughout
+Floats: TypeAlias = NDArray[np.floating[Any]]  # float32 throughout
 
 ORIENTATIONS = {"sift": 8, "hog": 9}  # bins over 360° (SIFT), over 180° (HOG: without sign)
 CELLS = {"sift": 4, "hog": 4, "colour": 4, "lbp": 2}  # along a side of a patch

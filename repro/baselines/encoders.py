@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from repro.baselines.regions import Regions
 from repro.errors import ReproError
 from repro.paper.baselines import THUMBNAIL, Method
 
-Floats = NDArray[np.floating[Any]]  # float32 throughout
+Floats: TypeAlias = NDArray[np.floating[Any]]  # float32 throughout
 MEASURED = 3  # images that the speed is measured on
 
 Arrays = Mapping[str, NDArray[Any]]

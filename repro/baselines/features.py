@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from repro.formatting import file_size
 from repro.paper.baselines import Method
 from repro.preparation.executors import WorkerPool
 
-Floats = NDArray[np.floating[Any]]  # float32 throughout
+Floats: TypeAlias = NDArray[np.floating[Any]]  # float32 throughout
 
 READ = 32  # images in memory at once
 POOL_IMAGES = 500  # with fewer images, one process finishes before worker processes have started

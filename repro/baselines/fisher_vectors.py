@@ -5,14 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from repro.baselines.regions import Regions
 
-Floats = NDArray[np.floating[Any]]  # float32 throughout
+Floats: TypeAlias = NDArray[np.floating[Any]]  # float32 throughout
 
 MAX_ITERATIONS = 30  # of expectation maximisation
 SMALLEST_VARIANCE = 1e-5

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from repro.paper.baselines import Method
 
-Floats = NDArray[np.floating[Any]]  # float32 throughout
+Floats: TypeAlias = NDArray[np.floating[Any]]  # float32 throughout
 
 AVERAGED_FROM = 1  # epochs before averaging begins
 

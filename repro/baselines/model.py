@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -25,7 +25,7 @@ from repro.paper.baselines import Method
 from repro.processors import available_processors
 from repro.records import Run
 
-Floats = NDArray[np.floating[Any]]  # float32 throughout
+Floats: TypeAlias = NDArray[np.floating[Any]]  # float32 throughout
 
 
 @dataclass(frozen=True)

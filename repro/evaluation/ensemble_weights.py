@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from repro.evaluation.replicas import MemberViews, Model
 GUESSES = 5  # the search minimises the top-5 error
 UNITS = 10  # of weight that each net starts with
 
-Weights = NDArray[np.float64]
+Weights: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ class WholeImageModel(Protocol):
         ...
 
 
-Model = nn.Module | WholeImageModel
+Model: TypeAlias = nn.Module | WholeImageModel
 MemberViews = Views | Sequence[Views | None] | None  # of all nets, or of each model; None for one that has none
 
 

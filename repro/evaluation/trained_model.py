@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import safetensors
@@ -29,7 +30,7 @@ from repro.paper.recipes import Augmentation
 from repro.preparation.preprocess import UndecodableImage, exif_orientation, rgb_pixels, to_square
 from repro.records import ClassRecord, PreprocessingRecord, Run, read_run
 
-ImageLike = str | Path | bytes | bytearray | memoryview | NDArray[np.uint8] | Image.Image
+ImageLike: TypeAlias = str | Path | bytes | bytearray | memoryview | NDArray[np.uint8] | Image.Image
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numba
 import numpy as np
@@ -27,7 +27,7 @@ from repro.compiled_loops import CompiledLoop, compiled_loop, prange
 
 CHUNKS = 64  # of an LRN's rows; the threads share them, and each chunk has its own scratch arrays
 
-Array = NDArray[Any]
+Array: TypeAlias = NDArray[Any]
 
 
 def inlined(loop: Callable[..., None]) -> Callable[..., None]:

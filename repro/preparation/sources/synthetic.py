@@ -18,6 +18,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,7 @@ CLASSES = (
 IMAGES_PER_CLASS = {"train": 300, "val": 60, "test": 60}
 ANGLES = {"horizontal": 90.0, "vertical": 0.0, "diagonal": 45.0}  # of the wave's direction, degrees
 WAVES = {"coarse": (4.5, 6.5), "fine": (10.0, 14.0)}  # along the shorter side
-Pixels = NDArray[np.float32]
+Pixels: TypeAlias = NDArray[np.float32]
 Opponents = tuple[tuple[int, int, int], tuple[int, int, int]]
 OPPONENTS: dict[str, Opponents] = {  # RGB of the two kinds of blobs, added to the background; zero on average
     "red-green": ((85, -55, -20), (-85, 55, 20)),

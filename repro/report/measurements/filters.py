@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating]
+Floats: TypeAlias = NDArray[np.floating]
 
 
 def towers(kernels: Floats) -> tuple[Floats, Floats]:
