@@ -337,6 +337,16 @@ def test_nets_that_have_not_learned_are_no_evidence(tmp_path: Path) -> None:
     assert "3 of 3 runs at chance" in verdict(tmp_path, "training-speed").reason
 
 
+def test_a_run_at_chance_is_counted_once(tmp_path: Path) -> None:
+    """A gap needs two evaluations of each run."""
+    for seed in range(3):
+        for variant, level in (("alexnet", 25.0), ("no-dropout", 25.0 if seed else 99.9)):
+            write_run(tmp_path, variant, seed=seed, level=level)
+            write_evaluation(tmp_path, variant, seeds=(seed,), views=1)
+            write_evaluation(tmp_path, variant, seeds=(seed,), views=1, split="train", images=9000)
+    assert "1 of 6 runs at chance" in verdict(tmp_path, "dropout-overfit").reason
+
+
 def write_errors(folder: Path, variant: str, seed: int, errors: list[float], lrs: list[float]) -> None:
     path = write_run(folder, variant, seed=seed, epochs=len(errors), done=0)
     lines = [

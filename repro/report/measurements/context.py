@@ -172,9 +172,10 @@ def has_learned(run: Run) -> bool:
 
 
 def learning_changes(runs: Sequence[Run]) -> tuple[str, ...]:
-    """Return, in words, how many of the runs have not learned; empty if all have."""
-    failed = sum(not has_learned(run) for run in runs)
-    return (f"{failed} of {len(runs)} runs at chance",) if failed else ()
+    """Return, in words, how many of the runs have not learned; empty if all have. A run may occur several times."""
+    learned = {run.folder: has_learned(run) for run in runs}
+    failed = len(learned) - sum(learned.values())
+    return (f"{failed} of {len(learned)} runs at chance",) if failed else ()
 
 
 def evaluation_scale(records: Records, evaluation: Evaluation) -> RunScale:
