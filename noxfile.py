@@ -26,8 +26,8 @@ CHROMIUM = os.environ.get("REPRO_CHROMIUM", "/usr/bin/chromium")
 # Without benchmarks/prepare.py, which needs a folder of photographs.
 BENCHMARKS = ("step", "lrn", "training", "batches", "ten_views", "cifar", "startup", "retrieval", "growth", "contest",
               "checkpoint", "feed")  # fmt: skip
-PLATFORMS = ("darwin", "win32")
-# On other platforms only Python's own modules differ; mypy takes an eighth of the time without the libraries' types.
+OTHER_PLATFORMS = ("darwin", "win32")
+# There only Python's own modules differ; mypy takes an eighth of the time without the libraries' types.
 WITHOUT_LIBRARIES = ("--no-site-packages", "--ignore-missing-imports", "--no-warn-unused-ignores",
                      "--no-warn-return-any", "--allow-subclassing-any", "--allow-untyped-decorators")  # fmt: skip
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
@@ -111,7 +111,7 @@ def types(session: nox.Session) -> None:
     """Check types with mypy, for each platform."""
     install(session, "types")
     run(session, "mypy", "--platform", "linux")
-    for platform in PLATFORMS:
+    for platform in OTHER_PLATFORMS:
         run(session, "mypy", "--platform", platform, *WITHOUT_LIBRARIES)
 
 

@@ -1,7 +1,8 @@
 """The two normalization layers and the update rule on a GPU, in kernels that Triton compiles.
 
 Each kernel reads and writes a tensor once; what it reads again, the values of a neighbourhood, comes from the cache.
-Arithmetic is in float32 for every dtype, and in a fixed order: results are the same bits every time.
+Arithmetic is in float32 for every dtype, and in a fixed order: results are the same bits every time. Triton comes with
+torch's packages for Linux.
 
 A neighbourhood is a box around a value: `across` values to each side within the maps of a tower, and `within` values to
 each side within its map. LRN has across = n // 2 and within = 0, spatial normalization the reverse.
@@ -45,6 +46,23 @@ def _sum_neighbours(
 
 
 @triton.jit
+def _root(
+    x,
+    i,
+    k,
+    alpha,
+    across: tl.constexpr,
+    within: tl.constexpr,
+    tower: tl.constexpr,
+    maps: tl.constexpr,
+    height: tl.constexpr,
+    width: tl.constexpr,
+):
+    """Return s^-1/2 at positions `i` of an image, with s = k + α Σ x²; s^-β is its power of 1.5."""
+    return tl.rsqrt(k + alpha * _sum_neighbours(x, i, True, across, within, tower, maps, height, width))
+
+
+@triton.jit
 def _forward(
     x,
     out,
@@ -62,9 +80,8 @@ def _forward(
     image = tl.program_id(1).to(tl.int64) * (maps * height * width)
     i = tl.program_id(0) * block + tl.arange(0, block)
     mask = i < maps * height * width
-    s = k + alpha * _sum_neighbours(x + image, i, True, across, within, tower, maps, height, width)
+    root = _root(x + image, i, k, alpha, across, within, tower, maps, height, width)
     value = tl.load(x + image + i, mask=mask, other=0.0).to(tl.float32)
-    root = tl.rsqrt(s)
     tl.store(out + image + i, value * root * tl.sqrt(root), mask=mask)
 
 
@@ -87,10 +104,9 @@ def _weighted(
     image = tl.program_id(1).to(tl.int64) * (maps * height * width)
     i = tl.program_id(0) * block + tl.arange(0, block)
     mask = i < maps * height * width
-    s = k + alpha * _sum_neighbours(x + image, i, True, across, within, tower, maps, height, width)
+    root = _root(x + image, i, k, alpha, across, within, tower, maps, height, width)
     value = tl.load(x + image + i, mask=mask, other=0.0).to(tl.float32)
     gradient = tl.load(grad + image + i, mask=mask, other=0.0).to(tl.float32)
-    root = tl.rsqrt(s)
     tl.store(out + image + i, gradient * value * root * tl.sqrt(root) * root * root, mask=mask)
 
 
@@ -114,11 +130,10 @@ def _backward(
     image = tl.program_id(1).to(tl.int64) * (maps * height * width)
     i = tl.program_id(0) * block + tl.arange(0, block)
     mask = i < maps * height * width
-    s = k + alpha * _sum_neighbours(x + image, i, True, across, within, tower, maps, height, width)
+    root = _root(x + image, i, k, alpha, across, within, tower, maps, height, width)
     total = _sum_neighbours(weighted + image, i, False, across, within, tower, maps, height, width)
     value = tl.load(x + image + i, mask=mask, other=0.0).to(tl.float32)
     gradient = tl.load(grad + image + i, mask=mask, other=0.0).to(tl.float32)
-    root = tl.rsqrt(s)
     tl.store(out + image + i, gradient * root * tl.sqrt(root) - 1.5 * alpha * value * total, mask=mask)
 
 
