@@ -199,14 +199,14 @@ def _no_conv3_cross(layer: Layer) -> Layer | None:
 
 
 def _no_conv5_narrow(layer: Layer) -> Layer | None:
-    """Remove conv5 and narrow fc6 to 3068 units: the number of parameters stays, to 0.02%."""
+    """Remove conv5 and narrow fc6 to 3068 units: at scale paper the number of parameters stays, to 0.02%."""
     if layer.name in ("conv5", "relu5"):
         return None
     return replace(layer, units=3068) if isinstance(layer, Linear) and layer.name == "fc6" else layer
 
 
 def _no_conv4_wide(layer: Layer) -> Layer | None:
-    """Remove conv4 and widen conv3 to 576 kernels: the number of parameters stays, less 192."""
+    """Remove conv4 and widen conv3 to 576 kernels: at scale paper the number of parameters stays, less 192."""
     if layer.name in ("conv4", "relu4"):
         return None
     return replace(layer, kernels=576) if isinstance(layer, Conv) and layer.name == "conv3" else layer
@@ -361,7 +361,7 @@ VARIANTS = {
         Variant(
             name="no-conv5-narrow",
             section="7",
-            summary="without conv5; fc6 has 3068 units instead of 4096, so the number of parameters stays",
+            summary="without conv5; fc6 has 3068 units instead of 4096, so that at scale paper the number of parameters stays",
             expected="not in the paper",
             edit_layer=_no_conv5_narrow,
         ),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from repro.paper.sections import section_order
-from repro.paper.targets import MISSING, NOT_COMPARABLE, Measurement, Target, Verdict
+from repro.paper.targets import MISSING, NOT_COMPARABLE, Measurement, Scope, Target, Verdict
 from repro.records import Records
 from repro.report.commands import commands
 from repro.report.table import number, sample, with_interval
@@ -30,6 +30,11 @@ class Claim:
     def measurement(self) -> Measurement | None:
         """What was measured, if anything."""
         return self.verdict.measurement
+
+    @property
+    def scope(self) -> Scope | None:
+        """What it was measured on; None for counts of the net alone, and if nothing was measured."""
+        return self.measurement.scope if self.measurement else None
 
     @property
     def key(self) -> str:
@@ -75,10 +80,9 @@ class Claim:
     @property
     def where(self) -> str:
         """Data and scale of a measurement that is not comparable, with its views if others count; empty for others."""
-        measurement = self.measurement
-        if self.verdict.verdict != NOT_COMPARABLE or measurement is None or measurement.scope is None:
+        measurement, scope = self.measurement, self.scope
+        if self.verdict.verdict != NOT_COMPARABLE or measurement is None or scope is None:
             return ""
-        scope = measurement.scope
         words = [measurement.where.partition(" (")[0], scope.scale_label]
         if scope.views and scope.views != self.target.views:
             words.append("1 view" if scope.views == 1 else f"{scope.views} views")

@@ -12,12 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from repro.paper.targets import MISSING, NOT_COMPARABLE, UNDECIDED
+from repro.paper.targets import MATCH, MISMATCH, MISSING, NOT_COMPARABLE, UNDECIDED
 from repro.records import Records, Run, read_records
 from repro.report.build import judge
 from repro.report.claims import Claim, claims_of
 from repro.report.commands import experiment_of
 from repro.report.measurements.runs import finite
+from repro.report.small_scale import small_scale_table
 from repro.report.summary import missing_experiments
 from repro.report.table import Cell, Section, Table, columns
 from repro.report.tables import every_table
@@ -46,21 +47,32 @@ def results() -> str:
     verdicts = judge(records)
     claims = claims_of(verdicts, records)
     tables = every_table(records, verdicts)
-    parts = [claim_table(claims), *(tables[name] for name in TABLES), cost_table(records), missing_table(claims)]
+    parts = [
+        small_scale_table(claims),
+        claim_table(claims),
+        *(tables[name] for name in TABLES),
+        cost_table(records),
+        missing_table(claims),
+    ]
     sections = (f"\n## {table.title}\n\n{table.note}\n\n{table.markdown()}\n" for table in parts if table.filled)
     return INTRODUCTION + "".join(sections)
 
 
 def summary() -> str:
-    """Return the README's tables: the claims that are decided, once for each recipe, and the errors measured."""
+    """Return the README's tables: the claims decided on the paper's own data, and those decided at small scale."""
     records = read_records(RECORDS)
-    verdicts = judge(records)
-    claims, errors = claim_table(claims_of(verdicts, records)), every_table(records, verdicts)["smaller"]
-    kept = [index for index, column in enumerate(claims.columns) if column.name in SUMMARISED]
-    rows = [[row[index] for index in kept] for section in claims.sections for row in section.rows]
-    decided = [row for row in rows if UNDECIDED not in str(row[-1]) and row[0] != SAME]
-    short = replace(claims, columns=columns(*SUMMARISED), sections=[Section("", decided)])
-    return "\n\n".join([short.markdown(), errors.note, errors.markdown()])
+    claims = claims_of(judge(records), records)
+    whole, small = claim_table(claims), small_scale_table(claims)
+    kept = [index for index, column in enumerate(whole.columns) if column.name in SUMMARISED]
+    rows = [[row[index] for index in kept] for section in whole.sections for row in section.rows]
+    judged = replace(
+        whole,
+        columns=columns(*SUMMARISED),
+        sections=[Section("", [row for row in rows if row[-1] in (MATCH, MISMATCH)])],
+    )
+    decided = [row for section in small.sections for row in section.rows if not str(row[-1]).startswith(UNDECIDED)]
+    small = replace(small, sections=[Section("", decided)])
+    return "\n\n".join([judged.markdown(), small.note, small.markdown()])
 
 
 def with_summary(readme: str) -> str:

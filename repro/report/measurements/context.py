@@ -159,6 +159,7 @@ def data_changes(data: DataRecord) -> tuple[str, ...]:
     return tuple(words)
 
 
+AT_CHANCE = "runs at chance"
 LEARNED = 0.9  # of the error of guessing: a net above has learned too little for claims on what nets learn
 
 
@@ -175,7 +176,7 @@ def learning_changes(runs: Sequence[Run]) -> tuple[str, ...]:
     """Return, in words, how many of the runs have not learned; empty if all have. A run may occur several times."""
     learned = {run.folder: has_learned(run) for run in runs}
     failed = len(learned) - sum(learned.values())
-    return (f"{failed} of {len(learned)} runs at chance",) if failed else ()
+    return (f"{failed} of {len(learned)} {AT_CHANCE}",) if failed else ()
 
 
 def evaluation_scale(records: Records, evaluation: Evaluation) -> RunScale:

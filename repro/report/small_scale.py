@@ -1,0 +1,69 @@
+"""What the small-scale reproduction decides: the direction of each claim on two sets of images (docs/protocol.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from repro.paper.targets import AGREES, DISAGREES, UNDECIDED
+from repro.report.claims import Claim
+from repro.report.measurements.context import AT_CHANCE
+from repro.report.table import Cell, Section, Table, columns
+
+SETS = {"A": "imagenette", "B": "caltech100"}
+SUPPORTED, CONTRADICTED = "supported", "contradicted"
+NOTE = (
+    "A is ten ImageNet classes, B 100 classes of Caltech-101. A claim is supported if its direction agrees with the "
+    "paper's on one of the two and does not disagree on the other, and contradicted in the opposite case. One view "
+    "decides, unless the claim is about views or only ten were measured. About twenty comparisons are made on each "
+    "set, so that one wrong decision by chance is to be expected."
+)
+
+
+def small_scale_table(claims: Sequence[Claim]) -> Table:
+    """Return the claims that were measured on A or B, each with both directions and what they decide together."""
+    body: list[list[Cell]] = []
+    for claim in claims:
+        measured = [_measured_on(claim, dataset) for dataset in SETS.values()]
+        found = [each for each in measured if each]
+        if found:
+            directions = [f"{each.measured}, {each.direction}" if each else None for each in measured]
+            samples = ", ".join(dict.fromkeys(each.sample for each in found))
+            failures = [words for each in found for words in _failures(each)]
+            decided = ", ".join((decision([each.direction for each in found]), *failures))
+            body.append([claim.target.quantity, claim.target.section, claim.paper, *directions, samples, decided])
+    heads = columns("Claim", "Sec.", "Paper", *(f"{name} [95% interval]" for name in SETS), "n", "At small scale")
+    return Table("small-scale", "What the small scale decides", NOTE, heads, [Section("", body)])
+
+
+def decision(directions: Collection[str]) -> str:
+    """Return what the directions on all sets decide together."""
+    agrees, disagrees = AGREES in directions, DISAGREES in directions
+    if agrees == disagrees:
+        return UNDECIDED
+    return SUPPORTED if agrees else CONTRADICTED
+
+
+def _measured_on(claim: Claim, dataset: str) -> Claim | None:
+    """Return the claim with the measurement that counts on a set, by one view if there is one; None without."""
+    planned = [each for each in (claim, *claim.others) if _planned(each, dataset)]
+    one_view = [each for each in planned if each.scope and each.scope.views == 1]
+    return next(iter(one_view or planned), None)
+
+
+def _planned(each: Claim, dataset: str) -> bool:
+    """Return whether a measurement is the protocol's: of unchanged runs, on validation images or during training."""
+    measurement, scope = each.measurement, each.scope
+    if not (measurement and scope and each.direction):
+        return False
+    return (
+        measurement.where.partition(" (")[0] == dataset
+        and measurement.recipe == "authors"
+        and scope.scale == "small"
+        and scope.split in (None, "val")
+        and scope.changes == _failures(each)
+    )
+
+
+def _failures(each: Claim) -> tuple[str, ...]:
+    """Return how many runs have not learned, in words; they count like any other."""
+    return tuple(words for words in (each.scope.changes if each.scope else ()) if words.endswith(AT_CHANCE))
