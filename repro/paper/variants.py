@@ -361,7 +361,7 @@ VARIANTS = {
         Variant(
             name="no-conv5-narrow",
             section="7",
-            summary="without conv5; fc6 has 3068 units instead of 4096, so that at scale paper the number of parameters stays",
+            summary="without conv5; fc6 has 3068 units instead of 4096: at scale paper the number of parameters stays",
             expected="not in the paper",
             edit_layer=_no_conv5_narrow,
         ),
