@@ -1,15 +1,22 @@
 """The README and the command reference agree with the commands, and its results with the records."""
 
+import io
 import re
 import shlex
 from pathlib import Path
+from typing import IO
 
+import numpy as np
 import pytest
 import typer
+from PIL import Image
 
 from repro.cli import commands as cli
 from repro.cli import reference
-from repro.report.results import RESULTS, results, summary, with_summary
+from repro.records import read_records
+from repro.report.figures.effects import effect_pictures
+from repro.report.figures.style import figure_style
+from repro.report.results import EFFECTS, RECORDS, RESULTS, results, summary, with_summary
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -46,6 +53,19 @@ def test_the_published_results_are_those_of_the_records() -> None:
     assert RESULTS.read_text(encoding="utf-8") == results()
     assert with_summary(README) == README
     assert summary() in README
+
+
+def test_the_published_figure_is_that_of_the_records() -> None:
+    """Its coloured pixels are the measured intervals; those of texts depend on the version of the font library."""
+
+    def coloured(png: IO[bytes]) -> np.ndarray:
+        return np.ptp(np.asarray(Image.open(png).convert("RGB")), axis=2) > 60
+
+    with figure_style(), EFFECTS.open("rb") as published:
+        (picture,) = effect_pictures(read_records(RECORDS))
+        drawn, found = coloured(io.BytesIO(picture.png)), coloured(published)
+    assert drawn.sum() > 1000
+    assert (drawn != found).sum() < 50
 
 
 @pytest.mark.parametrize("name", ["findings.md", "contest.md"])

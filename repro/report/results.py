@@ -1,4 +1,4 @@
-"""Generate docs/results.md, the published small-scale reproduction, and the README's tables of it.
+"""Generate docs/results.md, the published small-scale reproduction, with its figure and the README's tables of it.
 
 Run it as: python -m repro.report.results
 """
@@ -17,6 +17,8 @@ from repro.records import Records, Run, read_records
 from repro.report.build import judge
 from repro.report.claims import Claim, claims_of
 from repro.report.commands import experiment_of
+from repro.report.figures.effects import effect_pictures
+from repro.report.figures.style import figure_style
 from repro.report.measurements.runs import finite
 from repro.report.small_scale import small_scale_table
 from repro.report.summary import missing_experiments
@@ -27,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "outputs" / "reference" / "runs"
 RESULTS = ROOT / "docs" / "results.md"
 README = ROOT / "README.md"
+EFFECTS = ROOT / "docs" / "effects.png"
 BEGIN, END = "<!-- results: python -m repro.report.results -->", "<!-- /results -->"
 SAME = "The same"
 SUMMARISED = ("Claim", "Sec.", "Paper", "Here [95% interval]", "n", "Verdict")  # columns of the README's claims
@@ -141,7 +144,10 @@ def missing_table(claims: list[Claim]) -> Table:
 
 
 def main() -> None:
-    """Write both files."""
+    """Write the results, the README's tables and the figure of the effects."""
+    with figure_style():
+        for picture in effect_pictures(read_records(RECORDS)):
+            EFFECTS.write_bytes(picture.png)
     RESULTS.write_text(results(), encoding="utf-8")
     README.write_text(with_summary(README.read_text(encoding="utf-8")), encoding="utf-8")
 

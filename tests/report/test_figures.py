@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from repro.records import read_records
-from repro.report.figures import confusion, curves, draw, figure1, figure2, figure3, figure4
+from repro.report.figures import confusion, curves, draw, effects, figure1, figure2, figure3, figure4
 from repro.report.figures.confusion import confusion_pictures
 from repro.report.figures.draw import draw_figures
 from repro.report.figures.figure1 import grid_rows, grids
@@ -36,15 +36,18 @@ def test_texts_of_narrow_figures_are_large_enough_and_inside(tmp_path: Path, mon
         narrow[name] = others[-1]
         return Picture(name, title, "", "", b"", b"", "")
 
-    for module in (confusion, curves, figure1, figure2, figure3, figure4):
+    for module in (confusion, curves, effects, figure1, figure2, figure3, figure4):
         monkeypatch.setattr(module, "finish", finish)
     write_run(tmp_path, epochs=3)
     write_evaluation(tmp_path)
+    write_run(tmp_path / "unchanged", weights=False)
+    for views in (1, 10):
+        write_evaluation(tmp_path / "unchanged", views=views)
     write_retrieval(tmp_path)
     write_evaluation(tmp_path / "many", data=data_record(name="many", classes=[f"class {k}" for k in range(40)]))
     write_course(tmp_path / "grid", "cifar-relu", 0.001, 0, [60, 24])
     draw.draw_figures(read_records(tmp_path))
-    parts = ("figure1", "figure2", "figure3", "figure4-labels", "figure4-neighbours", "confusion", "curves")
+    parts = ("effects", "figure1", "figure2", "figure3", "figure4-labels", "figure4-neighbours", "confusion", "curves")
     assert all(any(name.startswith(part) for name in narrow) for part in parts)
     for name, figure in narrow.items():
         width = figure.get_figwidth()
@@ -54,9 +57,33 @@ def test_texts_of_narrow_figures_are_large_enough_and_inside(tmp_path: Path, mon
                 continue
             assert text.get_fontsize() / 72 * PHONE / width >= 10, f"{name}: {text.get_text()}"
             box, right = text.get_window_extent(), width * figure.dpi
-            if box.x0 < right:  # labels of ticks beyond the axes are not drawn
+            if box.x1 > 0 and box.x0 < right:  # labels of ticks beyond the axes are not drawn
                 assert box.x0 >= -1, f"{name}: {text.get_text()}"
                 assert box.x1 <= right + 1, f"{name}: {text.get_text()}"
+
+
+def test_effects_are_differences_from_unchanged_runs_in_the_papers_order(tmp_path: Path) -> None:
+    errors = {"alexnet": 20.0, "one-gpu": 23.0, "no-lrn": 22.0}
+    for seed in range(3):
+        for variant, error in errors.items():
+            write_run(tmp_path, variant, seed=seed)
+            write_evaluation(tmp_path, variant, seeds=(seed,), error=error + seed)
+        write_run(tmp_path / "shorter", "no-lrn", seed=seed, epochs=10)
+        write_evaluation(tmp_path / "shorter", "no-lrn", seeds=(seed,), error=60)
+    found = {row.label: row.measured for row in effects.effects(read_records(tmp_path))}
+    measured = {label: [(place, round(each.value, 6)) for place, each in rows] for label, rows in found.items() if rows}
+    assert measured == {
+        "One GPU, half the kernels": [("ten classes, small scale", 3.0)],
+        "No response normalisation": [("ten classes, small scale", 2.0)],
+    }
+    (picture,) = effects.effect_pictures(read_records(tmp_path))
+    assert "2 of them with intervals" in picture.alt
+    assert all(text in words(picture.svg) for text in ("One GPU, half the kernels", "Without conv5", "the paper"))
+
+
+def test_no_effect_was_measured(tmp_path: Path) -> None:
+    write_evaluation(tmp_path)
+    assert not list(effects.effect_pictures(read_records(tmp_path)))
 
 
 def test_narrow_drawings_are_files_and_sources(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from itertools import islice
 from repro.records import Records
 from repro.report.figures.confusion import confusion_pictures
 from repro.report.figures.curves import curve_pictures
+from repro.report.figures.effects import effect_pictures
 from repro.report.figures.figure1 import speed_pictures
 from repro.report.figures.figure2 import net_pictures
 from repro.report.figures.figure3 import kernel_pictures
@@ -25,13 +26,14 @@ class Pictures(tuple[Picture, ...]):
 
 
 def draw_figures(records: Records) -> Pictures:
-    """Return the paper's figures in its order, then the training curves of each dataset.
+    """Return the effects on the top-1 error, the paper's figures in its order, and the training curves of each dataset.
 
     Figure 2 is followed by the other nets that were run; Figure 3 is of the first `alexnet` run of each recipe,
     dataset and scale; Figure 4 is followed by the confused classes of each dataset. Of each kind at most six are
     drawn, of curves four: those of the data and scale that count most.
     """
     kinds = (
+        effect_pictures(records),
         speed_pictures(records),
         net_pictures(records),
         kernel_pictures(records),

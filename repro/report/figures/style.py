@@ -65,7 +65,7 @@ class Picture:
         alt: the same for those who cannot see it.
         png: the figure as PNG.
         svg: the figure as SVG, for a dark or a light page.
-        section: id of the page's section that shows it: "figure-1" to "figure-4", "runs" or "net".
+        section: id of the page's section that shows it: "tables", "figure-1" to "figure-4", "runs" or "net".
         narrow: the figure as SVG drawn for a narrow screen, if there is such a drawing.
     """
 
