@@ -14,6 +14,7 @@ Files in a run's folder, <runs>/<variant>-<recipe>-<scale>-seed<k>/:
     evaluation-<split>-<views>.json    an `EvaluationRecord`, with predictions-<split>-<views>.npz; the names of
                                        those on another store than the run's own end in -on-<store>
     retrieval-<split>.json             a `RetrievalRecord`, with retrieval-<split>.npz
+    activations-<split>.json           an `ActivationsRecord`
 
 The evaluation of an ensemble has its own folder beside the runs'. Files of an ensemble whose weights were searched
 end in "-searched".
@@ -58,6 +59,7 @@ CONV1, WEIGHTS_OF_CONV1 = "conv1.safetensors", "conv1.weight"  # a file, and the
 LOCK = ".lock"
 EVALUATIONS = "evaluation-*.json"
 RETRIEVALS = "retrieval-*.json"
+ACTIVATIONS = "activations-*.json"
 
 NET, BASELINE = "net", "baseline"  # kinds of runs
 SPACES = ("fc7", "pixels", "codes")  # in which neighbours are retrieved
@@ -105,6 +107,11 @@ def retrieval_name(split: str) -> str:
 def retrieval_arrays_name(split: str) -> str:
     """Return the file name of a retrieval's neighbours and example images."""
     return f"retrieval-{split}.npz"
+
+
+def activations_name(split: str) -> str:
+    """Return the file name of the activations on a split."""
+    return f"activations-{split}.json"
 
 
 @dataclass(frozen=True)
@@ -468,7 +475,57 @@ class RetrievalRecord(Provenance):
                 raise ValueError(f"its {name} has no '{missing[0]}'")
 
 
-Record = RunRecord | EpochRecord | EvaluationRecord | RetrievalRecord
+@dataclass(frozen=True)
+class LayerActivity:
+    """The activations of one layer for the images of a split, after its nonlinearity; the logits of the last layer.
+
+    Attributes:
+        layer: name of the convolution or fully-connected layer.
+        units: number of kernels, or of units of a fully-connected layer.
+        dead: number of them whose output is zero for every image, at all positions.
+        size: mean absolute activation.
+        spread: standard deviation of a neuron over the images, averaged over the neurons.
+    """
+
+    layer: str
+    units: int
+    dead: int
+    size: float
+    spread: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationsRecord(Provenance):
+    """Contents of `activations-<split>.json`: what each layer of a trained net makes of the images of a split.
+
+    Attributes:
+        format: version of the schema.
+        run: name of the run's folder.
+        variant: name of the net.
+        recipe: name of the recipe.
+        scale: name of the scale.
+        seed: the run's seed.
+        data: the store.
+        split: its split.
+        images: number of images.
+        layers: the layers in order.
+        command: command line that repeats the measurement.
+    """
+
+    format: int = FORMAT
+    run: str
+    variant: str
+    recipe: str
+    scale: str
+    seed: int
+    data: DataRecord
+    split: str
+    images: int
+    layers: tuple[LayerActivity, ...]
+    command: str = ""
+
+
+Record = RunRecord | EpochRecord | EvaluationRecord | RetrievalRecord | ActivationsRecord
 
 
 def to_json(record: Record) -> dict[str, Any]:
@@ -635,6 +692,13 @@ class Retrieval(RetrievalRecord):
         return _read_arrays(self.arrays_path, EXAMPLES) or None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Activations(ActivationsRecord):
+    """The activations of a net and the folder of its run."""
+
+    folder: Path
+
+
 def _read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Return the named arrays of an `.npz` file; an empty dictionary if any of them cannot be read."""
     try:
@@ -654,6 +718,7 @@ class Records:
     runs: tuple[Run, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     retrievals: tuple[Retrieval, ...] = ()
+    activations: tuple[Activations, ...] = ()
     problems: tuple[str, ...] = ()
 
     def members(self, evaluation: Evaluation) -> list[Run]:
@@ -689,8 +754,13 @@ def read_retrieval(path: Path) -> Retrieval:
     return Retrieval(folder=path.parent, **vars(_read(path, RetrievalRecord)))
 
 
+def read_activations(path: Path) -> Activations:
+    """Return the activations at `path`. Raises OSError or ValueError if they cannot be read."""
+    return Activations(folder=path.parent, **vars(_read(path, ActivationsRecord)))
+
+
 def read_records(folders: Path | Sequence[Path]) -> Records:
-    """Return every run, evaluation and retrieval below one or several folders; none of those that do not exist.
+    """Return every run and all that was measured of them below one or several folders; none of those that do not exist.
 
     With several folders the name of a run starts with that of its folder, with as many parents as make it unique. A
     record in two of the folders, one of which contains the other, is read once.
@@ -698,6 +768,7 @@ def read_records(folders: Path | Sequence[Path]) -> Records:
     runs: list[Run] = []
     evaluations: list[Evaluation] = []
     retrievals: list[Retrieval] = []
+    activations: list[Activations] = []
     problems: list[str] = []
     found: dict[Path, tuple[Path, str]] = {}
     for folder, label in _labels([folders] if isinstance(folders, Path) else folders).items():
@@ -716,12 +787,14 @@ def read_records(folders: Path | Sequence[Path]) -> Records:
                 evaluations.append(read_evaluation(path))
             elif path.match(RETRIEVALS):
                 retrievals.append(read_retrieval(path))
+            elif path.match(ACTIVATIONS):
+                activations.append(read_activations(path))
         except (OSError, ValueError) as error:
             problems.append(f"{name} was left out: {error}")
     for run in runs:
         if run.log and not math.isfinite(run.log[-1].train_loss):
             problems.append(f"{run.name}: the loss is not finite after epoch {_last_finite(run)}")
-    return Records(tuple(runs), tuple(evaluations), tuple(retrievals), tuple(problems))
+    return Records(tuple(runs), tuple(evaluations), tuple(retrievals), tuple(activations), tuple(problems))
 
 
 def _labels(folders: Sequence[Path]) -> dict[Path, str]:

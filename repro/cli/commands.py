@@ -276,6 +276,27 @@ def retrieve(
 
 
 @app.command()
+def activations(
+    run: opt.RunArgument,
+    data: opt.DataOption,
+    split: opt.ActivationsSplitOption = "val",
+    batch_size: opt.BatchSizeOption = 128,
+    threads: opt.ThreadsOption = None,
+) -> Next:
+    """Show where a net loses what tells the images apart. Dead units and spread of each layer's activations."""
+    from repro.cli.progress import meter
+    from repro.cli.tables import activity_listing, print_listing
+    from repro.evaluation import activations as stage
+    from repro.models.devices import cpu_threads
+
+    with meter(console, "computing activations", "images") as show, cpu_threads(threads):
+        path, record = stage.measure_activations(run, data, split, show, batch_size)
+    print_listing(console, activity_listing(record.layers))
+    console.print(f"{record.images:,} images of {split}; written to {path}")
+    return _report_on(path.parent.parent)
+
+
+@app.command()
 def predict(
     run: opt.RunArgument,
     images: opt.ImagesArgument,

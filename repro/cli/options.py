@@ -278,6 +278,9 @@ SplitOption = Annotated[
 SearchSplitOption = Annotated[
     SearchSplit, typer.Option("--split", metavar="val|test", help="Split of the store to take the queries from.")
 ]
+ActivationsSplitOption = Annotated[
+    Split, typer.Option("--split", metavar="train|val|test", help="Split of the store to take the images from.")
+]
 ViewsOption = Annotated[
     Views,
     typer.Option(

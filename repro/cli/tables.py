@@ -21,6 +21,7 @@ from repro.paper.variants import ENSEMBLES, VARIANTS
 
 if TYPE_CHECKING:
     from repro.evaluation.audit import AuditRow
+    from repro.records import LayerActivity
     from repro.workflow.plan import Plan
 
 WIDE = 10_000  # no row is wider
@@ -101,6 +102,15 @@ def _paragraph(heads: Sequence[str], row: Sequence[str], width: int) -> str:
                 break_on_hyphens=False,
             )
     return "\n".join([*lines, ""])
+
+
+def activity_listing(layers: Sequence[LayerActivity]) -> Listing:
+    """Return the activity of each layer: its dead units, the size of its activations and their spread over images."""
+    heads = ("layer", "units", "dead", "mean absolute activation", "spread over images")
+    rows = (
+        (each.layer, f"{each.units:,}", f"{each.dead:,}", f"{each.size:.3g}", f"{each.spread:.2g}") for each in layers
+    )
+    return Listing(heads, tuple(rows))
 
 
 def variants() -> Listing:

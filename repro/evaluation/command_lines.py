@@ -1,4 +1,4 @@
-"""Command lines of `repro evaluate` and `repro retrieve`: those that records hold and that workflows run."""
+"""Command lines of evaluations, retrievals and activations: those that records hold and that workflows run."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ def evaluate_argv(
 def retrieve_argv(run: Path, data: Path, split: str) -> tuple[str, ...]:
     """Return the words after `repro` that retrieve the nearest training images of a split of the store `data`."""
     return ("retrieve", str(run), "--data", str(data), "--split", split)
+
+
+def activations_argv(run: Path, data: Path, split: str) -> tuple[str, ...]:
+    """Return the words after `repro` that measure a net's activations on a split of the store `data`."""
+    return ("activations", str(run), "--data", str(data), "--split", split)
 
 
 def command_line(argv: Sequence[str]) -> str:

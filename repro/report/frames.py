@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from repro.records import EpochRecord, Records, read_records
-from repro.report.measurements.context import evaluation_scale, retrieval_scale, run_scale
+from repro.report.measurements.context import evaluation_scale, run_scale, scale_of
 from repro.report.measurements.evaluations import net_name
 
 RUN_COLUMNS = ("run", "variant", "recipe", "scale", "changes", "seed", "dataset", "data", "epochs", "epochs_done",
@@ -98,7 +98,7 @@ def _evaluations(records: Records) -> Iterable[dict[str, Any]]:
 
 def _retrievals(records: Records) -> Iterable[dict[str, Any]]:
     for each in records.retrievals:
-        scale = retrieval_scale(records, each)
+        scale = scale_of(records, each)
         yield {
             "run": each.run, "variant": each.variant, "recipe": each.recipe, "scale": scale.name,
             "changes": ", ".join(scale.changes), "seed": each.seed, "dataset": each.data.dataset,

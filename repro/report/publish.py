@@ -12,10 +12,10 @@ from safetensors.numpy import save
 
 from repro import atomic
 from repro.errors import ReproError
-from repro.records import CONV1, EVALUATIONS, LOG, RETRIEVALS, RUN, WEIGHTS_OF_CONV1, read_records
+from repro.records import ACTIVATIONS, CONV1, EVALUATIONS, LOG, RETRIEVALS, RUN, WEIGHTS_OF_CONV1, read_records
 
 USAGE = "python -m repro.report.publish RUNS TARGET"
-RECORDS = (RUN, LOG, EVALUATIONS, "predictions-*.npz", RETRIEVALS, "retrieval-*.npz")
+RECORDS = (RUN, LOG, EVALUATIONS, "predictions-*.npz", RETRIEVALS, "retrieval-*.npz", ACTIVATIONS)
 
 
 def publish(runs: Path, target: Path) -> list[Path]:

@@ -17,10 +17,11 @@ from repro.paper.targets import Measurement, Verdict, find_target, load_targets
 from repro.paper.tolerances import MIN_SEEDS
 from repro.paper.variants import BASES, VARIANTS, configure
 from repro.records import SPACES, DataRecord, Records
+from repro.report.activation_table import activation_table
 from repro.report.comparisons import OwnComparison, own_comparisons
 from repro.report.figures.figure1 import grid_rows, grids
 from repro.report.measurements import measure
-from repro.report.measurements.context import PAPER_DATASETS, evaluation_scale, retrieval_scale, run_scale
+from repro.report.measurements.context import PAPER_DATASETS, evaluation_scale, run_scale, scale_of
 from repro.report.measurements.evaluations import (
     SPLIT_NAMES,
     error_level,
@@ -438,7 +439,7 @@ def retrieval_table(records: Records) -> Table:
         speedup = seconds["codes"] and seconds["fc7"] / seconds["codes"]
         body.append([
             each.variant, fc7, pixels, codes, each.precision_at_random, overlap, each.bits, speedup,
-            each.data.description, each.split, each.images, each.recipe, str(retrieval_scale(records, each)), each.seed,
+            each.data.description, each.split, each.images, each.recipe, str(scale_of(records, each)), each.seed,
         ])  # fmt: skip
     same_class = [Column(name, "Same class, %") for name in ("fc7", "pixels", "codes", "by chance")]
     heads = (
@@ -461,6 +462,7 @@ def every_table(records: Records, verdicts: Verdicts) -> dict[str, Table]:
         comparison_table(records),
         recipe_table(records),
         retrieval_table(records),
+        activation_table(records),
         architecture_table(),
         variant_table(),
         run_table(records),

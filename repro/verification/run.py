@@ -23,6 +23,7 @@ from repro.evaluation.trained_model import network_of, read_preprocessing
 from repro.models.finite import all_finite
 from repro.models.network import AlexNet
 from repro.records import (
+    ACTIVATIONS,
     BASELINE,
     EVALUATIONS,
     LOG,
@@ -32,6 +33,7 @@ from repro.records import (
     RUN,
     Run,
     check_epoch,
+    read_activations,
     read_evaluation,
     read_retrieval,
     read_run,
@@ -62,6 +64,7 @@ def verify_run(path: Path) -> list[str]:
         *_check_mean(run),
         *check_evaluations(path),
         *_check_retrievals(path),
+        *_check_activations(path),
     ]
 
 
@@ -212,6 +215,16 @@ def _check_retrievals(path: Path) -> list[str]:
             _arrays(arrays)
         except UNREADABLE as error:
             problems.append(f"{name}: it cannot be read ({_reason(error)})")
+    return problems
+
+
+def _check_activations(path: Path) -> list[str]:
+    problems = []
+    for file in sorted(path.glob(ACTIVATIONS)):
+        try:
+            read_activations(file)
+        except UNREADABLE as error:
+            problems.append(f"{file.name}: it cannot be read ({_reason(error)})")
     return problems
 
 

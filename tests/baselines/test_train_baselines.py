@@ -189,6 +189,7 @@ def test_images_are_classified_without_the_store(
     "words",
     [
         ("retrieve", "{run}", "--data", "{store}"),
+        ("activations", "{run}", "--data", "{store}"),
         ("export", "{run}", "--out", "{run}/net.onnx"),
         (
             "train",

@@ -47,6 +47,7 @@ def test_each_command_names_the_next_one(
     assert call("verify", runs / RUN) == comparison
     assert call("evaluate", runs / RUN, "--data", store, "--views", 1) == comparison
     assert call("retrieve", runs / RUN, "--data", store) == comparison
+    assert call("activations", runs / RUN, "--data", store) == comparison
 
 
 def test_prepare_names_a_training_at_a_scale_that_fits(tmp_path: Path) -> None:

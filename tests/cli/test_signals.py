@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "train": ("train", "--variant", "alexnet", "--scale", "smoke", "--epochs", "2", "--data", "{store}", "--out={out}"),
     "evaluate": ("evaluate", "{run}", "--data", "{store}", "--views", "1"),
     "retrieve": ("retrieve", "{run}", "--data", "{store}"),
+    "activations": ("activations", "{run}", "--data", "{store}"),
     "verify": ("verify", "{run}"),
     "report": ("report", "--runs", "{runs}", "--out", "{out}/report", "--compare"),
     "run": ("run", "figure3", "--scale", "smoke", "--stores", "{out}/stores", "--out", "{out}/runs", "--epochs", "1"),

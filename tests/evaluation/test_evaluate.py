@@ -70,6 +70,7 @@ def test_batches_are_joined_in_order(trained: list[Path], synthetic_store: Store
         ("evaluate", "{run}", "--data", "{store}", "--split", "test", "--views", "1"),
         ("evaluate", "{run}", "{other}", "--search-weights", "--data", "{store}", "--split", "test", "--views", "1"),
         ("retrieve", "{run}", "--data", "{store}"),
+        ("activations", "{run}", "--data", "{store}"),
         ("predict", "{run}", "{images}", "--views", "1"),
     ],
 )

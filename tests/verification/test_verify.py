@@ -216,6 +216,11 @@ def other_predictions(run: Path) -> None:
         ("finished", cut("predictions-val-1.npz"), "predictions-val-1.npz: it cannot be read"),
         ("finished", lambda run: (run / "predictions-test-1.npz").unlink(), "predictions-test-1.npz: it cannot be"),
         ("finished", lambda run: (run / "retrieval-val.json").write_text("{"), "retrieval-val.json: it cannot be read"),
+        (
+            "finished",
+            lambda run: (run / "activations-val.json").write_text("{"),
+            "activations-val.json: it cannot be read",
+        ),
     ],
 )
 def test_damage_is_reported_with_its_file(runs: Path, state: str, damage: Damage, problem: str) -> None:

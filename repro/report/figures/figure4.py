@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from repro.records import DataRecord, Estimate, Records, Retrieval
 from repro.report.figures.style import INK, NARROW, WIDE, Picture, finish, slug
-from repro.report.measurements.context import Context, precedence, retrieval_scale
+from repro.report.measurements.context import Context, precedence, scale_of
 
 CORRECT, OTHER = "#c8321f", "#6f9bd1"  # the correct label's bar is red, as in the paper
 LONGEST = 24  # letters of a class's name under a picture
@@ -38,7 +38,7 @@ def retrieval_pictures(records: Records) -> Iterable[Picture]:
     """Yield both halves of Figure 4 of one run in each context, of `alexnet` if it was searched there."""
     shown: dict[tuple[Context, str], Retrieval] = {}
     for each in sorted(records.retrievals, key=lambda each: (each.variant != "alexnet", each.variant, each.seed)):
-        context = Context(each.recipe, each.data, retrieval_scale(records, each))
+        context = Context(each.recipe, each.data, scale_of(records, each))
         shown.setdefault((context, each.split), each)
     for context, split in sorted(shown, key=lambda key: (precedence(key[0]), key[1] != "test")):
         each = shown[context, split]

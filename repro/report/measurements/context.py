@@ -13,7 +13,7 @@ from repro.paper.experiments import LR_GRIDS
 from repro.paper.scales import SCALES
 from repro.paper.targets import Scope
 from repro.paper.variants import VARIANTS, Configuration, configure
-from repro.records import DataRecord, Evaluation, Records, Retrieval, Run
+from repro.records import Activations, DataRecord, Evaluation, Records, Retrieval, Run
 
 PAPER_DATASETS = (*IMAGENET, "cifar10")
 
@@ -185,7 +185,7 @@ def evaluation_scale(records: Records, evaluation: Evaluation) -> RunScale:
     return min(scales, key=lambda scale: (not scale.changes and scale.name == evaluation.scale, str(scale)))
 
 
-def retrieval_scale(records: Records, retrieval: Retrieval) -> RunScale:
-    """Return the scale of a retrieval's run."""
-    runs = (run_scale(run) for run in records.runs if run.folder == retrieval.folder)
-    return next(runs, RunScale(retrieval.scale))
+def scale_of(records: Records, measured: Retrieval | Activations) -> RunScale:
+    """Return the scale of the run of a retrieval or of activations."""
+    runs = (run_scale(run) for run in records.runs if run.folder == measured.folder)
+    return next(runs, RunScale(measured.scale))

@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 from repro.paper.intervals import Z, seed_interval
 from repro.paper.targets import Measurement, Target
 from repro.records import Estimate, Records, Retrieval
-from repro.report.measurements.context import Context, retrieval_scale
+from repro.report.measurements.context import Context, scale_of
 
 
 def _overlap(retrieval: Retrieval) -> Estimate:
@@ -43,7 +43,7 @@ def from_retrievals(target: Target, records: Records) -> Iterator[tuple[Context,
     groups: dict[tuple[Context, str], dict[int, Retrieval]] = defaultdict(dict)
     for each in sorted(records.retrievals, key=lambda each: each.seed):
         if each.variant == target.variant and math.isfinite(quantity(each).value):
-            groups[Context(each.recipe, each.data, retrieval_scale(records, each)), each.split][each.seed] = each
+            groups[Context(each.recipe, each.data, scale_of(records, each)), each.split][each.seed] = each
     for (context, split), seeds in groups.items():
         retrievals = list(seeds.values())
         scope = context.scope(split, 1)
