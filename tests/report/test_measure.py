@@ -466,3 +466,14 @@ def test_figure4s_labels_of_a_net_at_chance_decide_nothing(tmp_path: Path) -> No
     path.write_text(json.dumps(record), encoding="utf-8")
     result = verdict(tmp_path, "figure4-labels-plausible")
     assert (result.verdict, result.direction) == ("missing", "undecided")
+
+
+def test_the_start_of_learning_is_counted_in_errors(tmp_path: Path) -> None:
+    """Not in loss, which can rise when learning begins; here it is the same."""
+    for seed in range(3):
+        write_errors(tmp_path, "alexnet", seed, [86.0 + seed / 10, 65], [0.01] * 2)
+        write_errors(tmp_path, "zero-biases", seed, [89.9 + seed / 10, 80], [0.01] * 2)
+    result = verdict(tmp_path, "bias-ones-early")
+    assert result.measurement
+    assert result.measurement.value == pytest.approx(3.9)
+    assert result.direction == "agrees"

@@ -89,7 +89,7 @@ def _best_train_error(run: Run, sufficient: str) -> Measurement | None:
 RUN_MEASURES: dict[str, RunMeasure] = {
     "best_train_error": _best_train_error,
     "final_train_error": lambda run, _: final_error(run, "train"),
-    "first_train_loss": _of_log(lambda log: log[0].train_loss),
+    "first_train_error": _of_log(lambda log: log[0].train_top1_error),
     "training_days": _of_log(lambda log: sum(finite(log, "seconds")) / 86_400),
     "images_per_second": _of_log(lambda log: median(finite(log, "images_per_second") or [math.nan])),
     "epochs_to_train_error": epochs_to_train_error,
