@@ -1,6 +1,7 @@
 """Copy the records of finished runs, to publish them: python -m repro.report.publish RUNS TARGET.
 
-Of weights only conv1's kernels are taken, for Figure 3. The report on the copies equals that on the runs.
+Of weights only conv1's kernels are taken, for Figure 3, and of retrievals only the measures: their example images are the
+dataset's. But for Figure 4, the report on the copies equals that on the runs.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from repro.errors import ReproError
 from repro.records import ACTIVATIONS, CONV1, EVALUATIONS, LOG, RETRIEVALS, RUN, WEIGHTS_OF_CONV1, read_records
 
 USAGE = "python -m repro.report.publish RUNS TARGET"
-RECORDS = (RUN, LOG, EVALUATIONS, "predictions-*.npz", RETRIEVALS, "retrieval-*.npz", ACTIVATIONS)
+RECORDS = (RUN, LOG, EVALUATIONS, "predictions-*.npz", RETRIEVALS, ACTIVATIONS)
 
 
 def publish(runs: Path, target: Path) -> list[Path]:

@@ -448,7 +448,8 @@ def retrieval_table(records: Records) -> Table:
     )  # fmt: skip
     note = (
         "Of the six nearest training images of each image. Codes are those of an auto-encoder on fc7, searched "
-        "exhaustively as well; in brackets the 95% interval over images."
+        "exhaustively as well, the speedup that on the machine, whatever else it computed; in brackets the 95% "
+        "interval over images."
     )
     return Table("retrieval", "Figure 4 in numbers: nearest training images", note, heads, [Section("", body)])
 

@@ -17,10 +17,12 @@ from repro.report.tables import every_table
 
 
 def contents(runs: Path) -> tuple[list[str], list[bytes]]:
-    """The tables and figures of the report."""
+    """The tables and figures of the report, but for Figure 4."""
     records = read_records(runs)
     tables = every_table(records, judge(records)).values()
-    return [table.markdown() for table in tables], [picture.png for picture in draw_figures(records)]
+    return [table.markdown() for table in tables], [
+        picture.png for picture in draw_figures(records) if picture.section != "figure-4"
+    ]
 
 
 def test_published_records_give_the_same_report(tmp_path: Path) -> None:
@@ -35,6 +37,7 @@ def test_published_records_give_the_same_report(tmp_path: Path) -> None:
     names = ["alexnet-authors-small-seed0", "alexnet-authors-small-seed1", "alexnet-authors-small-seeds0+1"]
     assert [folder.relative_to(target).as_posix() for folder in folders] == [f"more/{name}" for name in names]
     assert not list(target.rglob(WEIGHTS))
+    assert not list(target.rglob("retrieval-*.npz"))  # they hold images of the dataset
     kernels, weights = (
         load_file(folder / names[0] / file) for folder, file in ((target / "more", CONV1), (runs / "more", WEIGHTS))
     )
@@ -54,3 +57,11 @@ def test_as_typed(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (3, "nothing is published: there is no folder nothing\n")
     done = subprocess.run(command[:-1], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "usage: python -m repro.report.publish RUNS TARGET\n")
+
+
+def test_the_published_records_of_this_project_hold_neither_images_nor_weights() -> None:
+    published = Path(__file__).parents[2] / "outputs" / "reference"
+    found = [path for path in published.rglob("*") if path.is_file()]
+    known = ("*.json", "log.jsonl", "predictions-*.npz", CONV1)
+    assert found
+    assert not [path for path in found if not any(map(path.match, known))]
