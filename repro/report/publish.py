@@ -1,7 +1,7 @@
 """Copy the records of finished runs, to publish them: python -m repro.report.publish RUNS TARGET.
 
-Of weights only conv1's kernels are taken, for Figure 3, and of retrievals only the measures: their example images are the
-dataset's. But for Figure 4, the report on the copies equals that on the runs.
+Of weights only conv1's kernels are taken, for Figure 3, and of retrievals only the measures, as their example images
+are the dataset's. But for Figure 4, the report on the copies equals that on the runs.
 """
 
 from __future__ import annotations
