@@ -14,7 +14,7 @@ Files in a run's folder, <runs>/<variant>-<recipe>-<scale>-seed<k>/:
     evaluation-<split>-<views>.json    an `EvaluationRecord`, with predictions-<split>-<views>.npz; the names of
                                        those on another store than the run's own end in -on-<store>
     retrieval-<split>.json             a `RetrievalRecord`, with retrieval-<split>.npz
-    activations-<split>.json           an `ActivationsRecord`
+    activations-<split>.json           an `ActivationsRecord`; of the initial weights activations-<split>-untrained.json
 
 The evaluation of an ensemble has its own folder beside the runs'. Files of an ensemble whose weights were searched
 end in "-searched".
@@ -109,9 +109,9 @@ def retrieval_arrays_name(split: str) -> str:
     return f"retrieval-{split}.npz"
 
 
-def activations_name(split: str) -> str:
-    """Return the file name of the activations on a split."""
-    return f"activations-{split}.json"
+def activations_name(split: str, untrained: bool = False) -> str:
+    """Return the file name of the activations on a split, of the trained net or before training."""
+    return f"activations-{split}{'-untrained' if untrained else ''}.json"
 
 
 @dataclass(frozen=True)
@@ -496,7 +496,7 @@ class LayerActivity:
 
 @dataclass(frozen=True, kw_only=True)
 class ActivationsRecord(Provenance):
-    """Contents of `activations-<split>.json`: what each layer of a trained net makes of the images of a split.
+    """Contents of `activations-<split>.json`: what each layer of a net makes of the images of a split.
 
     Attributes:
         format: version of the schema.
@@ -508,6 +508,7 @@ class ActivationsRecord(Provenance):
         data: the store.
         split: its split.
         images: number of images.
+        untrained: the weights are the initial ones, before training.
         layers: the layers in order.
         command: command line that repeats the measurement.
     """
@@ -521,6 +522,7 @@ class ActivationsRecord(Provenance):
     data: DataRecord
     split: str
     images: int
+    untrained: bool = False
     layers: tuple[LayerActivity, ...]
     command: str = ""
 

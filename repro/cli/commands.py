@@ -280,6 +280,7 @@ def activations(
     run: opt.RunArgument,
     data: opt.DataOption,
     split: opt.ActivationsSplitOption = "val",
+    untrained: opt.UntrainedOption = False,
     batch_size: opt.BatchSizeOption = 128,
     threads: opt.ThreadsOption = None,
 ) -> Next:
@@ -290,7 +291,7 @@ def activations(
     from repro.models.devices import cpu_threads
 
     with meter(console, "computing activations", "images") as show, cpu_threads(threads):
-        path, record = stage.measure_activations(run, data, split, show, batch_size)
+        path, record = stage.measure_activations(run, data, split, show, batch_size, untrained)
     print_listing(console, activity_listing(record.layers))
     console.print(f"{record.images:,} images of {split}; written to {path}")
     return _report_on(path.parent.parent)

@@ -281,6 +281,9 @@ SearchSplitOption = Annotated[
 ActivationsSplitOption = Annotated[
     Split, typer.Option("--split", metavar="train|val|test", help="Split of the store to take the images from.")
 ]
+UntrainedOption = Annotated[
+    bool, typer.Option("--untrained", help="Measure the net as it was before training, with its random weights.")
+]
 ViewsOption = Annotated[
     Views,
     typer.Option(

@@ -1,7 +1,7 @@
-"""`repro activations`: what each layer of a trained net makes of the images of a split.
+"""`repro activations`: what each layer of a net makes of the images of a split, after training or before.
 
-A net that does not learn can be understood by it: units that are dead, zero for every image, and layers after which
-the images can hardly be told apart. Writes `activations-<split>.json` into the run's folder.
+It helps to understand a net that does not learn: units that are dead, zero for every image, and layers after which the
+images can hardly be told apart. Writes `activations-<split>.json` into the run's folder.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -20,11 +21,12 @@ from repro.errors import ReproError
 from repro.evaluation.command_lines import activations_argv, command_line
 from repro.evaluation.predictions import BATCH, NOT_FINITE
 from repro.evaluation.replicas import consecutive, replica_devices
-from repro.evaluation.trained_model import open_run
-from repro.models.network import AlexNet, is_linear
+from repro.evaluation.trained_model import network_of, open_run
+from repro.models.network import AlexNet, initial_net, is_linear
 from repro.paper.networks import Activation, Conv, Linear, Local
+from repro.paper.recipes import Initialisation
 from repro.provenance import current_provenance, data_record
-from repro.records import ActivationsRecord, LayerActivity, activations_name, write_record
+from repro.records import ActivationsRecord, LayerActivity, Run, activations_name, write_record
 
 
 def measure_activations(
@@ -33,23 +35,26 @@ def measure_activations(
     split: str = "val",
     on_progress: Callable[[int, int], None] | None = None,
     batch_size: int = BATCH,
+    untrained: bool = False,
 ) -> tuple[Path, ActivationsRecord]:
     """Measure the activations of a run's net for the centre views of a split; return the record's path and contents.
 
-    Moments over the images are summed in float64. `on_progress` is called with images done and images in all;
+    `untrained` takes the random weights with which the run began. Moments over the images are summed in float64.
+    `on_progress` is called with images done and images in all;
     `batch_size` images are computed at once. Raises ReproError for a run, data or a split that do not fit.
     """
     store = open_store(data)
     device = replica_devices(None)[0]
     model = open_run(path, str(device), store)
     model.check_store(store, (split,))
-    assert isinstance(model.net, AlexNet)  # on one device
+    net = _initial_net(model.run).to(device).eval() if untrained else model.net
+    assert isinstance(net, AlexNet)  # on one device
     images, views = store.splits[split], model.views(store)
     moments: dict[str, Moments] = {}
     with closing(read_ahead(images, map(Request, consecutive(len(images), batch_size)), [device])) as batches:
         done = 0
         for batch in batches:
-            for layer, outputs in activations(model.net, next(views.test_views(batch.images, 1))):
+            for layer, outputs in activations(net, next(views.test_views(batch.images, 1))):
                 moments.setdefault(layer, Moments(outputs)).add(outputs)
             done += len(batch.images)
             if on_progress:
@@ -66,13 +71,27 @@ def measure_activations(
         data=data_record(store),
         split=split,
         images=len(images),
+        untrained=untrained,
         layers=layers,
-        command=command_line(activations_argv(path, data, split)),
+        command=command_line(activations_argv(path, data, split, untrained)),
         **vars(current_provenance()),
     )
-    out = model.run.folder / activations_name(split)
+    out = model.run.folder / activations_name(split, untrained)
     write_record(out, record)
     return out, record
+
+
+def _initial_net(run: Run) -> AlexNet:
+    """Return the net of a run with its initial weights. Raises ReproError if they were not random."""
+    if run.init_from is not None or (run.ended and run.ended.reason == "imported"):
+        raise ReproError(f"'{run.folder}' did not start from random weights: --untrained is about runs that did")
+    try:
+        initialisation = msgspec.convert(run.settings["initialisation"], Initialisation)
+    except (KeyError, msgspec.ValidationError) as error:
+        raise ReproError(
+            f"'{run.folder}' does not record its initial weights ({error}): train the run again"
+        ) from error
+    return initial_net(network_of(run), initialisation, run.seed)
 
 
 @torch.inference_mode()

@@ -20,9 +20,10 @@ def retrieve_argv(run: Path, data: Path, split: str) -> tuple[str, ...]:
     return ("retrieve", str(run), "--data", str(data), "--split", split)
 
 
-def activations_argv(run: Path, data: Path, split: str) -> tuple[str, ...]:
+def activations_argv(run: Path, data: Path, split: str, untrained: bool = False) -> tuple[str, ...]:
     """Return the words after `repro` that measure a net's activations on a split of the store `data`."""
-    return ("activations", str(run), "--data", str(data), "--split", split)
+    words = ("activations", str(run), "--data", str(data), "--split", split)
+    return (*words, "--untrained") if untrained else words
 
 
 def command_line(argv: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from repro.data.sampling import WEIGHTS, torch_seed
 from repro.models import layers
 from repro.paper.arithmetic import LayerCount, count, overhang
 from repro.paper.networks import (
@@ -125,6 +126,12 @@ def build_model(variant: str = "alexnet", recipe: str = "authors", num_classes: 
     """
     configuration = configure(variant, recipe, "paper", num_classes)
     return AlexNet(configuration.network).initialise(configuration.recipe.initialisation)
+
+
+def initial_net(network: Network, initialisation: Initialisation, seed: int) -> AlexNet:
+    """Return the net with the weights that a run with that seed draws before its first update."""
+    generator = torch.Generator().manual_seed(torch_seed(seed, WEIGHTS))
+    return AlexNet(network).initialise(initialisation, generator)
 
 
 def make_layer(layer: Layer, row: LayerCount, maps: int, size: int) -> nn.Module:

@@ -16,7 +16,9 @@ def activation_table(records: Records) -> Table:
     for each in records.activations:
         spread = {layer.layer: float(f"{layer.spread:.2g}") for layer in each.layers}
         dead = ", ".join(f"{layer.dead:,} of {layer.layer}’s {layer.units:,}" for layer in each.layers if layer.dead)
-        training = f"{each.recipe} recipe, {scale_of(records, each).label}"
+        training = (
+            f"{each.recipe} recipe, {scale_of(records, each).label}{', before training' if each.untrained else ''}"
+        )
         row: list[Cell] = [each.variant, *(spread.get(layer) for layer in layers), dead or "none", training, each.seed]
         groups[f"{each.data.description}, {each.images:,} {each.split} images"].append(row)
     heads = (

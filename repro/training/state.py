@@ -12,14 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro.data import sampling
-from repro.data.sampling import WEIGHTS
 from repro.data.store import Split, Store, Subset
 from repro.data.views import Views
 from repro.errors import ReproError
 from repro.models.devices import AUTOCAST, Reading, asynchronous, check_precision, find_devices
 from repro.models.finite import all_finite
-from repro.models.network import AlexNet
+from repro.models.network import AlexNet, initial_net
 from repro.models.towers import Towers, gather, named_shards, scatter, to_devices
 from repro.paper.recipes import Plateau
 from repro.paper.variants import Configuration
@@ -268,8 +266,7 @@ def prepare_training(settings: Settings, store: Store, group: ProcessGroup = SIN
     devices = find_devices(settings.devices, group.local_rank, group.local_world_size)
     check_precision(settings.precision, devices[0])
     recipe = configuration.recipe
-    generator = torch.Generator().manual_seed(sampling.torch_seed(settings.seed, WEIGHTS))
-    model = AlexNet(configuration.network).initialise(recipe.initialisation, generator)
+    model = initial_net(configuration.network, recipe.initialisation, settings.seed)
     if settings.init_from:
         classes = [each.id for each in store.classes]
         load_matching_weights(read_initial_weights(settings.init_from), model, classes, recipe.load_patterns)

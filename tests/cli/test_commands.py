@@ -32,7 +32,7 @@ OPTIONS = {
         "--data", "--split", "--views", "--devices", "--search-weights", "--confusion", "--batch-size", "--threads",
     },
     "retrieve": {"--data", "--split", "--devices", "--batch-size", "--threads"},
-    "activations": {"--data", "--split", "--batch-size", "--threads"},
+    "activations": {"--data", "--split", "--untrained", "--batch-size", "--threads"},
     "predict": {
         "--with", "--views", "--top", "--label", "--json", "--csv", "--figure", "--batch-size", "--threads",
         "--devices",

@@ -1,6 +1,7 @@
 """Activations of each layer against those of hooks, image by image in float64; dead units that were made so."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from repro.paper.recipes import AUTHORS
 from repro.records import read_records
 from repro.report.activation_table import activation_table
 from repro.training.settings import Settings
+from repro.training.state import prepare_training
 from repro.training.train import train
 
 CONVOLUTIONS = {"conv1": "relu1", "conv2": "relu2", "conv3": "relu3", "conv4": "relu4", "conv5": "relu5"}
@@ -87,3 +89,27 @@ def test_a_store_of_other_images_is_refused(run: Path, tmp_path: Path, capsys: p
     assert main.run(["prepare", "synthetic", "--out", str(tmp_path / "other"), "--limit-per-class", "1"]) == 0
     assert main.run(["activations", str(run), "--data", str(tmp_path / "other")]) == 3
     assert "was trained on other data" in capsys.readouterr().err
+
+
+def test_before_training(run: Path, synthetic_store: Store) -> None:
+    """The weights are those with which a training with the run's settings begins."""
+    begun = prepare_training(Settings("alexnet", "authors", "smoke"), synthetic_store).model
+    val = synthetic_store.splits["val"]
+    views = open_run(run, "cpu").views(synthetic_store)
+    with torch.no_grad():
+        logits = begun.eval()(next(views.test_views(val.images(np.arange(len(val))), 1))).double()
+    path, record = measure_activations(run, synthetic_store.path, "val", untrained=True)
+    assert path.name == "activations-val-untrained.json"
+    assert record.layers[-1].spread == pytest.approx(float(logits.std(0, correction=0).mean()), rel=1e-4)
+    (trained,) = (each for each in read_records(run.parent).activations if each.split == "test")
+    assert record.layers[-1].spread < trained.layers[-1].spread
+
+
+def test_a_run_that_did_not_start_from_random_weights(
+    run: Path, synthetic_store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "tuned")
+    record = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(record | {"init_from": {"run": "other", "weights": "0" * 64}}))
+    assert main.run(["activations", str(copy), "--data", str(synthetic_store.path), "--untrained"]) == 3
+    assert "did not start from random weights" in capsys.readouterr().err
