@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from repro.errors import ReproError, unknown
 from repro.paper import differences, recipes
+from repro.paper.arithmetic import count
 from repro.paper.baselines import BASELINES
 from repro.paper.networks import (
     ALEXNET_PROGRAM,
@@ -103,7 +104,7 @@ class Variant:
         expected: the paper's result at its scale, in points of top-1/top-5 error.
         edit_layer: change of each layer of the base network; None removes the layer.
         edit_recipe: change of the recipe.
-        edit_network: change of the network as a whole, after `edit_layer`.
+        edit_network: change of the network as a whole, at its scale, after `edit_layer`.
         family: the base networks, recipes and scales.
         schedules: schedules that the authors' notes record for this net, by dataset; recipe "authors" only.
         starts_from: variants whose trained weights a run starts from, by recipe; random initial weights otherwise.
@@ -164,13 +165,33 @@ def _one_gpu(layer: Layer) -> Layer:
     return replace(layer, towers=1) if isinstance(layer, LRN) else layer
 
 
-def _no_overlap(layer: Layer) -> Layer:
-    """Pool without overlap; the paddings that keep the output sizes are those of the authors' net 147."""
-    if isinstance(layer, Pool):
-        return replace(layer, size=2, stride=2)
-    if isinstance(layer, Conv) and layer.name in ("conv2", "conv5"):
-        return replace(layer, padding=layer.padding - 1)
-    return layer
+def _no_overlap(network: Network) -> Network:
+    """Pool without overlap, and pad less below a pooling layer where its output would become larger otherwise.
+
+    At scale paper, that takes a pixel of padding from conv2 and conv5, as in the authors' net 147.
+    """
+    sizes = {row.layer.name: row.size for row in count(network)}
+    network = network.edit(lambda layer: replace(layer, size=2, stride=2) if isinstance(layer, Pool) else layer)
+    below = ""
+    for layer in network.layers:
+        if isinstance(layer, Conv):
+            below = layer.name
+        elif isinstance(layer, Pool) and _size_of(network, layer.name) > sizes[layer.name]:
+            network = network.edit(_with_less_padding(below))
+    return network
+
+
+def _size_of(network: Network, name: str) -> int:
+    return next(row.size for row in count(network) if row.layer.name == name)
+
+
+def _with_less_padding(name: str) -> Callable[[Layer], Layer]:
+    def edit(layer: Layer) -> Layer:
+        if isinstance(layer, Conv) and layer.name == name and layer.padding:
+            return replace(layer, padding=layer.padding - 1)
+        return layer
+
+    return edit
 
 
 def _tanh(layer: Layer) -> Layer:
@@ -263,7 +284,7 @@ VARIANTS = {
             section="3.4",
             summary="pooling without overlap, less padding before it",
             expected="+0.4/+0.3",
-            edit_layer=_no_overlap,
+            edit_network=_no_overlap,
             schedules={"ilsvrc2012": Steps(after=(23, 51, 79), epochs=90)},  # net 147
         ),
         Variant(
@@ -547,9 +568,8 @@ def configure(
         reason = ", the text does not give one" if recipe == "paper" else ""
         raise ReproError(f"'{variant}' has no recipe '{recipe}'{reason}: choose --recipe {known}")
     size = family.scales[scale]
-    network = chosen.edit_network(family.bases[recipe].edit(chosen.edit_layer))
-    network = network.scaled(size.crop_size, size.width, classes)
+    network = family.bases[recipe].edit(chosen.edit_layer).scaled(size.crop_size, size.width, classes)
     training = family.recorded.get((recipe, dataset or ""), family.recipes[recipe])
     if recipe == "authors" and (schedule := chosen.schedules.get(dataset or "")):
         training = replace(training, schedule=schedule)
-    return Configuration(chosen, network, chosen.edit_recipe(training), size)
+    return Configuration(chosen, chosen.edit_network(network), chosen.edit_recipe(training), size)
