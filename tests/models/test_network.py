@@ -24,6 +24,7 @@ from repro.models.network import AlexNet, build_model
 from repro.paper.arithmetic import count, parameters
 from repro.paper.networks import Conv, Pool
 from repro.paper.recipes import RECIPES
+from repro.paper.scales import SCALES
 from repro.paper.variants import VARIANTS, configure
 from repro.preparation.preprocess import to_square
 
@@ -116,10 +117,17 @@ def test_cifar_nets_match_the_authors_program() -> None:
         configure("cifar-relu", "paper")
 
 
-def test_pooling_without_overlap_keeps_the_size_of_the_last_map() -> None:
-    rows = {row.layer.name: row for row in count(configure("no-overlap").network)}
-    assert (rows["pool2"].size, rows["pool5"].size) == (13, 6)
-    assert all(row.layer.size == row.layer.stride for row in rows.values() if isinstance(row.layer, Pool))
+@pytest.mark.parametrize("recipe", ["authors", "paper"])
+@pytest.mark.parametrize("scale", SCALES)
+def test_pooling_without_overlap_keeps_the_sizes_and_parameters(scale: str, recipe: str) -> None:
+    """Otherwise its effect would be that of a smaller net."""
+    base, network = (configure(variant, recipe, scale).network for variant in ("alexnet", "no-overlap"))
+    before, after = ({row.layer.name: row for row in count(each)} for each in (base, network))
+    assert all(after[name].size == before[name].size for name in ("pool2", "conv3", "conv4", "pool5"))
+    assert parameters(network) == parameters(base)
+    assert all(row.layer.size == row.layer.stride for row in after.values() if isinstance(row.layer, Pool))
+    if scale == "paper":  # the authors' net 147
+        assert [row.layer.padding for row in after.values() if isinstance(row.layer, Conv)] == [0, 1, 1, 1, 0]
 
 
 def test_the_grouped_net_is_two_towers_with_the_cross_links_written_out() -> None:
