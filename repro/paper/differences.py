@@ -1,15 +1,15 @@
 """What differs between the text's recipe and the program's, each difference to be exchanged alone.
 
 The variants `swap-…` take one difference from the other recipe: with recipe `paper` they are the text with one choice
-of the program, with recipe `authors` the program with one choice of the text. All of them together turn one into the
-other.
+of the program, with recipe `authors` the program with one choice of the text. The exchanged
+normalisation is a change of the network (`repro.paper.variants`), the others are below. All together turn one recipe
+into the other.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from repro.paper.networks import ALEXNET_PROGRAM, ALEXNET_TEXT, Network
 from repro.paper.recipes import RECIPES, LrChange, Recipe
 
 
@@ -51,11 +51,6 @@ def swap_crops(recipe: Recipe) -> Recipe:
     other = _other(recipe).augmentation
     crops = replace(recipe.augmentation, draws_shared_by=other.draws_shared_by, mean_of_patch=other.mean_of_patch)
     return replace(recipe, augmentation=crops)
-
-
-def swap_normalisation(network: Network) -> Network:
-    """Exchange the order and constants of normalisation, pooling and ReLU in the first two blocks (Sec. 3.3)."""
-    return ALEXNET_PROGRAM if network == ALEXNET_TEXT else ALEXNET_TEXT
 
 
 def _other(recipe: Recipe) -> Recipe:

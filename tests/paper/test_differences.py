@@ -40,8 +40,8 @@ def test_all_swaps_lead_from_one_recipe_to_the_other(start: Recipe, end: Recipe)
 
 
 def test_networks_are_exchanged() -> None:
-    assert differences.swap_normalisation(ALEXNET_TEXT) == ALEXNET_PROGRAM
-    assert differences.swap_normalisation(ALEXNET_PROGRAM) == ALEXNET_TEXT
+    assert configure("swap-normalisation", "authors").network == ALEXNET_TEXT
+    assert configure("swap-normalisation", "paper").network == ALEXNET_PROGRAM
 
 
 def test_the_text_with_the_rate_of_the_programs_biases() -> None:
