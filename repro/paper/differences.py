@@ -1,9 +1,8 @@
 """What differs between the text's recipe and the program's, each difference to be exchanged alone.
 
 The variants `swap-…` take one difference from the other recipe: with recipe `paper` they are the text with one choice
-of the program, with recipe `authors` the program with one choice of the text. The exchanged
-normalisation is a change of the network (`repro.paper.variants`), the others are below. All together turn one recipe
-into the other.
+of the program, with recipe `authors` the program with one choice of the text. Exchanged normalisation is a change of
+the network (`repro.paper.variants`), the others are below. All together turn one recipe into the other.
 """
 
 from __future__ import annotations
