@@ -522,8 +522,9 @@ def demo(out: opt.DemoOutOption = Path("outputs/demo")) -> Next:
 
     _run_stages(stages(out))
     console.print(
-        "\nThe run with recipe 'paper' is at chance, as expected: with the text's initial weights a net learns nothing "
-        "in its first several hundred updates, and the demo stops there. The run with recipe 'authors' has learned."
+        "\nThe run with recipe 'paper' is at chance, as expected: with the text's initial weights and half the width a "
+        "net learns nothing in its first several hundred updates, and the demo stops there. The run with recipe "
+        "'authors' has learned."
     )
     return "prepare", "imagenette", "--out", "stores/imagenette", "--size", "128"
 

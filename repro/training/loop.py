@@ -218,8 +218,8 @@ def _stall_note(loss: float, classes: int, recipe: Recipe) -> str | None:
         cause = "usual in the first few hundred updates; later, check that the labels belong to the images"
     else:
         cause = (
-            "with std 0.01 in every layer the activations shrink from layer to layer, and the net leaves chance only "
-            "after some hundred updates; the learning rate does not drop until then; recipe 'authors' has std 0.03 in "
-            "conv3-5"
+            "with std 0.01 in every layer the activations shrink from layer to layer, and at half the paper's width "
+            "the net leaves chance only after some hundred updates; the learning rate does not drop until then; recipe "
+            "'authors' has std 0.03 in conv3-5"
         )
     return f"no better than chance, loss {loss:.3f} against ln({classes}) = {math.log(classes):.3f}: {cause}"
