@@ -63,9 +63,9 @@ def lines(options: argparse.Namespace) -> Iterator[str]:
     for seed in map(int, options.seeds.split(",")):
         epochs = options.epochs or None
         settings = Settings(
-            "alexnet", options.recipe, options.scale, seed=seed, epochs=epochs, precision=options.precision
+            options.variant, options.recipe, options.scale, seed=seed, epochs=epochs, precision=options.precision
         )
-        line = f"{options.recipe}, width {options.width:g}, seed {seed}: "
+        line = f"{options.variant}, {options.recipe}, width {options.width:g}, seed {seed}: "
         line += f"logits' spread {logits_spread(settings, options.data):.2g}"
         if epochs:
             line += "; error, %: " + ", ".join(f"{error:.1f}" for error in errors(settings, options.data))
@@ -77,6 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="store of images of the scale's size")
     parser.add_argument("--scale", choices=("small", "paper"), default="small")
+    parser.add_argument("--variant", default="alexnet")
     parser.add_argument("--recipe", choices=("authors", "paper"), default="paper")
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--seeds", default="0,1,2")
