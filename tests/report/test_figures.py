@@ -62,12 +62,13 @@ def test_texts_of_narrow_figures_are_large_enough_and_inside(tmp_path: Path, mon
                 assert box.x1 <= right + 1, f"{name}: {text.get_text()}"
 
 
-def test_effects_are_differences_from_unchanged_runs_in_the_papers_order(tmp_path: Path) -> None:
+def test_effects_are_differences_of_test_errors_of_unchanged_runs(tmp_path: Path) -> None:
     errors = {"alexnet": 20.0, "one-gpu": 23.0, "no-lrn": 22.0}
     for seed in range(3):
         for variant, error in errors.items():
             write_run(tmp_path, variant, seed=seed)
             write_evaluation(tmp_path, variant, seeds=(seed,), error=error + seed)
+            write_evaluation(tmp_path, variant, seeds=(seed,), error=error / 2, split="train", views=1)
         write_run(tmp_path / "shorter", "no-lrn", seed=seed, epochs=10)
         write_evaluation(tmp_path / "shorter", "no-lrn", seeds=(seed,), error=60)
     found = {row.label: row.measured for row in effects.effects(read_records(tmp_path))}

@@ -34,12 +34,13 @@ class Effect:
 
 
 def effects(records: Records) -> list[Effect]:
-    """Return the claims about differences of top-1 errors, measured with unchanged runs, in the paper's order."""
+    """Return the claims about differences of top-1 errors, of unchanged runs on val or test, in the paper's order."""
     found = []
     for target in sorted(load_targets(), key=lambda each: section_order(each.section)):
         if target.measure == "top1_error" and target.baseline and target.baseline not in BASELINES:
             unchanged = (each for each in measure(target, records) if each.scope and not each.scope.changes)
-            found.append(Effect(target, tuple((_place(each), each) for each in unchanged if each.interval)))
+            tested = (each for each in unchanged if each.scope and each.scope.split != "train")
+            found.append(Effect(target, tuple((_place(each), each) for each in tested if each.interval)))
     return found
 
 
