@@ -15,37 +15,26 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from repro.data.store import open_store
 from repro.data.views import Views
-from repro.evaluation.activations import Moments, activations
+from repro.evaluation.activations import layer_activities
 from repro.models.network import initial_net
 from repro.paper.scales import SCALES
 from repro.records import read_run
 from repro.training.settings import Settings
 from repro.training.train import train
 
-BATCH = 64
-
 
 def logits_spread(settings: Settings, data: Path) -> float:
     """Return the spread of the logits before training, over the centre views of the validation images."""
     store = open_store(data)
-    val = store.splits["val"]
     configuration = settings.configure(len(store.classes), store.dataset)
     net = initial_net(configuration.network, configuration.recipe.initialisation, settings.seed).eval()
     augmentation, crop_size = configuration.recipe.augmentation, configuration.scale.crop_size
     views = Views(store.mean, store.covariance, crop_size, augmentation, torch.device("cpu"))
-    moments = None
-    for start in range(0, len(val), BATCH):
-        images = val.images(np.arange(start, min(start + BATCH, len(val))))
-        *_, (layer, logits) = activations(net, next(views.test_views(images, 1)))
-        moments = moments or Moments(logits)
-        moments.add(logits)
-    assert moments
-    return moments.activity(layer).spread
+    return layer_activities(net, views, store.splits["val"])[-1].spread
 
 
 def errors(settings: Settings, data: Path) -> list[float]:

@@ -284,7 +284,7 @@ def activations(
     batch_size: opt.BatchSizeOption = 128,
     threads: opt.ThreadsOption = None,
 ) -> Next:
-    """Show where a net loses what tells the images apart. Dead units and spread of each layer's activations."""
+    """Measure the activations of each layer of a net. Shows dead units and the spread over the images."""
     from repro.cli.progress import meter
     from repro.cli.tables import activity_listing, print_listing
     from repro.evaluation import activations as stage

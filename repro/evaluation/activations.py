@@ -1,7 +1,7 @@
-"""`repro activations`: what each layer of a net makes of the images of a split, after training or before.
+"""`repro activations`: statistics of the activations of each layer of a net on a split, after training or before.
 
-It helps to understand a net that does not learn: units that are dead, zero for every image, and layers after which the
-images can hardly be told apart. Writes `activations-<split>.json` into the run's folder.
+They help to understand a net that does not learn: dead units, which are zero for every image, and layers whose
+activations hardly differ between images. Writes `activations-<split>.json` into the run's folder.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from repro.data.reader import Request, read_ahead
-from repro.data.store import open_store
+from repro.data.store import Split, open_store
+from repro.data.views import Views
 from repro.errors import ReproError
 from repro.evaluation.command_lines import activations_argv, command_line
 from repro.evaluation.predictions import BATCH, NOT_FINITE
@@ -40,8 +41,7 @@ def measure_activations(
     """Measure the activations of a run's net for the centre views of a split; return the record's path and contents.
 
     `untrained` takes the random weights with which the run began. Moments over the images are summed in float64.
-    `on_progress` is called with images done and images in all;
-    `batch_size` images are computed at once. Raises ReproError for a run, data or a split that do not fit.
+    `on_progress` is called with images done and images in all; `batch_size` images are computed at once. Raises ReproError for a run, data or a split that do not fit.
     """
     store = open_store(data)
     device = replica_devices(None)[0]
@@ -49,17 +49,8 @@ def measure_activations(
     model.check_store(store, (split,))
     net = _initial_net(model.run).to(device).eval() if untrained else model.net
     assert isinstance(net, AlexNet)  # on one device
-    images, views = store.splits[split], model.views(store)
-    moments: dict[str, Moments] = {}
-    with closing(read_ahead(images, map(Request, consecutive(len(images), batch_size)), [device])) as batches:
-        done = 0
-        for batch in batches:
-            for layer, outputs in activations(net, next(views.test_views(batch.images, 1))):
-                moments.setdefault(layer, Moments(outputs)).add(outputs)
-            done += len(batch.images)
-            if on_progress:
-                on_progress(done, len(images))
-    layers = tuple(each.activity(layer) for layer, each in moments.items())
+    images = store.splits[split]
+    layers = layer_activities(net, model.views(store), images, on_progress, batch_size)
     if not all(math.isfinite(each.size) for each in layers):
         raise ReproError(NOT_FINITE)
     record = ActivationsRecord(
@@ -79,6 +70,27 @@ def measure_activations(
     out = model.run.folder / activations_name(split, untrained)
     write_record(out, record)
     return out, record
+
+
+def layer_activities(
+    net: AlexNet,
+    views: Views,
+    images: Split,
+    on_progress: Callable[[int, int], None] | None = None,
+    batch_size: int = BATCH,
+) -> tuple[LayerActivity, ...]:
+    """Return the activity of each layer for the centre views of all images, on the device of `views`."""
+    moments: dict[str, Moments] = {}
+    requests = map(Request, consecutive(len(images), batch_size))
+    with closing(read_ahead(images, requests, [views.device])) as batches:
+        done = 0
+        for batch in batches:
+            for layer, outputs in activations(net, next(views.test_views(batch.images, 1))):
+                moments.setdefault(layer, Moments(outputs)).add(outputs)
+            done += len(batch.images)
+            if on_progress:
+                on_progress(done, len(images))
+    return tuple(each.activity(layer) for layer, each in moments.items())
 
 
 def _initial_net(run: Run) -> AlexNet:

@@ -195,6 +195,11 @@ class Measurement:
     deviation: float | None = None
     image_error: float = 0.0
 
+    @property
+    def data(self) -> str:
+        """The data without its number of classes: "imagenette"."""
+        return self.where.partition(" (")[0]
+
 
 @dataclass(frozen=True)
 class Needed:

@@ -83,7 +83,7 @@ class Claim:
         measurement, scope = self.measurement, self.scope
         if self.verdict.verdict != NOT_COMPARABLE or measurement is None or scope is None:
             return ""
-        words = [measurement.where.partition(" (")[0], scope.scale_label]
+        words = [measurement.data, scope.scale_label]
         if scope.views and scope.views != self.target.views:
             words.append("1 view" if scope.views == 1 else f"{scope.views} views")
         return ", ".join(words)

@@ -56,7 +56,7 @@ def _planned(each: Claim, dataset: str) -> bool:
     if not (measurement and scope and each.direction):
         return False
     return (
-        measurement.where.partition(" (")[0] == dataset
+        measurement.data == dataset
         and measurement.recipe == "authors"
         and scope.scale == "small"
         and scope.split in (None, "val")

@@ -65,7 +65,7 @@ def effect_pictures(records: Records) -> Iterable[Picture]:
 def _place(measurement: Measurement) -> str:
     """Return where a measurement was made: "imagenette, small scale"."""
     assert measurement.scope is not None
-    words = [measurement.where.partition(" (")[0], measurement.scope.scale_label]
+    words = [measurement.data, measurement.scope.scale_label]
     if measurement.recipe != "authors":
         words.append(f"{measurement.recipe} recipe")
     return ", ".join(words)
