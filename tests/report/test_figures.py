@@ -68,9 +68,10 @@ def test_effects_are_differences_of_test_errors_of_unchanged_runs(tmp_path: Path
         for variant, error in errors.items():
             write_run(tmp_path, variant, seed=seed)
             write_evaluation(tmp_path, variant, seeds=(seed,), error=error + seed)
-            write_evaluation(tmp_path, variant, seeds=(seed,), error=error / 2, split="train", views=1)
-        write_run(tmp_path / "shorter", "no-lrn", seed=seed, epochs=10)
-        write_evaluation(tmp_path / "shorter", "no-lrn", seeds=(seed,), error=60)
+            training = {"split": "train", "views": 1, "images": 9000}
+            write_evaluation(tmp_path, variant, seeds=(seed,), error=error / 2, **training)  # type: ignore[arg-type]
+            write_run(tmp_path / "shorter", variant, seed=seed, epochs=10)
+            write_evaluation(tmp_path / "shorter", variant, seeds=(seed,), error=2 * error)
     found = {row.label: row.measured for row in effects.effects(read_records(tmp_path))}
     measured = {label: [(place, round(each.value, 6)) for place, each in rows] for label, rows in found.items() if rows}
     assert measured == {
