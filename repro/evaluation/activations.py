@@ -41,7 +41,8 @@ def measure_activations(
     """Measure the activations of a run's net for the centre views of a split; return the record's path and contents.
 
     `untrained` takes the random weights with which the run began. Moments over the images are summed in float64.
-    `on_progress` is called with images done and images in all; `batch_size` images are computed at once. Raises ReproError for a run, data or a split that do not fit.
+    `on_progress` is called with images done and images in all; `batch_size` images are computed at once. Raises
+    ReproError for a run, data or a split that do not fit.
     """
     store = open_store(data)
     device = replica_devices(None)[0]
