@@ -35,7 +35,7 @@ HEAVY = {"numba", "pillow", "simplejpeg", "timm", "torch", "torchvision"}  # not
 LIGHT_TESTS = (
     "tests/paper",
     "tests/report",
-    "tests/test_records.py",
+    "tests/records",
     "tests/cli/test_output.py",
     "tests/test_imports.py",
     "tests/test_readme.py",

@@ -22,7 +22,7 @@ from repro.data.views import Views
 from repro.evaluation.activations import layer_activities
 from repro.models.network import initial_net
 from repro.paper.scales import SCALES
-from repro.records import read_run
+from repro.records.reading import read_run
 from repro.training.settings import Settings
 from repro.training.train import train
 

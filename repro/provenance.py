@@ -13,7 +13,7 @@ from pathlib import Path
 
 import repro
 from repro.data.store import SQUASH, Store
-from repro.records import ClassRecord, DataRecord, MachineRecord, Provenance
+from repro.records.schema import ClassRecord, DataRecord, MachineRecord, Provenance
 
 
 def data_record(store: Store) -> DataRecord:

@@ -14,7 +14,11 @@ import msgspec
 from repro import atomic
 from repro.errors import ReproError
 from repro.locks import exclusive
-from repro.records import LOCK, RUN, EpochRecord, Run, RunRecord, read_run, to_json, write_record
+from repro.records.file_names import LOCK, RUN
+from repro.records.reading import read_run
+from repro.records.runs import Run
+from repro.records.schema import EpochRecord, RunRecord
+from repro.records.writing import to_json, write_record
 
 
 @contextmanager

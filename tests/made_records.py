@@ -12,10 +12,17 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from repro.paper.experiments import GRIDS
-from repro.records import (
+from repro.records.file_names import (
     LOG,
     RUN,
     WEIGHTS,
+    evaluation_name,
+    predictions_name,
+    retrieval_arrays_name,
+    retrieval_name,
+    run_name,
+)
+from repro.records.schema import (
     ClassRecord,
     DataRecord,
     EndRecord,
@@ -26,13 +33,8 @@ from repro.records import (
     Record,
     RetrievalRecord,
     RunRecord,
-    evaluation_name,
-    predictions_name,
-    retrieval_arrays_name,
-    retrieval_name,
-    run_name,
-    to_json,
 )
+from repro.records.writing import to_json
 
 TEN = ["tench", "springer", "cassette player", "chain saw", "church", "horn", "truck", "gas pump", "golf ball", "chute"]
 
@@ -53,6 +55,12 @@ def data_record(
 
 def write_json(path: Path, record: Record, changes: dict[str, Any]) -> None:
     path.write_text(json.dumps(to_json(record) | changes), encoding="utf-8")
+
+
+def epoch_record(number: int = 1, **changes: object) -> EpochRecord:
+    """Return a line of a log, as of a training without validation images, with `changes`."""
+    values = {"lr": 0.1, "train_loss": 1.0, "train_top1_error": 5.0, "seconds": 1.0, "images_per_second": 9.0}
+    return EpochRecord(epoch=number, **values | changes)  # type: ignore[arg-type]
 
 
 def write_log(path: Path, epochs: list[EpochRecord]) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from repro.cli import commands as cli
 from repro.cli import reference
-from repro.records import read_records
+from repro.records.reading import read_records
 from repro.report.figures.effects import effect_pictures
 from repro.report.figures.style import figure_style
 from repro.report.results import EFFECTS, RECORDS, RESULTS, results, summary, with_summary

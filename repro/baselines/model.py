@@ -23,7 +23,7 @@ from repro.baselines.linear_classifiers import mean_scores, softmax
 from repro.errors import ReproError
 from repro.paper.baselines import Method
 from repro.processors import available_processors
-from repro.records import Run
+from repro.records.runs import Run
 
 Floats: TypeAlias = NDArray[np.floating[Any]]  # float32 throughout
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repro.paper.baselines import RECIPE, Method, find_method
-from repro.records import run_name
+from repro.records.file_names import run_name
 
 
 @dataclass(frozen=True)

@@ -56,18 +56,11 @@ from repro.paper.baselines import RECIPE, Method
 from repro.preparation.executors import dask_pool, local_pool
 from repro.processors import available_processors
 from repro.provenance import current_provenance, data_record
-from repro.records import (
-    BASELINE,
-    RUN,
-    EndRecord,
-    EpochRecord,
-    PreprocessingRecord,
-    Run,
-    RunRecord,
-    read_log,
-    write_record,
-    write_weights,
-)
+from repro.records.file_names import RUN
+from repro.records.reading import read_log
+from repro.records.runs import Run
+from repro.records.schema import BASELINE, EndRecord, EpochRecord, PreprocessingRecord, RunRecord
+from repro.records.writing import write_record, write_weights
 from repro.run_folder import append_log, locked_run, truncate_log
 
 FEATURES = "features"

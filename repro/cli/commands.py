@@ -227,7 +227,7 @@ def evaluate(
         return None
     if confusion:
         from repro.evaluation.confusion import check_classes
-        from repro.records import read_run
+        from repro.records.reading import read_run
 
         check_classes(len(read_run(runs[0]).data.classes))
     with meter(console, "evaluating", "images") as show, cpu_threads(threads):
@@ -401,7 +401,7 @@ def report(
     tensorboard: opt.TensorboardOption = None,
 ) -> Next:
     """Write the report of all runs. It has tables, figures and, with --compare, a verdict on each claim."""
-    from repro.records import read_records
+    from repro.records.reading import read_records
     from repro.report import build_report
 
     if strict and not compare:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from repro.evaluation.predict import Classified
-    from repro.records import ClassRecord
+    from repro.records.schema import ClassRecord
 
 Form = Literal["table", "json", "csv"]
 

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from repro.formatting import duration
 
 if TYPE_CHECKING:
-    from repro.records import EpochRecord
+    from repro.records.schema import EpochRecord
     from repro.training.loop import Step
     from repro.training.train import Started
 
@@ -63,7 +63,7 @@ def training_display(console: Console) -> Iterator[Callable[[object], None]]:
 def baseline_display(console: Console) -> Iterator[Callable[[object], None]]:
     """Show the events of a baseline's run (`repro.baselines.train`): a meter per stage, and a line for each epoch."""
     from repro.baselines.train import AlreadyFinished, Progress, Started
-    from repro.records import EpochRecord
+    from repro.records.schema import EpochRecord
 
     with ExitStack() as stack:
         stage, update = "", None
@@ -109,7 +109,7 @@ class _TrainingDisplay:
 
     def show(self, event: object) -> None:
         """Show one event."""
-        from repro.records import EpochRecord
+        from repro.records.schema import EpochRecord
         from repro.training.loop import Step
         from repro.training.train import AlreadyFinished, Started
 

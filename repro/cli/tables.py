@@ -21,7 +21,7 @@ from repro.paper.variants import ENSEMBLES, VARIANTS
 
 if TYPE_CHECKING:
     from repro.evaluation.audit import AuditRow
-    from repro.records import LayerActivity
+    from repro.records.schema import LayerActivity
     from repro.workflow.plan import Plan
 
 WIDE = 10_000  # no row is wider
@@ -222,7 +222,7 @@ def audit_listing(audited: Sequence[AuditRow]) -> Listing:
 
 def run_listing(folder: Path) -> Listing:
     """Each run below `folder`: how far it is, and how good. Raises ReproError if there is none."""
-    from repro.records import read_records
+    from repro.records.reading import read_records
 
     records = read_records(folder)
     rows = []

@@ -27,7 +27,10 @@ from repro.models.network import AlexNet, initial_net, is_linear
 from repro.paper.networks import Activation, Conv, Linear, Local
 from repro.paper.recipes import Initialisation
 from repro.provenance import current_provenance, data_record
-from repro.records import ActivationsRecord, LayerActivity, Run, activations_name, write_record
+from repro.records.file_names import activations_name
+from repro.records.runs import Run
+from repro.records.schema import ActivationsRecord, LayerActivity
+from repro.records.writing import write_record
 
 
 def measure_activations(

@@ -24,7 +24,9 @@ from repro.evaluation.trained_model import (
     preprocess,
     read_tensors,
 )
-from repro.records import BASELINE, ClassRecord, PreprocessingRecord, Run, read_run
+from repro.records.reading import read_run
+from repro.records.runs import Run
+from repro.records.schema import BASELINE, ClassRecord, PreprocessingRecord
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from repro import atomic
 from repro.errors import ReproError
-from repro.records import ClassRecord
+from repro.records.schema import ClassRecord
 
 MOST_CLASSES = 500  # with more, a matrix is too large to be read
 

@@ -26,16 +26,10 @@ from repro.evaluation.trained_model import TrainedModel
 from repro.models.allocator import keep_freed_memory
 from repro.paper.intervals import error_interval
 from repro.provenance import current_provenance, data_record
-from repro.records import (
-    NET,
-    DataRecord,
-    EvaluationRecord,
-    Run,
-    evaluation_name,
-    predictions_name,
-    run_name,
-    write_record,
-)
+from repro.records.file_names import evaluation_name, predictions_name, run_name
+from repro.records.runs import Run
+from repro.records.schema import NET, DataRecord, EvaluationRecord
+from repro.records.writing import write_record
 
 SEARCHED_ON = "val"
 SELECTED_ON_THESE = "the weights were selected on these very images: on others the errors would be higher"

@@ -15,20 +15,11 @@ from repro.formatting import command_line
 from repro.models.published import PublishedWeights, read_published
 from repro.paper.networks import network_record
 from repro.provenance import current_provenance
-from repro.records import (
-    RUN,
-    ClassRecord,
-    DataRecord,
-    EndRecord,
-    Origin,
-    PreprocessingRecord,
-    Run,
-    RunRecord,
-    read_run,
-    write_mean,
-    write_record,
-    write_weights,
-)
+from repro.records.file_names import RUN
+from repro.records.reading import read_run
+from repro.records.runs import Run
+from repro.records.schema import ClassRecord, DataRecord, EndRecord, Origin, PreprocessingRecord, RunRecord
+from repro.records.writing import write_mean, write_record, write_weights
 
 RECIPE = "published"
 

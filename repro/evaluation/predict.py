@@ -17,7 +17,7 @@ from repro.evaluation.classifiers import Classifier, open_classifier
 from repro.evaluation.trained_model import Guess, best_guesses
 from repro.models.allocator import keep_freed_memory
 from repro.preparation.sources.tree import FolderTree
-from repro.records import ClassRecord
+from repro.records.schema import ClassRecord
 
 STANDARD_INPUT = "-"
 BATCH = 32

@@ -40,7 +40,9 @@ from repro.models.finite import all_finite
 from repro.models.network import AlexNet
 from repro.paper.intervals import mean_interval
 from repro.provenance import current_provenance, data_record
-from repro.records import SPACES, Estimate, RetrievalRecord, retrieval_arrays_name, retrieval_name, write_record
+from repro.records.file_names import retrieval_arrays_name, retrieval_name
+from repro.records.schema import SPACES, Estimate, RetrievalRecord
+from repro.records.writing import write_record
 
 NEIGHBOURS = 6  # Figure 4
 LABELLED, QUERIES = 8, 5  # images of Figure 4's left and right half

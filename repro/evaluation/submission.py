@@ -21,7 +21,7 @@ from repro.evaluation.classifiers import effective_views
 from repro.evaluation.evaluate import evaluation_folder, open_models, other_store, predict_average
 from repro.evaluation.predictions import BATCH
 from repro.evaluation.replicas import replica_devices
-from repro.records import submission_name
+from repro.records.file_names import submission_name
 
 
 def is_unlabelled(data: Path, split: str) -> bool:

@@ -28,7 +28,9 @@ from repro.models.towers import Towers, to_devices
 from repro.paper.networks import Network, network_from_record
 from repro.paper.recipes import Augmentation
 from repro.preparation.preprocess import UndecodableImage, exif_orientation, rgb_pixels, to_square
-from repro.records import ClassRecord, PreprocessingRecord, Run, read_run
+from repro.records.reading import read_run
+from repro.records.runs import Run
+from repro.records.schema import ClassRecord, PreprocessingRecord
 
 ImageLike: TypeAlias = str | Path | bytes | bytearray | memoryview | NDArray[np.uint8] | Image.Image
 

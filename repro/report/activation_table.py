@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from repro.records import Records
+from repro.records.runs import Records
 from repro.report.measurements.context import scale_of
 from repro.report.table import Cell, Column, Section, Table, columns
 

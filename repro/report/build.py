@@ -12,7 +12,8 @@ from typing import Any
 
 from repro.errors import ReproError
 from repro.paper.targets import VERDICTS, Measurement, Target, Verdict, compare, compute, load_targets
-from repro.records import Records, read_records
+from repro.records.reading import read_records
+from repro.records.runs import Records
 from repro.report import preview
 from repro.report.commands import commands
 from repro.report.figures.draw import draw_figures

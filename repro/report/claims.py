@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from repro.paper.sections import section_order
 from repro.paper.targets import MISSING, NOT_COMPARABLE, Measurement, Scope, Target, Verdict
-from repro.records import Records
+from repro.records.runs import Records
 from repro.report.commands import commands
 from repro.report.table import number, sample, with_interval
 from repro.report.tables import Verdicts

@@ -14,7 +14,7 @@ from repro.paper.experiments import LR_GRIDS, PARTS, Experiment, find_experiment
 from repro.paper.targets import Target
 from repro.paper.variants import ENSEMBLES, VARIANTS, ancestors_of, members_of
 from repro.preparation.settings import PrepareSettings
-from repro.records import Records, Run
+from repro.records.runs import Records, Run
 from repro.report.measurements import MEASURES
 from repro.report.measurements.context import data_changes
 from repro.report.measurements.overfitting import OVERFITTING_MEASURES

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from repro.paper.targets import Measurement
-from repro.records import Evaluation, Records
+from repro.records.runs import Evaluation, Records
 from repro.report.measurements.context import Context
 from repro.report.measurements.evaluations import EvaluationKey, error_level, group_evaluations, nets_difference
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from markupsafe import Markup
 
-from repro.records import Run
+from repro.records.runs import Run
 from repro.report.figures.style import COLOURS
 from repro.report.measurements.context import context_of, precedence
 

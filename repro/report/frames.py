@@ -10,7 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from repro.records import EpochRecord, Records, read_records
+from repro.records.reading import read_records
+from repro.records.runs import Records
+from repro.records.schema import EpochRecord
 from repro.report.measurements.context import evaluation_scale, run_scale, scale_of
 from repro.report.measurements.evaluations import net_name
 

@@ -9,7 +9,8 @@ from repro.errors import ReproError
 from repro.paper.datasets import DATASET_SIZES
 from repro.paper.tolerances import MIN_SEEDS
 from repro.paper.variants import configure
-from repro.records import NET, DataRecord, Records, Run
+from repro.records.runs import Records, Run
+from repro.records.schema import NET, DataRecord
 from repro.report.measurements.context import RunScale, context_of, data_changes, precedence, run_scale
 from repro.report.table import distinct
 

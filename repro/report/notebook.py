@@ -9,7 +9,8 @@ from pathlib import Path
 import repro
 from repro import atomic
 from repro.errors import ReproError
-from repro.records import Records, read_records
+from repro.records.reading import read_records
+from repro.records.runs import Records
 from repro.report.figures.figure1 import STYLES
 
 NAME = "report.ipynb"
@@ -71,7 +72,7 @@ grid.round(2)"""
 FIGURES_TEXT = """## The report's figures"""
 FIGURES = """from pathlib import Path
 
-from repro.records import read_records
+from repro.records.reading import read_records
 from repro.report import draw_figures
 
 draw_figures(read_records([Path(folder) for folder in RUNS]))"""

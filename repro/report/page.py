@@ -15,7 +15,8 @@ from markupsafe import Markup
 import repro
 from repro.paper.targets import MISSING, NOT_COMPARABLE, UNDECIDED, load_deviations
 from repro.paper.variants import BASES
-from repro.records import EpochRecord, Records, Run
+from repro.records.runs import Records, Run
+from repro.records.schema import EpochRecord
 from repro.report import citation, preview, summary
 from repro.report.claims import claims_of
 from repro.report.explorer import build_explorer, chart_style

@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 
 from repro.paper.experiments import RECIPE_DIFFERENCES
-from repro.records import Records, Run
+from repro.records.runs import Records, Run
 from repro.report.measurements.context import Context, context_of, fine_tuned, precedence
 from repro.report.measurements.grid import one_per_seed
 from repro.report.measurements.runs import final_error, mean_of

@@ -13,7 +13,8 @@ from pathlib import Path
 from statistics import median
 
 from repro.paper.targets import MATCH, MISMATCH, MISSING, NOT_COMPARABLE, UNDECIDED
-from repro.records import Records, Run, read_records
+from repro.records.reading import read_records
+from repro.records.runs import Records, Run
 from repro.report.build import judge
 from repro.report.claims import Claim, claims_of
 from repro.report.commands import experiment_of

@@ -16,7 +16,8 @@ from repro.paper.recipes import LrChange, Recipe
 from repro.paper.targets import Measurement, Verdict, find_target, load_targets
 from repro.paper.tolerances import MIN_SEEDS
 from repro.paper.variants import BASES, VARIANTS, configure
-from repro.records import SPACES, DataRecord, Records
+from repro.records.runs import Records
+from repro.records.schema import SPACES, DataRecord
 from repro.report.activation_table import activation_table
 from repro.report.comparisons import OwnComparison, own_comparisons
 from repro.report.figures.figure1 import grid_rows, grids

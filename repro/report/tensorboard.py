@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from repro.errors import ReproError
-from repro.records import Run
+from repro.records.runs import Run
 
 CURVES = {
     "loss/train": "train_loss",

@@ -17,7 +17,9 @@ from repro.errors import ReproError
 from repro.evaluation.trained_model import read_weights
 from repro.models.finite import all_finite
 from repro.models.network import AlexNet
-from repro.records import RUN, Origin, read_run
+from repro.records.file_names import RUN
+from repro.records.reading import read_run
+from repro.records.schema import Origin
 
 SAFETENSORS = ".safetensors"
 WANTED = (

@@ -20,7 +20,7 @@ from repro.evaluation.predictions import BATCH, count_wrong
 from repro.models.devices import Reading, autocast
 from repro.models.layers import DropoutMasks, use_dropout_masks
 from repro.paper.recipes import Recipe
-from repro.records import EpochRecord
+from repro.records.schema import EpochRecord
 from repro.training.schedule import Chance, advance, divide
 from repro.training.state import EpochTotals, Pending, Training
 

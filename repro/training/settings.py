@@ -8,7 +8,7 @@ from pathlib import Path
 
 from repro.errors import ReproError
 from repro.paper.variants import Configuration, configure, find_variant
-from repro.records import run_name
+from repro.records.file_names import run_name
 from repro.remote import url_of
 
 MAX_LR = 1e37  # float32 ends at 3.4e38, and recipes multiply the learning rate of some parameters

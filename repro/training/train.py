@@ -21,20 +21,11 @@ from repro.models.devices import float32_products
 from repro.notes import note_once
 from repro.paper.networks import network_record
 from repro.provenance import current_provenance, data_record
-from repro.records import (
-    CHECKPOINTS,
-    RUN,
-    EndRecord,
-    EpochRecord,
-    PreprocessingRecord,
-    Run,
-    RunRecord,
-    end_reason,
-    read_log,
-    write_mean,
-    write_record,
-    write_weights,
-)
+from repro.records.file_names import CHECKPOINTS, RUN
+from repro.records.reading import end_reason, read_log
+from repro.records.runs import Run
+from repro.records.schema import EndRecord, EpochRecord, PreprocessingRecord, RunRecord
+from repro.records.writing import write_mean, write_record, write_weights
 from repro.run_folder import append_log, differences, locked_run, truncate_log
 from repro.training import checkpoint
 from repro.training.distributed import join_process_group

@@ -22,22 +22,10 @@ from repro.evaluation.predictions import Predictions
 from repro.evaluation.trained_model import network_of, read_preprocessing
 from repro.models.finite import all_finite
 from repro.models.network import AlexNet
-from repro.records import (
-    ACTIVATIONS,
-    BASELINE,
-    EVALUATIONS,
-    LOG,
-    MEAN,
-    NET,
-    RETRIEVALS,
-    RUN,
-    Run,
-    check_epoch,
-    read_activations,
-    read_evaluation,
-    read_retrieval,
-    read_run,
-)
+from repro.records.file_names import ACTIVATIONS, EVALUATIONS, LOG, MEAN, RETRIEVALS, RUN
+from repro.records.reading import check_epoch, read_activations, read_evaluation, read_retrieval, read_run
+from repro.records.runs import Run
+from repro.records.schema import BASELINE, NET
 from repro.training import checkpoint
 
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile, zlib.error)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from repro.errors import ReproError
-from repro.records import CHECKPOINTS, EVALUATIONS, LOG, RUN, WEIGHTS
+from repro.records.file_names import CHECKPOINTS, EVALUATIONS, LOG, RUN, WEIGHTS
 from repro.remote import remote_url
 from repro.verification.store import verify_store
 

@@ -9,7 +9,9 @@ from repro.baselines.settings import BaselineSettings
 from repro.baselines.train import describe as describe_baseline
 from repro.data.store import open_store
 from repro.errors import ReproError
-from repro.records import RUN, WEIGHTS_CHECKSUM, Run, read_evaluation, read_run
+from repro.records.file_names import RUN, WEIGHTS_CHECKSUM
+from repro.records.reading import read_evaluation, read_run
+from repro.records.runs import Run
 from repro.run_folder import differences
 from repro.training.train import describe
 from repro.verification.run import check_evaluations, verify_run

@@ -19,7 +19,8 @@ from repro.paper.experiments import EXPERIMENTS, Requirement, epochs_to_error, f
 from repro.paper.scales import SCALES
 from repro.paper.variants import ENSEMBLES, VARIANTS, Configuration, configure, find_variant
 from repro.preparation.settings import PrepareSettings
-from repro.records import LOG, WEIGHTS, evaluation_name, read_log, retrieval_name, run_name
+from repro.records.file_names import LOG, WEIGHTS, evaluation_name, retrieval_name, run_name
+from repro.records.reading import read_log
 from repro.remote import locate
 from repro.training.settings import Settings
 from repro.workflow.trainings import PlannedTraining, grid_of, members_from_seeds

@@ -22,7 +22,8 @@ from repro.errors import ReproError, Stopped
 from repro.evaluation.classifiers import open_classifier
 from repro.evaluation.evaluate import evaluate
 from repro.paper.baselines import BASELINES
-from repro.records import EpochRecord, read_evaluation, read_log, read_run
+from repro.records.reading import read_evaluation, read_log, read_run
+from repro.records.schema import EpochRecord
 from repro.training.settings import Settings
 from repro.training.train import train
 from repro.verification.verify import verify

@@ -16,7 +16,7 @@ from repro.data.views import Views
 from repro.evaluation.activations import measure_activations
 from repro.evaluation.trained_model import open_run
 from repro.paper.recipes import AUTHORS
-from repro.records import read_records
+from repro.records.reading import read_records
 from repro.report.activation_table import activation_table
 from repro.training.settings import Settings
 from repro.training.state import prepare_training

@@ -22,7 +22,7 @@ from repro.evaluation.evaluate import evaluate
 from repro.evaluation.predictions import Predictions, predict
 from repro.evaluation.trained_model import open_run
 from repro.paper.recipes import AUTHORS
-from repro.records import to_json
+from repro.records.writing import to_json
 from repro.training.settings import Settings
 from repro.training.train import train
 

@@ -22,7 +22,7 @@ from repro.evaluation.evaluate import evaluate
 from repro.evaluation.predict import predict_images, read_images
 from repro.evaluation.trained_model import preprocess
 from repro.preparation.formats import decodable
-from repro.records import PreprocessingRecord
+from repro.records.schema import PreprocessingRecord
 from repro.report.figures.classified import Bars, draw_bars, write_bars
 from repro.report.figures.figure4 import CORRECT
 from repro.training.settings import Settings

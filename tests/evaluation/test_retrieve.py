@@ -20,7 +20,8 @@ from repro.evaluation import nearest_neighbours as nearest
 from repro.evaluation import retrieve as stage
 from repro.evaluation.trained_model import open_run
 from repro.paper.recipes import AUTHORS
-from repro.records import read_records, to_json
+from repro.records.reading import read_records
+from repro.records.writing import to_json
 from repro.training.settings import Settings
 from repro.training.train import train
 

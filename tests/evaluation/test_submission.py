@@ -22,7 +22,7 @@ from repro.evaluation.trained_model import open_run
 from repro.paper.recipes import AUTHORS
 from repro.preparation.prepare import prepare
 from repro.preparation.preprocess import to_square
-from repro.records import read_records
+from repro.records.reading import read_records
 from repro.training.settings import Settings
 from repro.training.train import train
 from repro.workflow.stages import Kind, Workspace, experiment

@@ -9,7 +9,8 @@ import pytest
 from made_records import data_record, write_course, write_run
 from test_page import opened
 
-from repro.records import Run, read_records
+from repro.records.reading import read_records
+from repro.records.runs import Run
 from repro.report import build_report
 
 if TYPE_CHECKING:

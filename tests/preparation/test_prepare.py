@@ -33,7 +33,7 @@ from repro.preparation.settings import PrepareSettings
 from repro.preparation.sources.datasets import DATASETS
 from repro.preparation.sources.folder import folder
 from repro.provenance import data_record
-from repro.records import PreprocessingRecord
+from repro.records.schema import PreprocessingRecord
 from repro.training.settings import Settings
 from repro.training.train import describe
 

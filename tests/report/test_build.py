@@ -16,7 +16,7 @@ from made_records import TEN, data_record, made_kernels, write_evaluation, write
 from repro.errors import ReproError
 from repro.paper.targets import find_target, load_targets
 from repro.paper.variants import VARIANTS
-from repro.records import read_records
+from repro.records.reading import read_records
 from repro.report import build_report
 from repro.report.commands import commands
 from repro.report.figures.curves import chance_level, stalled

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from made_records import data_record, write_evaluation, write_run
 
-from repro.records import read_records
+from repro.records.reading import read_records
 from repro.report.comparisons import own_comparisons
 from repro.report.tables import comparison_table
 

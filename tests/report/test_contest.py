@@ -12,7 +12,8 @@ from made_records import data_record, write_evaluation, write_run
 from repro.paper.baselines import RECIPE
 from repro.paper.intervals import paired_interval
 from repro.paper.targets import Verdict
-from repro.records import DataRecord, read_evaluation, read_records
+from repro.records.reading import read_evaluation, read_records
+from repro.records.schema import DataRecord
 from repro.report import build_report
 from repro.report.build import judge
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from made_records import data_record, write_grid, write_run
 
-from repro.records import read_records
+from repro.records.reading import read_records
 from repro.report import build_report
 from repro.report.explorer import MOST_NUMBERS, build_explorer, explorer_data, points_per_curve, thin
 

@@ -11,7 +11,7 @@ from scipy.stats import ttest_ind
 
 from repro.paper.experiments import GRIDS, epochs_to_error, fastest_lr
 from repro.paper.targets import Verdict
-from repro.records import read_records
+from repro.records.reading import read_records
 from repro.report import build_report
 from repro.report.build import judge
 from repro.report.measurements.grid import build_grid

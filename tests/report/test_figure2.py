@@ -7,7 +7,7 @@ import pytest
 from made_records import write_run
 
 from repro.paper.variants import VARIANTS, configure
-from repro.records import read_records
+from repro.records.reading import read_records
 from repro.report.figures.figure2 import net_picture, net_pictures, stages, text_below, towers_of
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from made_records import data_record, write_retrieval, write_run
 
-from repro.records import read_records
+from repro.records.reading import read_records
 from repro.report import build_report
 from repro.report.build import judge
 from repro.report.figures.figure4 import retrieval_pictures

@@ -9,7 +9,7 @@ from made_records import TEN, data_record, write_course, write_evaluation, write
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from repro.records import read_records
+from repro.records.reading import read_records
 from repro.report.figures import confusion, curves, draw, effects, figure1, figure2, figure3, figure4
 from repro.report.figures.confusion import confusion_pictures
 from repro.report.figures.draw import draw_figures

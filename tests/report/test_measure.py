@@ -12,7 +12,8 @@ from scipy.stats import ttest_ind
 
 from repro.paper.intervals import error_interval, paired_interval
 from repro.paper.targets import Needed, Verdict, find_target
-from repro.records import EpochRecord, read_records
+from repro.records.reading import read_records
+from repro.records.schema import EpochRecord
 from repro.report.build import judge
 from repro.report.measurements import measure
 from repro.report.measurements.filters import colourfulness, oriented, orientedness

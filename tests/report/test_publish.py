@@ -9,7 +9,8 @@ import numpy as np
 from made_records import write_evaluation, write_retrieval, write_run
 from safetensors.numpy import load_file
 
-from repro.records import CONV1, WEIGHTS, read_records
+from repro.records.file_names import CONV1, WEIGHTS
+from repro.records.reading import read_records
 from repro.report.build import judge
 from repro.report.figures.draw import draw_figures
 from repro.report.publish import publish

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from made_records import data_record, write_run
 
-from repro.records import LOG, read_records
+from repro.records.file_names import LOG
+from repro.records.reading import read_records
 from repro.report.recipe_table import leaves_chance, recipe_table
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib
 import pytest
 
-from repro.records import read_records
+from repro.records.reading import read_records
 from repro.report.figures.draw import draw_figures
 
 PUBLISHED = Path(__file__).parents[2] / "outputs" / "reference" / "runs" / "catsdogs"

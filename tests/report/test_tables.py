@@ -10,7 +10,7 @@ import pytest
 from made_records import data_record, write_evaluation, write_run
 
 from repro.paper.targets import Measurement
-from repro.records import read_records
+from repro.records.reading import read_records
 from repro.report import build_report
 from repro.report.table import Column, Section, Table, distinct, escape_latex, plus_minus
 from repro.report.tables import smaller_table

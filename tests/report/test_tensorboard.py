@@ -7,7 +7,7 @@ import pytest
 from made_records import write_run
 
 from repro.errors import ReproError
-from repro.records import read_records
+from repro.records.reading import read_records
 from repro.report.tensorboard import CURVES, export
 
 

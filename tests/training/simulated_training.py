@@ -17,7 +17,7 @@ from repro.data.store import Store, open_store
 from repro.errors import ReproError, Stopped
 from repro.evaluation.predictions import mean_softmax
 from repro.models.layers import DropoutMasks
-from repro.records import EpochRecord
+from repro.records.schema import EpochRecord
 from repro.training import loop
 from repro.training.loop import train_epochs
 from repro.training.settings import Settings

@@ -17,7 +17,7 @@ from repro.errors import ReproError
 from repro.models.network import AlexNet
 from repro.paper.variants import VARIANTS, configure
 from repro.preparation.prepare import prepare
-from repro.records import Origin
+from repro.records.schema import Origin
 from repro.training.fine_tuning import load_matching_weights, origin, read_initial_weights
 from repro.training.settings import Settings
 from repro.training.state import prepare_training

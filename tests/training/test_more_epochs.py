@@ -14,7 +14,7 @@ from repro.data.store import Store
 from repro.errors import ReproError
 from repro.paper.recipes import Plateau, Steps
 from repro.preparation.prepare import prepare
-from repro.records import read_run
+from repro.records.reading import read_run
 from repro.training.schedule import ScheduleState, exhausted
 from repro.training.settings import Settings
 from repro.training.train import train

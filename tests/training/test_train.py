@@ -27,7 +27,8 @@ from repro.errors import ReproError, Stopped
 from repro.evaluation import predictions
 from repro.models.towers import to_devices
 from repro.preparation.prepare import prepare
-from repro.records import EndRecord, EpochRecord, RunRecord, read_run
+from repro.records.reading import read_run
+from repro.records.schema import EndRecord, EpochRecord, RunRecord
 from repro.training import checkpoint
 from repro.training import loop as loop_module
 from repro.training import state as state_module

@@ -10,7 +10,7 @@ from repro.data.reader import Batch
 from repro.data.store import Store
 from repro.paper.recipes import HeldOut, LrChange, Recipe, Steps
 from repro.preparation.prepare import prepare
-from repro.records import EpochRecord
+from repro.records.schema import EpochRecord
 from repro.training import loop
 from repro.training.loop import Step, train_epochs
 from repro.training.settings import Settings

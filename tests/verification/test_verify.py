@@ -16,7 +16,7 @@ from helpers import run_here
 from repro.data.store import Store
 from repro.errors import ReproError, Stopped
 from repro.evaluation.evaluate import evaluate
-from repro.records import EndRecord
+from repro.records.schema import EndRecord
 from repro.training.settings import Settings
 from repro.training.train import train
 from repro.verification.verify import verify

@@ -12,7 +12,10 @@ from repro.paper.datasets import DATASET_SIZES
 from repro.paper.experiments import PARTS, find_experiment
 from repro.paper.targets import Target, load_targets
 from repro.paper.variants import find_variant
-from repro.records import DataRecord, EvaluationRecord, Records, predictions_name, read_records
+from repro.records.file_names import predictions_name
+from repro.records.reading import read_records
+from repro.records.runs import Records
+from repro.records.schema import DataRecord, EvaluationRecord
 from repro.report.measurements import measure
 from repro.training.settings import Settings
 from repro.workflow.stages import Kind, Stage, Workspace, experiment

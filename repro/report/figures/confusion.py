@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from repro.evaluation.confusion import most_confused, read_confusion
-from repro.records import DataRecord, Evaluation, Records
+from repro.records.runs import Evaluation, Records
+from repro.records.schema import DataRecord
 from repro.report.figures.figure4 import OTHER, class_name
 from repro.report.figures.style import COLOURS, INK, NARROW, WIDE, Picture, finish, slug
 from repro.report.measurements.context import precedence

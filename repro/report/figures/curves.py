@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from repro.records import NET, DataRecord, EpochRecord, Records, Run
+from repro.records.runs import Records, Run
+from repro.records.schema import NET, DataRecord, EpochRecord
 from repro.report.figures.style import COLOURS, INK, NARROW, WIDE, Picture, finish
 from repro.report.measurements.context import RunScale, context_of, fine_tuned, precedence, run_scale
 from repro.report.measurements.grid import select_runs

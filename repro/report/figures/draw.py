@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from repro.records import Records
+from repro.records.runs import Records
 from repro.report.figures.confusion import confusion_pictures
 from repro.report.figures.curves import curve_pictures
 from repro.report.figures.effects import effect_pictures

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from repro.paper.baselines import BASELINES
 from repro.paper.sections import section_order
 from repro.paper.targets import Measurement, Target, load_targets
-from repro.records import Records
+from repro.records.runs import Records
 from repro.report.figures.style import COLOURS, INK, NARROW, WIDE, Picture, finish
 from repro.report.measurements import measure
 

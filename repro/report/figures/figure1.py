@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from repro.paper.targets import Measurement, find_target
-from repro.records import Records, Run
+from repro.records.runs import Records, Run
 from repro.report.figures.style import COLOURS, INK, NARROW, WIDE, Picture, finish
 from repro.report.measurements.context import Context, context_of, precedence
 from repro.report.measurements.grid import Grid, build_grid, speed_ratio, train_errors

@@ -14,7 +14,7 @@ from matplotlib.patches import Polygon, Rectangle
 from repro.paper.arithmetic import LayerCount, count
 from repro.paper.networks import LRN, Conv, Linear, Local, Network, Pool, SpatialNorm
 from repro.paper.variants import VARIANTS, configure
-from repro.records import Records
+from repro.records.runs import Records
 from repro.report.figures.style import COLOURS, INK, NARROW, Picture, finish
 
 COLUMN = 1.06  # inches for each layer

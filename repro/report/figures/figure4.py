@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from repro.records import DataRecord, Estimate, Records, Retrieval
+from repro.records.runs import Records, Retrieval
+from repro.records.schema import DataRecord, Estimate
 from repro.report.figures.style import INK, NARROW, WIDE, Picture, finish, slug
 from repro.report.measurements.context import Context, precedence, scale_of
 

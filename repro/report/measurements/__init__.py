@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from repro.paper.targets import Measurement, Target
-from repro.records import Records
+from repro.records.runs import Records
 from repro.report.measurements.context import Context, precedence
 from repro.report.measurements.evaluations import ERROR_MEASURES, from_evaluations
 from repro.report.measurements.overfitting import OVERFITTING_MEASURES, from_overfitting

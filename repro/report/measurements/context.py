@@ -13,7 +13,8 @@ from repro.paper.experiments import LR_GRIDS
 from repro.paper.scales import SCALES
 from repro.paper.targets import Scope
 from repro.paper.variants import VARIANTS, Configuration, configure
-from repro.records import Activations, DataRecord, Evaluation, Records, Retrieval, Run
+from repro.records.runs import Activations, Evaluation, Records, Retrieval, Run
+from repro.records.schema import DataRecord
 
 PAPER_DATASETS = (*IMAGENET, "cifar10")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from repro.paper.intervals import error_interval, welch_interval
 from repro.paper.targets import Measurement
-from repro.records import Run
+from repro.records.runs import Run
 from repro.report.measurements.filters import colourfulness, oriented, towers
 
 

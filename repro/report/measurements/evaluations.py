@@ -23,7 +23,7 @@ from repro.paper.intervals import (
 )
 from repro.paper.targets import Measurement, Scope, Target
 from repro.paper.variants import ensemble_of
-from repro.records import Evaluation, Records
+from repro.records.runs import Evaluation, Records
 from repro.report.measurements.context import Context, RunScale, data_changes, evaluation_scale
 
 ERROR_MEASURES = ("top1_error", "top5_error", "split_difference", "next_four_gain")

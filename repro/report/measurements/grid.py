@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 from repro.paper.experiments import LR_GRIDS, Requirement, epochs_to_error, fastest_lr
 from repro.paper.intervals import seed_factor, welch_interval
 from repro.paper.targets import Measurement
-from repro.records import Run
+from repro.records.runs import Run
 
 
 @dataclass(frozen=True)

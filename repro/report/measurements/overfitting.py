@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 
 from repro.paper.intervals import Z, welch_interval
 from repro.paper.targets import Measurement, Target
-from repro.records import Evaluation, Records
+from repro.records.runs import Evaluation, Records
 from repro.report.measurements.context import Context, learning_changes
 from repro.report.measurements.evaluations import evaluation_scope, group_evaluations, sampling_error
 

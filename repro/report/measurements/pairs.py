@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 from repro.paper.experiments import LR_GRIDS, epochs_to_error
 from repro.paper.intervals import seed_interval, welch_interval
 from repro.paper.targets import Measurement, Target
-from repro.records import Records, Run
+from repro.records.runs import Records, Run
 from repro.report.measurements.context import Context, context_of, learning_changes
 from repro.report.measurements.grid import build_grid, select_runs, speed_ratio
 from repro.report.measurements.runs import RUN_MEASURES, epochs_to_train_error, finite, mean_of, run_level

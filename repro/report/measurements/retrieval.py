@@ -10,7 +10,8 @@ from statistics import fmean, stdev
 
 from repro.paper.intervals import Z, seed_interval
 from repro.paper.targets import Measurement, Target
-from repro.records import Estimate, Records, Retrieval
+from repro.records.runs import Records, Retrieval
+from repro.records.schema import Estimate
 from repro.report.measurements.context import Context, scale_of
 
 

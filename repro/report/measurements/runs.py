@@ -10,7 +10,8 @@ from repro.errors import ReproError
 from repro.paper.experiments import epochs_to_error
 from repro.paper.intervals import Z, seed_interval
 from repro.paper.targets import Measurement, Target
-from repro.records import EpochRecord, Run
+from repro.records.runs import Run
+from repro.records.schema import EpochRecord
 from repro.report.measurements.context import specified
 from repro.report.measurements.conv1 import oriented_share, tower_colour_difference
 from repro.report.measurements.evaluations import binomial_error
