@@ -173,6 +173,14 @@ class Records:
         folders = (evaluation.folder.parent / name for name in evaluation.runs)
         return [self._by_folder[folder] for folder in folders if folder in self._by_folder]
 
+    def origin(self, run: Run) -> Run | None:
+        """Return the run whose weights another one was initialised with, if its record exists."""
+        return self._by_weights.get(run.init_from.weights) if run.init_from else None
+
     @cached_property
     def _by_folder(self) -> dict[Path, Run]:
         return {run.folder: run for run in self.runs}
+
+    @cached_property
+    def _by_weights(self) -> dict[str, Run]:
+        return {run.ended.weights: run for run in self.runs if run.ended and run.ended.weights}

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from repro.paper.targets import AGREES, DISAGREES, UNDECIDED
 from repro.report.claims import Claim
 from repro.report.measurements.context import AT_CHANCE
+from repro.report.measurements.pretraining import PRETRAINED_ON
 from repro.report.table import Cell, Section, Table, columns
 
 SETS = {"A": "imagenette", "B": "caltech100"}
@@ -14,8 +15,8 @@ SUPPORTED, CONTRADICTED = "supported", "contradicted"
 NOTE = (
     "A is ten ImageNet classes, B 100 classes of Caltech-101. A claim is supported if its direction agrees with the "
     "paper's on one of the two and does not disagree on the other, and contradicted in the opposite case. One view "
-    "decides, unless the claim is about views or only ten were measured. About twenty comparisons are made on each "
-    "set, so that one wrong decision by chance is to be expected."
+    "decides, unless the claim is about views or only ten were measured. Pre-training is done on the other set. About "
+    "twenty comparisons are made on each set, so that one wrong decision by chance is to be expected."
 )
 
 
@@ -60,8 +61,13 @@ def _planned(each: Claim, dataset: str) -> bool:
         and measurement.recipe == "authors"
         and scope.scale == "small"
         and scope.split in (None, "val")
-        and scope.changes == _failures(each)
+        and set(scope.changes) <= {*_failures(each), *_planned_pretraining(dataset)}
     )
+
+
+def _planned_pretraining(dataset: str) -> list[str]:
+    """Return, in words, the pre-training that the protocol plans for nets fine-tuned on a set: on the other one."""
+    return [f"{PRETRAINED_ON} {other}" for other in SETS.values() if other != dataset]
 
 
 def _failures(each: Claim) -> tuple[str, ...]:

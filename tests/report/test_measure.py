@@ -91,6 +91,16 @@ def test_a_run_from_other_weights_is_not_the_papers_where_the_papers_began_afres
     assert "paper scale, fine-tuned" in result.reason
 
 
+def test_a_net_whose_pre_training_is_not_recorded_is_not_the_papers(tmp_path: Path) -> None:
+    data = data_record("ilsvrc2012", "", THOUSAND, train=1_281_167, val=50_000)
+    write_run(tmp_path, "conv6-pretrained", scale="paper", epochs=54, done=3, data=data, init_from={"run": "another"})
+    evaluated = {"data": data, "images": 50_000, "predictions": False}
+    write_evaluation(tmp_path, "conv6-pretrained", scale="paper", error=39.0, **evaluated)
+    result = verdict(tmp_path, "table2-1cnn-pretrained-top1")
+    assert result.verdict == "not comparable"
+    assert "pre-training not recorded" in result.reason
+
+
 def test_one_shortened_member_takes_an_average_out_of_the_papers_scale(tmp_path: Path) -> None:
     data = data_record("ilsvrc2012", "", THOUSAND, train=1_281_167, val=50_000)
     for seed in range(5):

@@ -47,6 +47,14 @@ def test_ten_views_count_where_one_was_not_measured() -> None:
     assert [row[3:5] for row in rows_of(on("imagenette", 1.4, views=10))] == [["1.4 [0.4, 2.4], agrees", None]]
 
 
+def test_pre_training_on_the_other_set_is_planned() -> None:
+    rows = rows_of(
+        on("imagenette", 9.0, changes=("pre-trained on imagenette",)),
+        on("imagenette", 1.7, changes=("pre-trained on caltech100",)),
+    )
+    assert [row[3:5] for row in rows] == [["1.7 [0.7, 2.7], agrees", None]]
+
+
 def test_a_claim_that_was_measured_on_neither_set_has_no_row() -> None:
     assert not rows_of(on("catsdogs", 1.4))
 

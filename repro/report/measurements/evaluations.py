@@ -25,6 +25,7 @@ from repro.paper.targets import Measurement, Scope, Target
 from repro.paper.variants import ensemble_of
 from repro.records.runs import Evaluation, Records
 from repro.report.measurements.context import Context, RunScale, data_changes, evaluation_scale
+from repro.report.measurements.pretraining import pretraining_changes
 
 ERROR_MEASURES = ("top1_error", "top5_error", "split_difference", "next_four_gain")
 
@@ -104,6 +105,8 @@ def evaluation_scope(key: EvaluationKey, records: Records, evaluations: Iterable
             if data.dataset != each.data.dataset:
                 changes.append(f"trained on {data.label}")
             changes += data_changes(data)
+        for run in members:
+            changes += pretraining_changes(run, records)
     return replace(scope, changes=tuple(dict.fromkeys(changes)))
 
 
