@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from repro.errors import ReproError, unknown
 from repro.paper import differences, recipes
-from repro.paper.arithmetic import count
+from repro.paper.arithmetic import count, parameters
 from repro.paper.baselines import BASELINES
 from repro.paper.networks import (
     ALEXNET_PROGRAM,
@@ -221,11 +221,15 @@ def _no_conv3_cross(layer: Layer) -> Layer | None:
     return replace(layer, towers=1) if isinstance(layer, Conv) and layer.name == "conv4" else layer
 
 
-def _no_conv5_narrow(layer: Layer) -> Layer | None:
-    """Remove conv5 and narrow fc6 to 3068 units: at scale paper the number of parameters stays, to 0.02%."""
-    if layer.name in ("conv5", "relu5"):
-        return None
-    return replace(layer, units=3068) if isinstance(layer, Linear) and layer.name == "fc6" else layer
+def _no_conv5_narrow(network: Network) -> Network:
+    """Remove conv5 and narrow fc6 until the number of parameters is that of `network` again, to half a unit."""
+    shorter = network.edit(_without("conv5", "relu5"))
+    few, more = (parameters(shorter.edit(_with_units_of_fc6(units))) for units in (1, 2))
+    return shorter.edit(_with_units_of_fc6(1 + round((parameters(network) - few) / (more - few))))
+
+
+def _with_units_of_fc6(units: int) -> Callable[[Layer], Layer]:
+    return lambda layer: replace(layer, units=units) if isinstance(layer, Linear) and layer.name == "fc6" else layer
 
 
 def _no_conv4_wide(layer: Layer) -> Layer | None:
@@ -384,9 +388,9 @@ VARIANTS = {
         Variant(
             name="no-conv5-narrow",
             section="7",
-            summary="without conv5; fc6 has 3068 units instead of 4096: at scale paper the number of parameters stays",
+            summary="without conv5; fc6 has 3068 units (scale paper), so the number of parameters stays",
             expected="not in the paper",
-            edit_layer=_no_conv5_narrow,
+            edit_network=_no_conv5_narrow,
         ),
         Variant(
             name="conv6",

@@ -40,6 +40,20 @@ def test_the_controls_hold_the_number_of_parameters(recipe: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("scale", ["small", "smoke"])
+@pytest.mark.parametrize("classes", [10, 100])
+def test_the_controls_hold_it_at_every_scale(scale: str, classes: int) -> None:
+    """Less the biases of conv4, and to half of what a unit of fc6 has."""
+    whole, wide, narrow = (
+        parameters(configure(variant, "authors", scale, classes).network)
+        for variant in ("alexnet", "no-conv4-wide", "no-conv5-narrow")
+    )
+    (unit,) = (row.kernel_depth + 2049 for row in count(configure("no-conv5", "authors", scale, classes).network)
+               if row.layer.name == "fc6")  # fmt: skip
+    assert wide == whole - 96
+    assert abs(narrow - whole) <= unit / 2
+
+
 @pytest.mark.parametrize("recipe", ["authors", "paper"])
 @pytest.mark.parametrize("variant", ["no-conv1", "no-conv2"])
 def test_layers_above_a_removed_first_layer_keep_their_sizes(variant: str, recipe: str) -> None:
