@@ -260,12 +260,13 @@ def write_course(
     errors: list[float],
     finished: bool = True,
     epochs: int | None = None,
+    recipe: str = "authors",
 ) -> None:
     """A run of a CIFAR-10 net, which has no validation, with these training errors."""
     length = epochs or len(errors)
     where = folder / f"{rate:g}-{seed}"
     path = write_run(
-        where, net, scale="paper", seed=seed, epochs=length, done=0, data=CIFAR, settings={"lr": rate}, weights=finished
+        where, net, recipe, "paper", seed, epochs=length, done=0, data=CIFAR, settings={"lr": rate}, weights=finished
     )
     epochs_ = [
         EpochRecord(

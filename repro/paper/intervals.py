@@ -93,6 +93,12 @@ def seed_interval(values: Sequence[float], image_error: float = 0.0) -> Interval
     return mean - half, mean + half
 
 
+def rate_interval(values: Sequence[float], image_error: float = 0.0) -> Interval | None:
+    """Return the interval of `seed_interval` for rates in percent: what lies below 0 or above 100 is cut off."""
+    interval = seed_interval(values, image_error)
+    return interval and (max(interval[0], 0.0), min(interval[1], 100.0))
+
+
 def seed_factor(count: int) -> float:
     """Return the half-width of the t interval of the mean of `count` ≥ 2 seeds, in standard deviations."""
     return float(t.ppf((1 + LEVEL) / 2, count - 1)) / math.sqrt(count)
@@ -116,18 +122,21 @@ def welch_interval(first: Sequence[float], second: Sequence[float], image_error:
     return difference - half, difference + half
 
 
-def seeds_to_decide(distance: float, deviation: float, image_error: float = 0.0, most: int = 1000) -> int | None:
-    """Return the number of seeds of each of two nets with which the interval of their difference ends at `distance`.
+def seeds_to_decide(
+    distance: float, deviation: float, image_error: float = 0.0, least: int = 2, most: int = 1000
+) -> int | None:
+    """Return the smallest number of seeds, from `least`, with which an interval's half-width is below `distance`.
 
-    `deviation`: standard deviation over seeds of one net minus the other. None if no number up to `most` suffices, as
-    the images are too few.
+    `deviation`: standard deviation over seeds, of a net's quantity or of one net minus another. The degrees of freedom
+    are those of one net, count − 1; Welch's for two nets lie between that and twice as many. None if no number up to
+    `most` suffices, as the images are too few.
     """
 
     def decides(count: int) -> bool:
-        half = float(t.ppf((1 + LEVEL) / 2, 2 * count - 2)) * deviation / math.sqrt(count)
+        half = seed_factor(count) * deviation
         return math.hypot(half, Z * image_error) < distance
 
-    counts = range(2, most + 1)
+    counts = range(least, most + 1)
     index = bisect_left(counts, True, key=decides)  # the interval shrinks with every seed
     return counts[index] if index < len(counts) else None
 

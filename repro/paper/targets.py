@@ -357,7 +357,7 @@ def _undecided_reason(target: Target, measurement: Measurement, needed: Needed |
         nets = "one net of each kind" if seeds == 1 else f"{seeds} nets of each kind"
         reason = f"{nets} measured: the difference may be due to their seeds"
     else:
-        reason = "the interval contains no effect"
+        reason = f"the interval includes {target.no_effect:g}, no effect"
     return f"{reason}; undecided" + (f" with fewer than {needed}" if needed else "")
 
 
@@ -372,7 +372,8 @@ def _needed(target: Target, measurement: Measurement) -> Needed | None:
     if target.min_seeds > 1 or measurement.over == "seeds":
         if measurement.deviation is None:
             return Needed(target.min_seeds, "seeds")
-        count = seeds_to_decide(distance, measurement.deviation, measurement.image_error)
+        least = 1 + max(_seeds(measurement), 1)
+        count = seeds_to_decide(distance, measurement.deviation, measurement.image_error, least)
         return Needed(max(count, target.min_seeds), "seeds") if count else None
     if measurement.interval is None or measurement.over != "images" or distance == 0:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -170,7 +171,8 @@ class Records:
 
     def members(self, evaluation: Evaluation) -> list[Run]:
         """Return the runs of an evaluation, as far as their records exist."""
-        folders = (evaluation.folder.parent / name for name in evaluation.runs)
+        # Absolute, because the parent of "." is "." again.
+        folders = (Path(os.path.abspath(evaluation.folder)).parent / name for name in evaluation.runs)
         return [self._by_folder[folder] for folder in folders if folder in self._by_folder]
 
     def origin(self, run: Run) -> Run | None:
@@ -179,7 +181,7 @@ class Records:
 
     @cached_property
     def _by_folder(self) -> dict[Path, Run]:
-        return {run.folder: run for run in self.runs}
+        return {Path(os.path.abspath(run.folder)): run for run in self.runs}
 
     @cached_property
     def _by_weights(self) -> dict[str, Run]:

@@ -11,7 +11,7 @@ from repro.paper.tolerances import MIN_SEEDS
 from repro.paper.variants import configure
 from repro.records.runs import Records, Run
 from repro.records.schema import NET, DataRecord
-from repro.report.measurements.context import RunScale, context_of, data_changes, precedence, run_scale
+from repro.report.measurements.context import PAPER_DATASETS, RunScale, context_of, data_changes, precedence, run_scale
 from repro.report.table import distinct
 
 DATASETS = {name: DATASET_SIZES[name].title for name in ("ilsvrc2010", "ilsvrc2012", "fall2009", "cifar10")}
@@ -73,7 +73,10 @@ def _limitations(heading: str, data: DataRecord, scale: RunScale, runs: Sequence
 
 def _difference(run: Run) -> str:
     """Return how a run's images and scale differ from the paper's; empty for a run of another version."""
-    parts = [] if run.data.dataset in DATASETS else ["the images are not the paper's"]
+    parts = []
+    if run.data.dataset not in DATASETS:
+        pretraining = run.data.dataset in PAPER_DATASETS
+        parts.append("the paper gives no error on these images" if pretraining else "the images are not the paper's")
     try:
         ours, papers = (configure(run.variant, run.recipe, scale) for scale in (run.scale, "paper"))
     except ReproError:

@@ -77,4 +77,4 @@ def _row(variant: str, recipe: str, runs: list[Run]) -> list[Cell]:
     errors = [error for run in runs if (error := final_error(run, "val"))]
     exchanged = "nothing" if variant == "alexnet" else variant.removeprefix("swap-")
     epochs = [_epochs(runs, for_good) for for_good in (False, True)]
-    return [RECIPES[recipe], exchanged, *epochs, errors[0] if len(errors) == 1 else mean_of(errors)]
+    return [RECIPES[recipe], exchanged, *epochs, errors[0] if len(errors) == 1 else mean_of(errors, rates=True)]

@@ -5,7 +5,6 @@ Run it as: python -m repro.report.results
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
 from dataclasses import replace
@@ -134,7 +133,8 @@ def cost_table(records: Records) -> Table:
     for (variant, recipe, data, machine), runs in groups.items():
         epochs = [epoch for run in runs for epoch in run.log]
         hours = sum(finite(epochs, "seconds")) / 3600
-        speed = round(median(finite(epochs, "images_per_second") or [math.nan]))
+        speeds = finite(epochs, "images_per_second")
+        speed = round(median(speeds)) if speeds else None
         body.append([variant, recipe, data, len(runs), len(epochs), f"{hours:.2f}", speed, machine])
     heads = columns("Net", "Recipe", "Data", "Runs", "Epochs", "Hours", "Images/s", "Hardware and precision")
     note = "Training and validation of all runs together; images/s is the median over epochs. The machines were shared."

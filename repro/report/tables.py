@@ -173,6 +173,7 @@ METRICS = ("top1_error", "top5_error")
 def smaller_table(records: Records) -> Table:
     """Return the errors on other images than the paper's or at a smaller scale, by dataset and split."""
     rows: dict[tuple[DataRecord, str], dict[tuple[str, str], dict[str, Cell]]] = {}
+    samples: dict[tuple[DataRecord, str, str, str], dict[str, str]] = {}
     for key, nets in group_evaluations(records).items():
         data = key.context.data
         for net, evaluations in nets.items():
@@ -187,7 +188,9 @@ def smaller_table(records: Records) -> Table:
                     row[f"{_views(key.views)}: {name}"] = error_level(evaluations, metric)
             measured = row[f"{_views(key.views)}: Top-1"]
             if isinstance(measured, Measurement):
-                row["n"] = sample(measured)
+                by_views = samples.setdefault((data, key.split, net, training), {})
+                by_views[_views(key.views)] = sample(measured)
+                row["n"] = _samples(by_views)
     found = {name for each in rows.values() for row in each.values() for name, cell in row.items() if cell is not None}
     views = sorted({key.views for key in group_evaluations(records)})
     errors = [Column(name, _views(count)) for count in views for name in ("Top-1", "Top-5")]
@@ -206,6 +209,13 @@ def smaller_table(records: Records) -> Table:
         for heading, each in zip(headings, rows.values(), strict=True)
     ]
     return Table("smaller", "Smaller datasets and scales", note, ordered, sections)
+
+
+def _samples(by_views: Mapping[str, str]) -> str:
+    """Return the number of seeds or images, for each number of views if they differ."""
+    if len(set(by_views.values())) == 1:
+        return next(iter(by_views.values()))
+    return "; ".join(f"{views.lower()}: {each}" for views, each in by_views.items())
 
 
 def _views(count: int) -> str:
@@ -380,7 +390,9 @@ def _conclusion(comparison: OwnComparison) -> str:
         return f"these nets only: fewer than {MIN_SEEDS} seeds"
     if not low <= 0 <= high:
         return f"{comparison.first if difference.value < 0 else comparison.second} is better, {seeds}"
-    count = seeds_to_decide(abs(difference.value), difference.deviation or 0.0, difference.image_error)
+    count = seeds_to_decide(
+        abs(difference.value), difference.deviation or 0.0, difference.image_error, comparison.seeds + 1
+    )
     needed = f"about {max(count, MIN_SEEDS)}" if count else "more images, not seeds,"
     return f"undecided with {seeds}; {needed} would decide if the difference is true"
 
@@ -448,9 +460,8 @@ def retrieval_table(records: Records) -> Table:
         *columns("Data", "Split", "Images", "Recipe", "Scale", "Seed"),
     )  # fmt: skip
     note = (
-        "Of the six nearest training images of each image. Codes are those of an auto-encoder on fc7, searched "
-        "exhaustively as well, the speedup that on the machine, whatever else it computed; in brackets the 95% "
-        "interval over images."
+        "Of the six nearest training images of each image; in brackets the 95% interval over images. Codes are those "
+        "of an auto-encoder on fc7. Both searches are exhaustive; other work on the machine affects the speedup."
     )
     return Table("retrieval", "Figure 4 in numbers: nearest training images", note, heads, [Section("", body)])
 

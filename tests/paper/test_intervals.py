@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from repro.paper.intervals import error_interval, paired_interval, seed_interval, welch_interval
+from repro.paper.intervals import error_interval, paired_interval, rate_interval, seed_interval, welch_interval
 
 
 def test_exact_interval_has_the_tails_it_claims() -> None:
@@ -18,6 +18,14 @@ def test_exact_interval_by_hand() -> None:
     """With nothing wrong of n the upper end is 1 − 0.025^(1/n)."""
     assert error_interval(0, 10) == pytest.approx((0, 100 * (1 - 0.025**0.1)))
     assert error_interval(10, 10) == pytest.approx((100 * 0.025**0.1, 100))
+
+
+def test_rates_lie_between_0_and_100() -> None:
+    low, high = seed_interval([90.0, 90.0, 21.3]) or (0.0, 0.0)
+    assert (low, high) == pytest.approx((-31.5, 165.7), abs=0.1)
+    assert rate_interval([90.0, 90.0, 21.3]) == (0, 100)
+    assert rate_interval([20.0, 21.0, 22.0]) == seed_interval([20.0, 21.0, 22.0])
+    assert rate_interval([20.0]) is None
 
 
 @pytest.mark.parametrize(("wrong", "images"), [(-1, 10), (11, 10), (0, 0)])

@@ -123,10 +123,17 @@ def test_an_undecided_effect_at_full_scale_is_missing_and_says_what_would_decide
     target = find_target("dropout-overfit")
     undecided = compare(target, perfect(target, interval=(-1.0, 3.0), deviation=1.0))
     assert (undecided.verdict, undecided.direction) == ("missing", "undecided")
-    # With 9 seeds of each net t(16) = 2.12 and the half-width is 2.12 · 1.0/3 = 0.71 points, less than the measured 1.
-    assert undecided.needed == Needed(6, "seeds")
-    assert "undecided with fewer than 6 seeds of each net" in undecided.reason
+    # With 7 seeds t(6) = 2.45 and the half-width is 2.45/√7 = 0.92 points, less than the measured 1; with 6 it is 1.05.
+    assert undecided.needed == Needed(7, "seeds")
+    assert "the interval includes 0, no effect; undecided with fewer than 7 seeds of each net" in undecided.reason
     assert compare(target, perfect(target, interval=(-3.0, -1.0))).verdict == "mismatch"
+
+
+def test_more_seeds_are_needed_than_were_measured() -> None:
+    """Two seeds with gains of 1.0 and 1.3: t(1) = 12.7 makes that 1.15 ± 1.9 points."""
+    target = find_target("ten-views-gain-top1")
+    measured = perfect(target, value=1.15, interval=(-0.77, 3.07), n=2, over="seeds", deviation=0.212)
+    assert compare(target, measured).needed == Needed(3, "seeds")
 
 
 def test_a_value_matches_up_to_its_tolerance_and_no_further() -> None:

@@ -191,6 +191,14 @@ def test_an_older_run_with_weights_is_finished(tmp_path: Path) -> None:
     assert read_run(path).ended == EndRecord("plateau", 2)
 
 
+def test_a_runs_own_folder_can_be_read_from_within(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_run(tmp_path)
+    write_evaluation(tmp_path)
+    monkeypatch.chdir(path)
+    records = read_records(Path())
+    assert [run.variant for run in records.members(records.evaluations[0])] == ["alexnet"]
+
+
 def test_every_published_run_is_finished() -> None:
     records = read_records(PUBLISHED)
     assert records.problems == ()

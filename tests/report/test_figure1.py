@@ -128,6 +128,16 @@ def test_the_ratio_is_not_comparable_until_every_rate_of_the_grid_was_tried(tmp_
     assert "paper scale, learning rates of the grid missing" in verdict.reason
 
 
+def test_a_recipe_that_neither_text_nor_program_has_is_not_the_papers(tmp_path: Path) -> None:
+    for net, errors in (("cifar-relu", [60.0, 24.0]), ("cifar-tanh", [70.0, 60.0, 40.0, 24.0])):
+        for rate in GRIDS["fan-in"]:
+            for seed in range(4):
+                write_course(tmp_path, net, rate, seed, errors, recipe="fan-in")
+    verdict = ratio(tmp_path)
+    assert verdict.verdict == "not comparable"
+    assert "recipe fan-in" in verdict.reason
+
+
 def test_an_unfinished_run_is_left_out_and_reported_as_such(tmp_path: Path) -> None:
     write_grid(tmp_path, "cifar-relu", 0.002, [60, 24])
     write_grid(tmp_path, "cifar-tanh", 0.001, [70] * 11 + [20])

@@ -387,6 +387,35 @@ def test_epochs_to_the_common_training_error(tmp_path: Path) -> None:
     assert 6 <= measurement.value <= 10
 
 
+def test_unfinished_runs_have_no_common_training_error(tmp_path: Path) -> None:
+    write_run(tmp_path, epochs=93, done=2, weights=False)
+    write_run(tmp_path, "tanh", epochs=93, done=2, stall=1, weights=False)
+    assert verdict(tmp_path, "tanh-slower").measurement is None
+
+
+def test_errors_on_the_training_images_are_not_those_of_a_claim(tmp_path: Path) -> None:
+    for seed in range(3):
+        for variant, error in (("alexnet", 20.0), ("no-overlap", 21.0)):
+            write_run(tmp_path, variant, seed=seed, done=1)
+            write_evaluation(tmp_path, variant, seeds=(seed,), views=1, error=error + seed / 10)
+            write_evaluation(tmp_path, variant, seeds=(seed,), views=1, error=error / 2, split="train")
+    measured = measure(find_target("overlap-top1"), read_records(tmp_path))
+    assert [(each.scope.split, round(each.value, 1)) for each in measured if each.scope] == [("val", 1.0)]
+
+
+@pytest.mark.parametrize("lost", ["seconds", "epoch"])
+def test_the_days_of_a_training_are_known_if_no_epoch_is_missing(tmp_path: Path, lost: str) -> None:
+    write_run(tmp_path, scale="paper", epochs=93, data=ILSVRC2010)
+    before = verdict(tmp_path, "training-days").measurement
+    assert before
+    assert before.value == pytest.approx(93 * 14 / 86_400, rel=0.01)
+    (log,) = tmp_path.rglob("log.jsonl")
+    lines = log.read_text(encoding="utf-8").splitlines()
+    changed = [json.dumps(json.loads(lines[0]) | {"seconds": None})] if lost == "seconds" else []
+    log.write_text("\n".join([*changed, *lines[1:]]), encoding="utf-8")
+    assert verdict(tmp_path, "training-days").verdict == "missing"
+
+
 def test_runs_of_unequal_length_are_not_held_against_each_other(tmp_path: Path) -> None:
     write_run(tmp_path)
     write_run(tmp_path, "no-dropout", epochs=12)
@@ -467,6 +496,19 @@ def test_figure4s_labels_are_held_against_chance(tmp_path: Path) -> None:
     low, high = error_interval(150_000 * 205 // 1000, 150_000 * 375 // 1000)
     assert result.measurement.interval == pytest.approx((low - 400 / 999, high - 400 / 999))
     assert result.measurement.n == 56_250  # images whose first answer is wrong
+
+
+def test_more_seeds_do_not_reduce_the_sampling_of_images(tmp_path: Path) -> None:
+    """All nets see the same images; here they even answer alike."""
+    widths = []
+    for count in (2, 8):
+        for seed in range(count):
+            write_evaluation(tmp_path / str(count), seeds=(seed,), error=40.0, images=2000)
+        (measured,) = measure(find_target("figure4-labels-plausible"), read_records(tmp_path / str(count)))
+        assert measured.interval
+        widths.append(measured.interval[1] - measured.interval[0])
+    low, high = error_interval(600, 800)  # of 800 wrong answers 200 miss the five
+    assert widths == pytest.approx([high - low] * 2)
 
 
 def test_figure4s_labels_of_a_net_at_chance_decide_nothing(tmp_path: Path) -> None:

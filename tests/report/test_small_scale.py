@@ -55,6 +55,19 @@ def test_pre_training_on_the_other_set_is_planned() -> None:
     assert [row[3:5] for row in rows] == [["1.7 [0.7, 2.7], agrees", None]]
 
 
+def test_an_earlier_method_with_one_run_decides_nothing_and_two_claims_with_one_measurement_are_one() -> None:
+    scope = Scope("folder", "val", 1, "small")
+    measured = Measurement(0.8, (0.3, 1.4), 3925, "images", scope, "authors", "imagenette (10 classes)")
+    claims = [
+        Claim(compare(target, measured))
+        for target in load_targets()
+        if target.id in ("contest-sift-fv-top5", "contest-2012-sift-fv-top5")
+    ]
+    assert [each.direction for each in claims] == ["disagrees", "disagrees"]
+    (row,) = (row for section in small_scale_table(claims).sections for row in section.rows)
+    assert list(row)[3:] == ["0.8 [0.3, 1.4], undecided", None, "3,925 images", "undecided"]
+
+
 def test_a_claim_that_was_measured_on_neither_set_has_no_row() -> None:
     assert not rows_of(on("catsdogs", 1.4))
 

@@ -57,6 +57,15 @@ def test_two_stores_of_one_name_have_rows_of_their_own(tmp_path: Path) -> None:
     assert list(table.frame["Ten views", "Top-1"].map(lambda cell: cell.value)) == [20, 40]
 
 
+def test_the_number_of_seeds_is_given_for_each_number_of_views(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_run(tmp_path, seed=seed, done=1)
+        write_evaluation(tmp_path, seeds=(seed,), views=1)
+    assert list(smaller_table(read_records(tmp_path)).frame["", "n"]) == ["3 seeds"]
+    write_evaluation(tmp_path, seeds=(0,), views=10)
+    assert list(smaller_table(read_records(tmp_path)).frame["", "n"]) == ["one view: 3 seeds; ten views: 2,000 images"]
+
+
 def test_special_characters_of_latex_are_escaped() -> None:
     assert escape_latex(r"a_b & 5% of {x} \ $1 #2 ~ ^ −3×") == (
         r"a\_b \& 5\% of \{x\} \textbackslash{} \$1 \#2 \textasciitilde{} \textasciicircum{} $-$3$\times$"

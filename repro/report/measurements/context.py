@@ -10,6 +10,7 @@ from functools import cache
 from repro.errors import ReproError
 from repro.paper.datasets import DATASET_SIZES, IMAGENET
 from repro.paper.experiments import LR_GRIDS
+from repro.paper.recipes import CIFAR_FAN_IN
 from repro.paper.scales import SCALES
 from repro.paper.targets import Scope
 from repro.paper.variants import VARIANTS, Configuration, configure
@@ -79,7 +80,8 @@ class Context:
 
     def scope(self, split: str | None = None, views: int | None = None) -> Scope:
         """Return the scope of a measurement in this context."""
-        changes = (*self.scale.changes, *data_changes(self.data))
+        own_recipe = (f"recipe {self.recipe}",) if self.recipe == CIFAR_FAN_IN.name else ()  # neither text nor program
+        changes = (*own_recipe, *self.scale.changes, *data_changes(self.data))
         return Scope(self.data.dataset, split, views, self.scale.name, changes)
 
 

@@ -18,6 +18,7 @@ from repro.paper.intervals import (
     error_interval,
     image_error,
     paired_interval,
+    rate_interval,
     seed_interval,
     welch_interval,
 )
@@ -56,10 +57,13 @@ def group_evaluations(records: Records) -> Groups:
 
 
 def from_evaluations(target: Target, records: Records) -> Iterator[tuple[Context, Measurement]]:
-    """Yield the measurement of an error, or of a difference of two, in every context, split and number of views."""
+    """Yield the measurement of an error, or of a difference of two, in every context, split and number of views.
+
+    Errors on the training images, which no such target is about, are left out.
+    """
     groups = group_evaluations(records)
     for key, nets in groups.items():
-        if target.measure == "top5_error" and not key.context.data.has_top5_error:
+        if key.split == "train" or (target.measure == "top5_error" and not key.context.data.has_top5_error):
             continue
         firsts, seconds = nets.get(target.variant, ()), baseline_evaluations(target, groups, key)
         if target.measure == "split_difference":
@@ -159,7 +163,7 @@ def error_level(evaluations: Sequence[Evaluation], metric: str) -> Measurement |
         return Measurement(mean, error_interval(wrong, images), images, "images", runs=runs)
     sampling = binomial_error(mean, images)
     return Measurement(
-        mean, seed_interval(errors, sampling), len(errors), "seeds", runs=runs, deviation=stdev(errors),
+        mean, rate_interval(errors, sampling), len(errors), "seeds", runs=runs, deviation=stdev(errors),
         image_error=sampling,
     )  # fmt: skip
 
@@ -318,7 +322,7 @@ def next_four_gain(evaluations: Sequence[Evaluation]) -> Measurement | None:
     values, intervals, images = zip(*found.values(), strict=True)
     if len(values) == 1:
         return Measurement(values[0], intervals[0], images[0], "images", runs=tuple(found))
-    sampling = fmean((high - low) / (2 * Z) for low, high in intervals) / math.sqrt(len(values))
+    sampling = max((high - low) / (2 * Z) for low, high in intervals)  # the seeds share the images
     return Measurement(
         fmean(values), seed_interval(values, sampling), len(values), "seeds", runs=tuple(found),
         deviation=stdev(values), image_error=sampling,

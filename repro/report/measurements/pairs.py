@@ -101,6 +101,8 @@ def _seconds_difference(first: Run, second: Run) -> Measurement | None:
 
 def _common_error_difference(first: Run, second: Run) -> Measurement | None:
     """Return the epochs that the first takes, minus the second's, to the training error that both reach."""
+    if not first.finished or not second.finished:
+        return None
     lows = [min(finite(run.log, "train_top1_error"), default=math.nan) for run in (first, second)]
     if not all(map(math.isfinite, lows)):
         return None

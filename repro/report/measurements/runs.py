@@ -8,7 +8,7 @@ from statistics import fmean, median, stdev
 
 from repro.errors import ReproError
 from repro.paper.experiments import epochs_to_error
-from repro.paper.intervals import Z, seed_interval
+from repro.paper.intervals import Z, rate_interval, seed_interval
 from repro.paper.targets import Measurement, Target
 from repro.records.runs import Run
 from repro.records.schema import EpochRecord
@@ -28,15 +28,16 @@ def run_level(target: Target, runs: Sequence[Run]) -> Measurement | None:
         return None
     if target.measure in EVERY_RUN:  # "in every run": the run that shows it least
         return min(known, key=lambda each: each.interval[0] if each.interval else -math.inf)
-    return known[0] if len(known) == 1 else mean_of(known)
+    return known[0] if len(known) == 1 else mean_of(known, rates=target.unit == "%")
 
 
-def mean_of(known: Sequence[Measurement]) -> Measurement:
-    """Return the mean of two or more runs' measurements, with its interval over seeds and images."""
+def mean_of(known: Sequence[Measurement], rates: bool = False) -> Measurement:
+    """Return the mean of two or more runs' measurements, which may be `rates` in percent, over seeds and images."""
+    interval = rate_interval if rates else seed_interval
     values = [each.value for each in known]
     sampling = max(each.image_error for each in known)  # the seeds share the images
     return Measurement(
-        fmean(values), seed_interval(values, sampling), len(values), "seeds",
+        fmean(values), interval(values, sampling), len(values), "seeds",
         runs=tuple(dict.fromkeys(name for each in known for name in each.runs)), deviation=stdev(values),
         image_error=sampling,
     )  # fmt: skip
@@ -64,7 +65,7 @@ def final_error(run: Run, split: str) -> Measurement | None:
     if not images:
         return Measurement(error, runs=(run.name,))
     sampling = binomial_error(error, images)
-    interval = (error - Z * sampling, error + Z * sampling)
+    interval = (max(error - Z * sampling, 0.0), min(error + Z * sampling, 100.0))
     return Measurement(error, interval, images, "images", runs=(run.name,), image_error=sampling)
 
 
@@ -87,11 +88,18 @@ def _best_train_error(run: Run, sufficient: str) -> Measurement | None:
     return Measurement(best, runs=(run.name,)) if complete else None
 
 
+def _training_days(run: Run, _: str) -> Measurement | None:
+    """Return the duration of a run of whose epochs none is missing; NaN if one has no duration."""
+    if run.ended is None or len(run.log) != run.ended.epochs:
+        return None
+    return Measurement(sum(epoch.seconds for epoch in run.log) / 86_400, runs=(run.name,))
+
+
 RUN_MEASURES: dict[str, RunMeasure] = {
     "best_train_error": _best_train_error,
     "final_train_error": lambda run, _: final_error(run, "train"),
     "first_train_error": _of_log(lambda log: log[0].train_top1_error),
-    "training_days": _of_log(lambda log: sum(finite(log, "seconds")) / 86_400),
+    "training_days": _training_days,
     "images_per_second": _of_log(lambda log: median(finite(log, "images_per_second") or [math.nan])),
     "epochs_to_train_error": epochs_to_train_error,
     "tower_colour_difference": tower_colour_difference,
