@@ -1,4 +1,4 @@
-"""Describing images by the methods of before the paper, against plain loops of libraries and the net's inference.
+"""Describing images by the methods that preceded the paper, against plain loops of libraries and the net's inference.
 
     python benchmarks/contest.py
 

@@ -22,6 +22,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> ReproError:
     return ReproError(f"unknown {kind} '{name}': {hint}")
 
 
+def how_to_install(extra: str) -> str:
+    """Return how to install an extra: from the clone, because `repro` on PyPI is another project."""
+    return f"pip install '.[{extra}]' in the clone of repro"
+
+
 class Stopped(BaseException):
     """A signal asked the program to stop, and everything is saved; the exit code is 128 + `signal`.
 

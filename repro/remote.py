@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
-from repro.errors import ReproError
+from repro.errors import ReproError, how_to_install
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ def locate(path: str | Path) -> Path:
 
 def _missing(url: str, error: ImportError) -> ReproError:
     reason = " ".join(str(error).split())
-    return ReproError(f"'{url}' cannot be read without further packages ({reason}): pip install 'repro[remote]'")
+    return ReproError(f"'{url}' cannot be read without further packages ({reason}): {how_to_install('remote')}")
 
 
 def _file_system(url: str) -> tuple[Any, str]:

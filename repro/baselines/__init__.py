@@ -1,4 +1,4 @@
-"""Methods of before the paper, run on the same stores: SIFT with Fisher vectors, sparse coding, and raw pixels.
+"""Methods that preceded the paper, run on the same stores: SIFT with Fisher vectors, sparse coding, and raw pixels.
 
-No method here is a net, and none needs torch. Training a vocabulary needs the extra `repro[contest]`.
+No method here is a net, and none needs torch. Training a vocabulary needs the extra `contest`.
 """

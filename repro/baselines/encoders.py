@@ -15,7 +15,7 @@ from repro.baselines import coordinate_coding, fisher_vectors
 from repro.baselines.descriptors import DIMENSIONS, describe
 from repro.baselines.fisher_vectors import GaussianVocabulary
 from repro.baselines.regions import Regions
-from repro.errors import ReproError
+from repro.errors import ReproError, how_to_install
 from repro.paper.baselines import THUMBNAIL, Method
 
 Floats: TypeAlias = NDArray[np.floating[Any]]  # float32 throughout
@@ -209,7 +209,7 @@ def require_packages(method: Method) -> None:
         import sklearn
         import threadpoolctl
     except ImportError as error:
-        raise ReproError(f"this method needs {error.name}: install it with pip install 'repro[contest]'") from error
+        raise ReproError(f"this method needs {error.name}: {how_to_install('contest')}") from error
     del skimage, sklearn, threadpoolctl
 
 

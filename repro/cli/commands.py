@@ -212,7 +212,7 @@ def evaluate(
     batch_size: opt.BatchSizeOption = 128,
     threads: opt.ThreadsOption = None,
 ) -> Next:
-    """Measure top-1 and top-5 error. Of several runs, the softmax outputs are averaged (Sec. 6)."""
+    """Measure top-1 and top-5 error. The softmax outputs of several runs are averaged (Sec. 6)."""
     from repro.cli.progress import meter
     from repro.evaluation import evaluate as stage
     from repro.evaluation.submission import is_unlabelled, submit
@@ -360,7 +360,7 @@ def import_(
     classes: opt.ClassesOption = None,
     data: opt.MeanStoreOption = None,
 ) -> Next:
-    """Make a run of weights that others published. It can be evaluated, exported and fine-tuned as any other."""
+    """Import published weights as a run. It can be evaluated, exported and fine-tuned like any other."""
     from repro.evaluation.class_lists import read_classes
     from repro.evaluation.import_weights import import_weights
 

@@ -30,7 +30,7 @@ ExperimentArgument = Annotated[
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
 RunsArgument = Annotated[
     list[Path],
-    typer.Argument(metavar="RUN...", help="Folder of a finished run; of several, the softmax outputs are averaged."),
+    typer.Argument(metavar="RUN...", help="Folder of a finished run; the softmax outputs of several are averaged."),
 ]
 PathArgument = Annotated[Path, typer.Argument(metavar="PATH", help="A store, or the folder of a run.")]
 ListArgument = Annotated[
@@ -110,7 +110,7 @@ ResizeOption = Annotated[
 ]
 NoSplitsOption = Annotated[
     bool,
-    typer.Option("--no-splits", help="Take every folder for a class, also one that is named train, val or test."),
+    typer.Option("--no-splits", help="Treat every folder as a class, even one named train, val or test."),
 ]
 PrepareSeedOption = Annotated[
     int, typer.Option("--seed", metavar="N", help="Seed of random splits, subsets and generated images.")
@@ -123,7 +123,7 @@ FeatureWorkersOption = Annotated[
         "--workers",
         metavar="N",
         min=1,
-        help="Number of processes that describe images, of a variant that is no net.",
+        help="Number of processes that compute features (sift-fv, sparse-coding and pixels only).",
         show_default="one per CPU",
     ),
 ]
@@ -132,7 +132,7 @@ FeatureSchedulerOption = Annotated[
     typer.Option(
         "--scheduler",
         metavar="ADDRESS",
-        help="Address of a Dask scheduler whose workers describe images, of a variant that is no net.",
+        help="Address of a Dask scheduler whose workers compute features (sift-fv, sparse-coding and pixels only).",
     ),
 ]
 VariantOption = Annotated[
@@ -143,7 +143,8 @@ RecipeOption = Annotated[
     typer.Option(
         "--recipe",
         metavar="NAME",
-        help="Training recipe: authors (the released program), paper (the text), fan-in (Figure 1 only).",
+        help="Training recipe: authors (the released program), paper (the text), fan-in (Figure 1 only). sift-fv, "
+        "sparse-coding and pixels take none.",
     ),
 ]
 ScaleOption = Annotated[
@@ -381,7 +382,11 @@ AuditOutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Fold
 
 # report
 MoreRunsArgument = Annotated[
-    list[Path] | None, typer.Argument(metavar="[DIR]...", help="Further folders with runs, as after --runs DIR.")
+    list[Path] | None,
+    typer.Argument(
+        metavar="[DIR]...",
+        help="Folders with runs, in addition to those of --runs; with either, outputs/runs is not read.",
+    ),
 ]
 ReportRunsOption = Annotated[
     list[Path] | None,

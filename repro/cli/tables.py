@@ -116,7 +116,7 @@ def activity_listing(layers: Sequence[LayerActivity]) -> Listing:
 def variants() -> Listing:
     """Return each variant with its section, its difference from `alexnet`, its recipes and the paper's result.
 
-    The methods of before the paper follow the nets.
+    The methods that preceded the paper follow the nets.
     """
     heads = ("variant", "Sec.", "description", "recipes", "result in the paper")
     nets = ((v.name, v.section, v.summary, ", ".join(v.family.recipes), v.expected) for v in VARIANTS.values())

@@ -1,4 +1,4 @@
-"""Finished runs that classify images: those of nets, and of the methods of before the paper."""
+"""Finished runs that classify images: those of nets, and of the methods that preceded the paper."""
 
 from __future__ import annotations
 

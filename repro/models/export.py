@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from repro import atomic
 from repro.data.store import ClassInfo
 from repro.data.views import Views
-from repro.errors import ReproError, unknown
+from repro.errors import ReproError, how_to_install, unknown
 from repro.models.network import AlexNet
 from repro.paper.networks import Conv, network_from_record, network_record
 
@@ -152,7 +152,7 @@ def _write_onnx(source: ExportedNet, out: Path, preprocessing: bool, views: int)
         import onnx
         import onnxscript  # noqa: F401 - torch.onnx writes through it
     except ImportError:
-        raise ReproError("exporting to ONNX needs onnx and onnxscript: pip install 'repro[export]'") from None
+        raise ReproError(f"exporting to ONNX needs onnx and onnxscript: {how_to_install('export')}") from None
     names = ("images", "probabilities") if preprocessing else ("inputs", "logits")
     with _quiet():
         program = torch.onnx.export(

@@ -1,4 +1,4 @@
-"""The methods of before the paper that Tables 1 and 2 quote, as data, and the floor under them all.
+"""The methods that preceded the paper that Tables 1 and 2 quote, as data, and the floor under them all.
 
 The paper cites SIFT with Fisher vectors after Sánchez and Perronnin, "High-dimensional signature compression for
 large-scale image classification", CVPR 2011, and sparse coding after Lin et al., "Large-scale image classification:

@@ -195,8 +195,8 @@ LAYERS = Experiment(
 CONTEST = Experiment(
     name="contest",
     section="6",
-    summary="The other rows of Tables 1 and 2, and pixels as a floor, beside the net on the same images; needs "
-    "repro[contest]",
+    summary="The other rows of Tables 1 and 2, and pixels as a floor, beside the net on the same images; needs the "
+    "extra contest",
     cost="3 baselines and 1 training on ILSVRC-2010, 1 and 1 on ILSVRC-2012; the Fisher vectors take 0.7 TB of disk",
     expected="top-1/top-5 error 45.7/25.7 (SIFT + FVs), 47.1/28.2 (sparse coding) and 37.5/17.0 (CNN) on ILSVRC-2010",
     requirements=(

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any
 
-from repro.errors import ReproError
+from repro.errors import ReproError, how_to_install
 
 PENDING_PER_WORKER = 3  # submitted tasks per worker: one in progress, one waiting, one being synced to disk
 MAX_WINDOWS_WORKERS = 61  # of a ProcessPoolExecutor
@@ -67,7 +67,7 @@ def dask_pool(scheduler: str) -> Iterator[WorkerPool]:
     try:
         from dask.distributed import Client, KilledWorker
     except ImportError as error:
-        raise ReproError("--scheduler needs Dask: install it with pip install 'repro[dask]'") from error
+        raise ReproError(f"--scheduler needs Dask: {how_to_install('dask')}") from error
     try:
         client = Client(scheduler, timeout=CONNECT_SECONDS)
     except (OSError, ValueError, TimeoutError) as error:

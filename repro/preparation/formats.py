@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache
 
+from repro.errors import how_to_install
+
 HEAD = 512  # bytes at the start of a file that tell its format
 
 ENDINGS = (  # not opened to learn their format
@@ -196,7 +198,7 @@ def _counts(counter: Counter[str], most: int = 10) -> str:
 
 def _advice(endings: Counter[str]) -> str:
     if endings.keys() & {".heic", ".heif", ".hif"} and "HEIF" not in decodable():
-        return " (HEIC is read with pip install 'repro[heic]')"
+        return f" (to read HEIC: {how_to_install('heic')})"
     if endings.keys() & {".avif"} and "AVIF" not in decodable():
         return " (AVIF is read with a Pillow that was built with it)"
     return ""

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from PIL.Image import Transpose
 
+from repro.errors import how_to_install
 from repro.preparation.formats import HEAD, decodable, image_format, kind_of
 from repro.preparation.jpeg import (
     add_end_marker,
@@ -245,7 +246,7 @@ def _unidentified(encoded: bytes) -> UndecodableImage:
     if not encoded:
         return UndecodableImage("empty file")
     if format == "HEIF" and format not in decodable():
-        return MissingDecoder("a HEIC image, which needs pip install 'repro[heic]'")
+        return MissingDecoder(f"a HEIC image, which needs {how_to_install('heic')}")
     if format and format not in decodable():
         return MissingDecoder(f"a {format} image, which this installation of Pillow cannot read")
     if kind := kind_of_jpeg(encoded) or _kind_of_tiff(encoded):

@@ -173,7 +173,7 @@ class RunRecord(Provenance):
 
     Attributes:
         format: version of the schema.
-        kind: "net", or "baseline" for a method of before the paper, which has no network.
+        kind: "net", or "baseline" for a method that preceded the paper, which has no network.
         variant: name of the net or method.
         recipe: name of the training recipe.
         scale: name of the scale.

@@ -96,14 +96,17 @@ def test_heic_without_its_plugin_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     (root / "cat/IMG_1.HEIC").write_bytes(heic_head())
     (root / "cow/IMG_2.HEIC").write_bytes(heic_head())
     source = folder(root, 0)
-    assert "skipped 2 files that are not images: 2 .heic (HEIC is read with pip install 'repro[heic]')" in source.notes
+    assert (
+        "skipped 2 files that are not images: 2 .heic (to read HEIC: pip install '.[heic]' in the clone of repro)"
+        in source.notes
+    )
     (problem,) = source.problems
     assert "class 'cow' holds no image files, but 'IMG_2.HEIC'" in problem
     for id in ("cat", "dog"):
         (root / id / "IMG_3.HEIC").write_bytes(heic_head())
         for path in (root / id).glob("*.jpg"):
             path.unlink()
-    with pytest.raises(ReproError, match=r"0 class folders.*repro\[heic\]"):
+    with pytest.raises(ReproError, match=r"0 class folders.*\[heic\] in the clone"):
         folder(root, 0)
 
 

@@ -1,4 +1,4 @@
-"""The methods of before the paper beside the net: the verdict on the difference, and their rows in the tables."""
+"""The methods that preceded the paper beside the net: the verdict on the difference, and their rows in the tables."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro.errors import ReproError
+from repro.errors import ReproError, how_to_install
 from repro.models.published.layers import ReadLayer, ReadNetwork, assemble, decimal
 from repro.paper.networks import LRN, Activation, Conv, Dropout, Layer, Linear, Pool
 
@@ -118,7 +118,7 @@ def message_types() -> dict[str, Any]:
     try:
         from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
     except ImportError:
-        raise ReproError("reading a .caffemodel needs protobuf: pip install 'repro[export]'") from None
+        raise ReproError(f"reading a .caffemodel needs protobuf: {how_to_install('export')}") from None
     kinds = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="repro/caffe.proto", package="caffe", syntax="proto2")
     for message, fields in SCHEMA.items():

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro.errors import ReproError
+from repro.errors import ReproError, how_to_install
 from repro.models.published.layers import ReadLayer, ReadNetwork, assemble, decimal
 from repro.paper.arithmetic import conv_positions, pool_positions
 from repro.paper.networks import LRN, Activation, Conv, Dropout, Layer, Linear, Pool
@@ -27,7 +27,7 @@ def read(path: Path) -> ReadNetwork:
     try:
         import onnx
     except ImportError:
-        raise ReproError("reading an .onnx file needs onnx: pip install 'repro[export]'") from None
+        raise ReproError(f"reading an .onnx file needs onnx: {how_to_install('export')}") from None
     from google.protobuf.message import DecodeError
 
     try:

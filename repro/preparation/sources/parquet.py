@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.data.store import ClassInfo
-from repro.errors import ReproError
+from repro.errors import ReproError, how_to_install
 from repro.preparation.sources.source import OnFile, Source, file_identity, ignore_file
 from repro.remote import open_binary, remote_url
 
@@ -151,5 +151,5 @@ def _parquet() -> Any:
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise ReproError("parquet files need pyarrow: install it with pip install 'repro[parquet]'") from error
+        raise ReproError(f"parquet files need pyarrow: {how_to_install('parquet')}") from error
     return pyarrow.parquet
