@@ -66,7 +66,7 @@ def _extend(run: Run, record: RunRecord) -> Run:
     from the start. Raises ReproError for a finished run whose checkpoints were not kept.
     """
     if run.finished:
-        if not any(run.checkpoints_path.glob("*.json")):
+        if not run.checkpoints:
             raise ReproError(
                 f"'{run.folder}' is finished after {run.epochs} epochs and has no checkpoint to continue from: train "
                 "it again with --keep-checkpoints in another --out"

@@ -14,7 +14,16 @@ import safetensors
 from safetensors.numpy import load_file
 
 from repro.errors import ReproError
-from repro.records.file_names import CHECKPOINTS, CONV1, LOG, MEAN, WEIGHTS, WEIGHTS_CHECKSUM, WEIGHTS_OF_CONV1
+from repro.records.file_names import (
+    CHECKPOINT,
+    CHECKPOINTS,
+    CONV1,
+    LOG,
+    MEAN,
+    WEIGHTS,
+    WEIGHTS_CHECKSUM,
+    WEIGHTS_OF_CONV1,
+)
 from repro.records.schema import NET, ActivationsRecord, EpochRecord, EvaluationRecord, RetrievalRecord, RunRecord
 
 
@@ -69,6 +78,11 @@ class Run(RunRecord):
     def checkpoints_path(self) -> Path:
         """Folder of the checkpoints."""
         return self.folder / CHECKPOINTS
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """JSON files of the checkpoints, the oldest first; other files in their folder are the user's."""
+        return sorted(self.checkpoints_path.glob(CHECKPOINT))
 
     @property
     def weights_path(self) -> Path:

@@ -1,7 +1,8 @@
 """Checkpoints: tensors in safetensors, everything else in JSON beside them; no pickle.
 
 A checkpoint is two files, `<step>.safetensors` and `<step>.json`. The JSON file is written last and holds the
-SHA-256 of the tensors and of the state: a checkpoint without a valid one does not exist.
+SHA-256 of the tensors and of the state: a checkpoint without a valid one does not exist. Files and folders beside them
+with other names, such as a user's copies, are left alone.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import json
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,8 +23,11 @@ from torch import Tensor
 
 from repro import atomic
 from repro.errors import ReproError
+from repro.records.file_names import CHECKPOINT, CHECKPOINT_TENSORS
 
 KEPT = 2  # the newest, and the one before it in case the newest is damaged
+# Patterns of all files that `save` writes: JSON files are removed before their tensors.
+FILES = (CHECKPOINT, CHECKPOINT_TENSORS, f".{CHECKPOINT}.partial", f".{CHECKPOINT_TENSORS}.partial")
 
 
 @dataclass(frozen=True)
@@ -50,11 +55,23 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
     content = safetensors.torch.save(tensors)
     atomic.write(path.with_suffix(".safetensors"), content)
     atomic.write_json(path, {"sha256": _digest(content), "state_sha256": _state_digest(state), "state": state})
-    kept = {newest.stem for newest in sorted(folder.glob("*.json"))[-KEPT:]}
-    for old in sorted(folder.iterdir()):  # JSON files are removed before their tensors
+    kept = {newest.stem for newest in sorted(folder.glob(CHECKPOINT))[-KEPT:]}
+    for old in _files(folder):
         if old.stem not in kept:  # partial files of a save that was killed are removed too
             old.unlink()
     return path
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for pattern in FILES for path in sorted(folder.glob(pattern))]
+
+
+def remove_all(folder: Path) -> None:
+    """Remove the checkpoints in `folder`, and `folder` if nothing else is in it; what cannot be removed stays."""
+    with suppress(OSError):
+        for path in _files(folder):
+            path.unlink()
+        folder.rmdir()
 
 
 class Saved(Protocol):
@@ -115,7 +132,7 @@ def load_newest(folder: Path) -> Checkpoint | None:
     Damaged ones are skipped with a warning. Raises ReproError if all are damaged.
     """
     damaged = []
-    for path in sorted(folder.glob("*.json"), reverse=True):
+    for path in sorted(folder.glob(CHECKPOINT), reverse=True):
         try:
             found = load(path)
         except ReproError as error:
@@ -130,9 +147,9 @@ def load_newest(folder: Path) -> Checkpoint | None:
 
 
 def remove_newer(saved: Checkpoint) -> None:
-    """Remove the checkpoints that are newer than `saved`."""
-    for path in saved.path.parent.glob("*.json"):
-        if path.stem > saved.path.stem:
+    """Remove the checkpoints that are newer than `saved`, which may be a copy with another name."""
+    for path in sorted(saved.path.parent.glob(CHECKPOINT)):
+        if int(path.stem) > saved.state["step"]:
             path.unlink()
             path.with_suffix(".safetensors").unlink(missing_ok=True)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -119,8 +118,8 @@ def train(
         run = group.run_checked(open_folder)
         if group.broadcast(run is not None and run.has_weights):
             if run:
-                if not keep_checkpoints:
-                    _remove_checkpoints(run)  # of a run that was killed right after its weights were written
+                if not keep_checkpoints:  # of a run that was killed right after its weights were written
+                    checkpoint.remove_all(run.checkpoints_path)
                 yield AlreadyFinished(run.folder, len(run.log))
             return
         saved = group.run_checked(lambda: _load_checkpoint(run, resume_from) if run else None)
@@ -145,7 +144,7 @@ def train(
         if run:
             _finish(run, training)
             if not keep_checkpoints:
-                _remove_checkpoints(run)
+                checkpoint.remove_all(run.checkpoints_path)
 
 
 def _continue_if_extended(run: Run, training: Training) -> None:
@@ -168,10 +167,6 @@ def _finish(run: Run, training: Training) -> None:
     record = RunRecord(**{each.name: getattr(run, each.name) for each in fields(RunRecord)})
     write_record(run.folder / RUN, replace(record, ended=ended))
     write_weights(run.folder, content)
-
-
-def _remove_checkpoints(run: Run) -> None:
-    shutil.rmtree(run.checkpoints_path, ignore_errors=True)
 
 
 def _check_belongs(path: Path, folder: Path) -> None:

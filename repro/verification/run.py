@@ -107,7 +107,7 @@ def _check_end(run: Run, epochs: int) -> list[str]:
 
 def _check_checkpoints(run: Run, shapes: Mapping[str, torch.Size], logged: int) -> list[str]:
     problems = []
-    for path in sorted(run.checkpoints_path.glob("*.json")):
+    for path in run.checkpoints:
         name = f"checkpoints/{path.name}"
         try:
             saved = checkpoint.load(path)
@@ -125,7 +125,7 @@ def _check_checkpoints(run: Run, shapes: Mapping[str, torch.Size], logged: int) 
 def _check_weights(run: Run, shapes: Mapping[str, torch.Size]) -> list[str]:
     name = run.weights_path.name
     if not run.has_weights:
-        gone = run.checksum_path.exists() and not run.checkpoints_path.exists()
+        gone = run.checksum_path.exists() and not run.checkpoints
         return [f"{name}: it is missing, although its checksum exists"] if gone else []
     content = run.weights_path.read_bytes()
     found = hashlib.sha256(content).hexdigest()

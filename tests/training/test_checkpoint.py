@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import threading
 from collections.abc import Generator
 from pathlib import Path
@@ -122,6 +123,27 @@ def test_partial_files_of_killed_saves_are_removed_by_the_next(tmp_path: Path) -
     (tmp_path / ".0000000003.json.partial").write_bytes(b"{")
     checkpoint.save(tmp_path, 4, tensors(4), {"step": 4})
     assert sorted({path.name[:10] for path in tmp_path.iterdir()}) == ["0000000001", "0000000004"]
+
+
+def test_files_with_other_names_are_no_checkpoints_and_left_alone(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 1, tensors(1), {"step": 1})
+    for suffix in ("json", "safetensors"):
+        shutil.copy(tmp_path / f"0000000001.{suffix}", tmp_path / f"epoch1.{suffix}")
+    (tmp_path / "backup").mkdir()
+    (tmp_path / ".notes.partial").write_text("mine")
+    for step in (2, 3, 4):
+        checkpoint.save(tmp_path, step, tensors(step), {"step": step})
+    loaded = checkpoint.load_newest(tmp_path)
+    assert loaded is not None
+    assert loaded.state == {"step": 4}
+    others = {".notes.partial", "backup", "epoch1.json", "epoch1.safetensors"}
+    own = {f"000000000{step}.{suffix}" for step in (3, 4) for suffix in ("json", "safetensors")}
+    assert {path.name for path in tmp_path.iterdir()} == others | own
+    checkpoint.remove_newer(checkpoint.load(tmp_path / "epoch1.json"))
+    assert {path.name for path in tmp_path.iterdir()} == others
+    checkpoint.save(tmp_path, 2, tensors(2), {"step": 2})
+    checkpoint.remove_all(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == others
 
 
 def test_when_all_checkpoints_are_damaged_it_is_an_error(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ from repro.training.schedule import ScheduleState
 from repro.training.settings import Settings
 from repro.training.state import Training, prepare_training
 from repro.training.train import AlreadyFinished, Started, train
+from repro.verification.run import verify_run
 
 SETTINGS = Settings("alexnet", "authors", "smoke", seed=1, epochs=3)
 
@@ -221,6 +222,29 @@ def test_resuming_from_a_named_checkpoint(store: Store, finished: Path, stopped:
     assert log_without_times(stopped) == log_without_times(finished)
     with pytest.raises(ReproError, match=r"no checkpoint at .* none of a finished run"):
         next(train(SETTINGS, store.path, stopped.parent, resume_from=first))
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_users_files_beside_the_checkpoints_are_left_alone(
+    store: Store, finished: Path, stopped: Path, named: bool
+) -> None:
+    """Copies are not taken for the newest checkpoint, but one can be named."""
+    folder = stopped / "checkpoints"
+    first = min(folder.glob("*.json"))
+    for suffix in (".json", ".safetensors"):
+        shutil.copy(first.with_suffix(suffix), folder / f"epoch1{suffix}")
+    shutil.copytree(folder, folder / "backup")
+    before = {path.name: path.read_bytes() for path in (folder / "backup").iterdir()}
+    assert verify_run(stopped) == []
+    events = train(SETTINGS, store.path, stopped.parent, True, resume_from=folder / "epoch1.json" if named else None)
+    started = next(events)
+    assert isinstance(started, Started)
+    assert started.epoch == (2 if named else 3)
+    list(events)
+    assert weights(stopped) == weights(finished)
+    assert log_without_times(stopped) == log_without_times(finished)
+    assert sorted(path.name for path in folder.iterdir()) == ["backup", "epoch1.json", "epoch1.safetensors"]
+    assert {path.name: path.read_bytes() for path in (folder / "backup").iterdir()} == before
 
 
 def test_a_named_checkpoint_that_is_damaged_is_an_error_and_no_file_changes(store: Store, stopped: Path) -> None:
