@@ -88,12 +88,13 @@ def train(
         settings: variant, recipe, scale, seed and the other settings of the run.
         data: folder of the store.
         out: folder of runs.
-        resume: continue from the newest checkpoint, or start if there is none; a finished run yields AlreadyFinished.
+        resume: continue from the newest checkpoint, or start if there is none; a finished run yields AlreadyFinished,
+            and none of its files change.
         stop_signal: called after every update and every batch of validation; once it returns the number of a signal,
             the run is saved and Stopped is raised.
         save_minutes: minutes between two checkpoints within an epoch.
         resume_from: one of the run's checkpoints to continue from, either of its files. A damaged newest checkpoint
-            is skipped with a warning, a damaged `resume_from` is an error.
+            is skipped with a warning; a damaged `resume_from`, and one of a finished run, are errors.
         keep_checkpoints: keep the last two checkpoints of the finished run, from which it can be trained for more
             epochs.
 
@@ -113,13 +114,17 @@ def train(
                 return None
             if resume_from:
                 _check_belongs(resume_from, folder)
-            return stack.enter_context(locked_run(folder, record, resume or resume_from is not None))
+            run = stack.enter_context(locked_run(folder, record, resume or resume_from is not None))
+            if resume_from and run.has_weights:
+                raise ReproError(
+                    f"'{folder}' is finished after {len(run.log)} epochs, and does not continue from '{resume_from}': "
+                    "leave out --checkpoint, ask for more --epochs, or choose another --out"
+                )
+            return run
 
         run = group.run_checked(open_folder)
         if group.broadcast(run is not None and run.has_weights):
             if run:
-                if not keep_checkpoints:  # of a run that was killed right after its weights were written
-                    checkpoint.remove_all(run.checkpoints_path)
                 yield AlreadyFinished(run.folder, len(run.log))
             return
         saved = group.run_checked(lambda: _load_checkpoint(run, resume_from) if run else None)

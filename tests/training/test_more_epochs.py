@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers import run_here
 
 from repro import run_folder
 from repro.data.store import Store
@@ -77,6 +80,22 @@ def test_without_checkpoints_or_with_fewer_epochs_it_is_refused_and_left_alone(s
     with pytest.raises(ReproError, match="its epochs is 3, not 2"):
         list(train(TWO, store.path, straight.parent, resume=True))
     assert {path.name: path.read_bytes() for path in straight.iterdir() if path.is_file()} == before
+
+
+def test_checkpoints_of_a_finished_run_stay_and_are_no_place_to_continue_from(store: Store, tmp_path: Path) -> None:
+    words = shlex.split(f"train --variant alexnet --data {store.path} --scale smoke --epochs 1 --out {tmp_path}")
+    assert run_here(*words, "--keep-checkpoints").returncode == 0
+    (run,) = tmp_path.iterdir()
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    again = run_here(*words, "--resume")
+    assert again.returncode == 0
+    assert "is finished, after 1 epochs: nothing is left to train" in again.stdout
+    named = run_here(*words, "--resume", "--checkpoint", read_run(run).checkpoints[0])
+    assert named.returncode == 3
+    assert re.fullmatch(
+        r"repro: '.*' is finished after 1 epochs, and does not continue from '.*\.json': leave out .*\n", named.stderr
+    )
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def states() -> Iterator[tuple[Plateau | Steps, ScheduleState, bool]]:

@@ -428,9 +428,9 @@ def test_killed_before_the_record_or_after_the_weights_were_written(
     (run / ".run.json.partial").write_text("{")
     finish(store, tmp_path, resume=True)
     assert weights(run) == weights(finished)
-    checkpoint.save(run / "checkpoints", 6, {}, {})
+    saved = checkpoint.save(run / "checkpoints", 6, {}, {})
     assert list(train(SETTINGS, store.path, tmp_path, resume=True)) == [AlreadyFinished(run, 3)]
-    assert not (run / "checkpoints").exists()
+    assert saved.exists()  # it may have been kept to train for more epochs
 
 
 def test_a_loss_that_is_nan_is_an_error_before_the_update(store: Store) -> None:
