@@ -14,7 +14,7 @@ import msgspec
 from repro import atomic
 from repro.errors import ReproError
 from repro.locks import exclusive
-from repro.records.file_names import LOCK, RUN
+from repro.records.file_names import LOCK, MEASUREMENTS, RUN, UNTRAINED_ACTIVATIONS
 from repro.records.reading import read_run
 from repro.records.runs import Run
 from repro.records.schema import EpochRecord, RunRecord
@@ -63,7 +63,8 @@ def _extend(run: Run, record: RunRecord) -> Run:
     """Give a run more epochs: a finished one is unfinished again, and continues from its last checkpoint.
 
     The schedule is defined by the epochs so far, not by their total, so the result is that of a run of as many epochs
-    from the start. Raises ReproError for a finished run whose checkpoints were not kept.
+    from the start. What was measured of the weights is removed with them. Raises ReproError for a finished run whose
+    checkpoints were not kept.
     """
     if run.finished:
         if not run.checkpoints:
@@ -71,10 +72,19 @@ def _extend(run: Run, record: RunRecord) -> Run:
                 f"'{run.folder}' is finished after {run.epochs} epochs and has no checkpoint to continue from: train "
                 "it again with --keep-checkpoints in another --out"
             )
+        _remove_measurements(run)
         run.checksum_path.unlink(missing_ok=True)
         run.weights_path.unlink(missing_ok=True)
     write_record(run.folder / RUN, record)
     return read_run(run.folder)
+
+
+def _remove_measurements(run: Run) -> None:
+    """Remove what was measured of the trained weights; activations of the initial ones stay."""
+    for pattern in MEASUREMENTS:
+        for path in sorted(run.folder.glob(pattern)):
+            if not path.match(UNTRAINED_ACTIVATIONS):
+                path.unlink()
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -14,9 +14,10 @@ WEIGHTS = "weights.safetensors"
 WEIGHTS_CHECKSUM = "weights.safetensors.sha256"
 CONV1, WEIGHTS_OF_CONV1 = "conv1.safetensors", "conv1.weight"  # a file, and the name of its array
 LOCK = ".lock"
-EVALUATIONS = "evaluation-*.json"
-RETRIEVALS = "retrieval-*.json"
-ACTIVATIONS = "activations-*.json"
+EVALUATIONS, PREDICTIONS, SUBMISSIONS = "evaluation-*.json", "predictions-*.npz", "submission-*.txt"
+RETRIEVALS, RETRIEVAL_ARRAYS = "retrieval-*.json", "retrieval-*.npz"
+ACTIVATIONS, UNTRAINED_ACTIVATIONS = "activations-*.json", "activations-*-untrained.json"
+MEASUREMENTS = (EVALUATIONS, PREDICTIONS, SUBMISSIONS, RETRIEVALS, RETRIEVAL_ARRAYS, ACTIVATIONS)
 
 
 def run_name(

@@ -13,7 +13,7 @@ import msgspec
 from repro.errors import ReproError
 from repro.records.conversion import convert, read_json, read_record
 from repro.records.file_names import ACTIVATIONS, CHECKPOINTS, EVALUATIONS, LOG, RETRIEVALS, RUN
-from repro.records.runs import Activations, Evaluation, Records, Retrieval, Run
+from repro.records.runs import Activations, Evaluation, Records, Retrieval, Run, by_folder
 from repro.records.schema import ActivationsRecord, EndRecord, EpochRecord, EvaluationRecord, RetrievalRecord, RunRecord
 
 
@@ -49,10 +49,11 @@ def read_records(folders: Path | Sequence[Path]) -> Records:
     """Return every run and all that was measured of them below one or several folders; none of those that do not exist.
 
     With several folders the name of a run starts with that of its folder, with as many parents as make it unique. A
-    record in two of the folders, one of which contains the other, is read once.
+    record in two of the folders, one of which contains the other, is read once. What cannot be read is left out, and so
+    is an evaluation of other weights than its runs have now.
     """
     runs: list[Run] = []
-    evaluations: list[Evaluation] = []
+    evaluations: dict[str, Evaluation] = {}
     retrievals: list[Retrieval] = []
     activations: list[Activations] = []
     problems: list[str] = []
@@ -70,17 +71,22 @@ def read_records(folders: Path | Sequence[Path]) -> Records:
             if path.name == RUN:
                 runs.append(_read_run(path, name.removesuffix(RUN).rstrip("/") or "."))
             elif path.match(EVALUATIONS):
-                evaluations.append(read_evaluation(path))
+                evaluations[name] = read_evaluation(path)
             elif path.match(RETRIEVALS):
                 retrievals.append(read_retrieval(path))
             elif path.match(ACTIVATIONS):
                 activations.append(read_activations(path))
         except (OSError, ValueError) as error:
             problems.append(f"{name} was left out: {error}")
+    found_runs = by_folder(runs)
+    for name, evaluation in list(evaluations.items()):
+        if retrained := evaluation.retrained(found_runs):
+            problems.append(f"{name} was left out: it is of other weights than '{retrained[0].name}' has now")
+            del evaluations[name]
     for run in runs:
         if run.log and not math.isfinite(run.log[-1].train_loss):
             problems.append(f"{run.name}: the loss is not finite after epoch {_last_finite(run)}")
-    return Records(tuple(runs), tuple(evaluations), tuple(retrievals), tuple(activations), tuple(problems))
+    return Records(tuple(runs), tuple(evaluations.values()), tuple(retrievals), tuple(activations), tuple(problems))
 
 
 def _labels(folders: Sequence[Path]) -> dict[Path, str]:

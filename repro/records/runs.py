@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -122,6 +122,21 @@ class Evaluation(EvaluationRecord):
         """Path of the predictions per image."""
         return self.folder / Path(self.predictions).name
 
+    @property
+    def run_folders(self) -> tuple[Path, ...]:
+        """Absolute folders of the runs: the evaluation's own for a single run, folders beside it for an ensemble."""
+        folder = Path(os.path.abspath(self.folder))  # absolute, because the parent of "." is "." again
+        return (folder,) if len(self.runs) == 1 else tuple(folder.parent / name for name in self.runs)
+
+    def retrained(self, runs: Mapping[Path, Run]) -> list[Run]:
+        """Return those of `runs`, by absolute folder, that no longer have the weights that were evaluated.
+
+        An older version's evaluation, or run, without checksums of the weights is not compared.
+        """
+        evaluated = zip(self.run_folders, self.checksums, strict=False)
+        found = [(runs[folder], checksum) for folder, checksum in evaluated if folder in runs]
+        return [run for run, checksum in found if run.ended is None or run.ended.weights not in ("", checksum)]
+
     def wrong(self, metric: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Return the labels and whether each prediction is wrong, both [N]; None if they cannot be read."""
         arrays = _read_arrays(self.predictions_path, ("labels", "top5"))
@@ -161,6 +176,11 @@ class Activations(ActivationsRecord):
     folder: Path
 
 
+def by_folder(runs: Iterable[Run]) -> dict[Path, Run]:
+    """Return runs by the absolute path of their folder."""
+    return {Path(os.path.abspath(run.folder)): run for run in runs}
+
+
 def _read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Return the named arrays of an `.npz` file; an empty dictionary if any of them cannot be read."""
     try:
@@ -185,9 +205,7 @@ class Records:
 
     def members(self, evaluation: Evaluation) -> list[Run]:
         """Return the runs of an evaluation, as far as their records exist."""
-        # Absolute, because the parent of "." is "." again.
-        folders = (Path(os.path.abspath(evaluation.folder)).parent / name for name in evaluation.runs)
-        return [self._by_folder[folder] for folder in folders if folder in self._by_folder]
+        return [self._by_folder[folder] for folder in evaluation.run_folders if folder in self._by_folder]
 
     def origin(self, run: Run) -> Run | None:
         """Return the run whose weights another one was initialised with, if its record exists."""
@@ -195,7 +213,7 @@ class Records:
 
     @cached_property
     def _by_folder(self) -> dict[Path, Run]:
-        return {Path(os.path.abspath(run.folder)): run for run in self.runs}
+        return by_folder(self.runs)
 
     @cached_property
     def _by_weights(self) -> dict[str, Run]:

@@ -13,11 +13,20 @@ from safetensors.numpy import save
 
 from repro import atomic
 from repro.errors import ReproError
-from repro.records.file_names import ACTIVATIONS, CONV1, EVALUATIONS, LOG, RETRIEVALS, RUN, WEIGHTS_OF_CONV1
+from repro.records.file_names import (
+    ACTIVATIONS,
+    CONV1,
+    EVALUATIONS,
+    LOG,
+    PREDICTIONS,
+    RETRIEVALS,
+    RUN,
+    WEIGHTS_OF_CONV1,
+)
 from repro.records.reading import read_records
 
 USAGE = "python -m repro.report.publish RUNS TARGET"
-RECORDS = (RUN, LOG, EVALUATIONS, "predictions-*.npz", RETRIEVALS, ACTIVATIONS)
+RECORDS = (RUN, LOG, EVALUATIONS, PREDICTIONS, RETRIEVALS, ACTIVATIONS)
 
 
 def publish(runs: Path, target: Path) -> list[Path]:

@@ -7,7 +7,8 @@ import json
 import math
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +36,8 @@ def verify_run(path: Path) -> list[str]:
     """Check all files of the run in `path`, finished or not; return its problems, lines that name the file.
 
     Weights and checkpoints must have the shapes of the recorded network, finite values and the recorded checksums.
-    The log must have a complete line for each epoch. Evaluations must agree with their predictions per image. Raises
-    ReproError if `run.json` cannot be read.
+    The log must have a complete line for each epoch. Evaluations must be of these weights and agree with their
+    predictions per image. Raises ReproError if `run.json` cannot be read.
     """
     run = read_run(path)
     try:
@@ -169,7 +170,10 @@ def _check_tensors(file: str, tensors: Mapping[str, Tensor], shapes: Mapping[str
 
 
 def check_evaluations(path: Path) -> list[str]:
-    """Return the problems of the evaluations in the folder `path`: each must agree with its predictions per image."""
+    """Return the problems of the evaluations in the folder `path`.
+
+    Each must be of the weights that its runs have now, and agree with its predictions per image.
+    """
     problems = []
     for file in sorted(path.glob(EVALUATIONS)):
         try:
@@ -179,6 +183,10 @@ def check_evaluations(path: Path) -> list[str]:
         except UNREADABLE as error:
             problems.append(f"{file.name}: it cannot be read ({_reason(error)})")
             continue
+        problems += [
+            f"{file.name}: it is of other weights than the run '{run.name}' has now"
+            for run in record.retrained(_read_runs(record.run_folders))
+        ]
         try:
             predictions = Predictions(**_arrays(path / name))
             found = (len(predictions.labels), predictions.error(1), predictions.error(5))
@@ -191,6 +199,15 @@ def check_evaluations(path: Path) -> list[str]:
             if not math.isclose(value, should)
         ]
     return problems
+
+
+def _read_runs(folders: Iterable[Path]) -> dict[Path, Run]:
+    """Return the runs that can be read, by folder."""
+    runs = {}
+    for folder in folders:
+        with suppress(ReproError):
+            runs[folder] = read_run(folder)
+    return runs
 
 
 def _check_retrievals(path: Path) -> list[str]:

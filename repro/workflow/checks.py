@@ -75,9 +75,8 @@ def _check_evaluation(path: Path, store: Path) -> None:
     evaluation = read_evaluation(path)
     if evaluation.data.fingerprint != open_store(store).fingerprint:
         raise ReproError(f"'{path}' is of other data than '{store}': remove it, {AGAIN}")
-    alone = len(evaluation.runs) == 1
-    folders = [path.parent if alone else path.parent.parent / name for name in evaluation.runs]
-    for folder, checksum in zip(folders, evaluation.checksums, strict=False):  # older evaluations have no checksums
+    found = zip(evaluation.run_folders, evaluation.checksums, strict=False)  # older evaluations have no checksums
+    for folder, checksum in found:
         written = folder / WEIGHTS_CHECKSUM
         if written.exists() and written.read_text(encoding="utf-8").partition(" ")[0] != checksum:
             raise ReproError(f"'{path}' is of other weights than '{folder}' has now: remove it, {AGAIN}")

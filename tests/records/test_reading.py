@@ -11,7 +11,7 @@ from made_records import data_record, epoch_record, write_evaluation, write_run
 from safetensors.numpy import save_file
 
 from repro.errors import ReproError
-from repro.records.file_names import LOG, RUN
+from repro.records.file_names import LOG, RUN, WEIGHTS
 from repro.records.reading import check_epoch, read_records, read_run
 from repro.records.schema import EndRecord
 from repro.records.writing import to_json
@@ -101,6 +101,31 @@ def test_searched_weights_without_the_split_they_were_selected_on(tmp_path: Path
     assert not records.evaluations
     (problem,) = records.problems
     assert problem.endswith("was left out: it has no 'weights_selected_on'")
+
+
+def test_an_evaluation_of_other_weights_than_its_runs_have_now_is_left_out_and_named(tmp_path: Path) -> None:
+    """Whether the runs' weights are there or, as of published runs, only their checksum."""
+    old, new, other = ("0" * 64, "1" * 64, "2" * 64)
+    for seed, checksum in enumerate((new, other)):
+        run = write_run(tmp_path, seed=seed, ended={"reason": "epochs", "epochs": 30, "weights": checksum})
+    (run / WEIGHTS).unlink()
+    write_evaluation(tmp_path, seeds=(0,), views=1, checksums=[old])
+    write_evaluation(tmp_path, seeds=(0,), views=10, checksums=[new])
+    write_evaluation(tmp_path, seeds=(1,), views=1)  # an older version's, without checksums
+    write_evaluation(tmp_path, seeds=(0, 1), views=1, checksums=[new, old])
+    write_evaluation(tmp_path, seeds=(0, 1), views=10, checksums=[new, other])
+    write_evaluation(tmp_path, seeds=(2, 3), checksums=[old, old])  # of runs that are not there
+    records = read_records(tmp_path)
+    assert [(each.seeds, each.views) for each in records.evaluations] == [
+        ((0,), 10), ((1,), 1), ((0, 1), 10), ((2, 3), 10),
+    ]  # fmt: skip
+    name = "alexnet-authors-small-seed"
+    assert records.problems == (
+        f"{name}0/evaluation-val-1.json was left out: it is of other weights than '{name}0' has now",
+        f"{name}s0+1/evaluation-val-1.json was left out: it is of other weights than '{name}1' has now",
+    )
+    edit(tmp_path / f"{name}1" / RUN, ended=None)  # it is trained for more epochs
+    assert [each.seeds for each in read_records(tmp_path).evaluations] == [(0,), (1,), (2, 3)]
 
 
 def test_a_missing_class_list_and_checkpoints(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from repro.data.store import Store
 from repro.errors import ReproError
 from repro.paper.recipes import Plateau, Steps
 from repro.preparation.prepare import prepare
+from repro.records.file_names import activations_name, retrieval_arrays_name, retrieval_name, submission_name
 from repro.records.reading import read_run
 from repro.training.schedule import ScheduleState, exhausted
 from repro.training.settings import Settings
@@ -80,6 +81,28 @@ def test_without_checkpoints_or_with_fewer_epochs_it_is_refused_and_left_alone(s
     with pytest.raises(ReproError, match="its epochs is 3, not 2"):
         list(train(TWO, store.path, straight.parent, resume=True))
     assert {path.name: path.read_bytes() for path in straight.iterdir() if path.is_file()} == before
+
+
+def test_what_was_measured_of_the_weights_before_is_removed(store: Store, tmp_path: Path) -> None:
+    words = shlex.split(
+        f"train --variant alexnet --data {store.path} --scale smoke --out {tmp_path} --keep-checkpoints"
+    )
+    assert run_here(*words, "--epochs", 1).returncode == 0
+    (run,) = tmp_path.iterdir()
+    assert run_here("evaluate", run, "--data", store.path, "--views", 1).returncode == 0
+    assert "val 1: " in run_here("list", "runs", "--runs", tmp_path).stdout
+    for name in (submission_name("test", 10), retrieval_name("test"), retrieval_arrays_name("test")):
+        (run / name).write_text("")
+    others = (activations_name("val", untrained=True), "evaluation-notes.md")
+    for name in (activations_name("val"), *others):
+        (run / name).write_text("{}")
+    before = set(run.iterdir())
+    assert run_here(*words, "--epochs", 2, "--resume").returncode == 0
+    assert {path.name for path in before - set(run.iterdir())} == {
+        "evaluation-val-1.json", "predictions-val-1.npz", "submission-test-10.txt", "retrieval-test.json",
+        "retrieval-test.npz", "activations-val.json",
+    }  # fmt: skip
+    assert "val 1: " not in run_here("list", "runs", "--runs", tmp_path).stdout
 
 
 def test_checkpoints_of_a_finished_run_stay_and_are_no_place_to_continue_from(store: Store, tmp_path: Path) -> None:

@@ -74,6 +74,20 @@ def test_folder_of_an_ensemble_and_runs_without_checksums(made: Path, runs: Path
     assert problem.startswith("evaluation-val-1.json: top5_error is 1.5, but ")
 
 
+def test_an_ensemble_whose_runs_were_trained_again(runs: Path) -> None:
+    run = runs / "finished" / NAME
+    ensemble = run.parent / "alexnet-authors-smoke-seeds0+1"
+    ensemble.mkdir()
+    for file in ("evaluation-val-1.json", "predictions-val-1.npz"):
+        shutil.copy(run / file, ensemble)
+    checksum = json.loads((run / "run.json").read_text())["ended"]["weights"]
+    names = [NAME, NAME.replace("seed0", "seed1")]  # the second is somewhere else
+    edit("evaluation-val-1.json", runs=names, checksums=[checksum, "0" * 64])(ensemble)
+    assert verify(ensemble) == []
+    end(weights="1" * 64)(run)
+    assert verify(ensemble) == [f"evaluation-val-1.json: it is of other weights than the run '{NAME}' has now"]
+
+
 Damage = Callable[[Path], object]
 
 
@@ -210,6 +224,11 @@ def other_predictions(run: Path) -> None:
         ("finished", weights(lambda all_: {"fc8.bias": all_["fc8.bias"]}), "conv1.weight is missing"),
         ("finished", edit("evaluation-test-1.json", top1_error=3.25), "evaluation-test-1.json: top1_error is 3.25"),
         ("finished", edit("evaluation-test-1.json", images=39), "evaluation-test-1.json: images is 39"),
+        (
+            "finished",
+            edit("evaluation-val-1.json", checksums=["0" * 64]),
+            f"evaluation-val-1.json: it is of other weights than the run '{NAME}' has now",
+        ),
         ("finished", cut("evaluation-val-1.json"), "evaluation-val-1.json: it cannot be read"),
         ("finished", other_predictions, "evaluation-val-1.json: top1_error is"),
         ("finished", flip("predictions-val-1.npz", 0.5), "predictions-val-1.npz: it cannot be read"),
