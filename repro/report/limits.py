@@ -78,7 +78,8 @@ def _difference(run: Run) -> str:
         pretraining = run.data.dataset in PAPER_DATASETS
         parts.append("the paper gives no error on these images" if pretraining else "the images are not the paper's")
     try:
-        ours, papers = (configure(run.variant, run.recipe, scale) for scale in (run.scale, "paper"))
+        scales, dataset = (run.scale, "paper"), run.data.dataset
+        ours, papers = (configure(run.variant, run.recipe, scale, dataset=dataset) for scale in scales)
     except ReproError:
         return ""
     if ours.scale.crop_size != papers.scale.crop_size:

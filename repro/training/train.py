@@ -247,7 +247,7 @@ def describe(settings: Settings, store: Store) -> RunRecord:
 
     Raises ReproError for unknown names, or an initial run that does not exist.
     """
-    configuration = settings.configure(len(store.classes))
+    configuration = settings.configure(len(store.classes), store.dataset)
     return RunRecord(
         variant=settings.variant,
         recipe=settings.recipe,

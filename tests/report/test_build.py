@@ -22,6 +22,7 @@ from repro.report.commands import commands
 from repro.report.figures.curves import chance_level, stalled
 from repro.report.figures.draw import draw_figures
 from repro.report.figures.figure3 import columns_for, kernel_grid
+from repro.report.limits import limitations
 from repro.report.tables import differences
 
 FIELDS = {"id", "kind", "section", "verdict", "direction", "paper", "authors", "measured", "interval", "n", "runs"}
@@ -208,6 +209,16 @@ def test_the_page_states_what_is_not_comparable_and_why(report: Path) -> None:
     assert "alexnet-paper-small-seed0, epoch 6: the loss is still that of guessing." in page
     assert "the loss is not finite after epoch 2" in page
     assert "RUNS/no-overlap-authors-paper-seed0" in page
+
+
+def test_the_length_of_training_is_compared_with_that_on_the_same_dataset(tmp_path: Path) -> None:
+    """91 epochs on ILSVRC-2012; 93 are those on ILSVRC-2010."""
+    sentences = []
+    for epochs in (91, 60):
+        write_run(tmp_path / str(epochs), scale="paper", epochs=epochs, data=data_record("ilsvrc2012"))
+        (found,) = limitations(read_records(tmp_path / str(epochs)))
+        sentences.append(found.cannot[0])
+    assert sentences == ["Any error of the paper.", "Any error of the paper. Training takes 60 epochs instead of 91."]
 
 
 def test_tables_as_csv(report: Path) -> None:

@@ -10,7 +10,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from repro.training.loop import Step, Validating, train_epochs
 from repro.training.schedule import ScheduleState
 from repro.training.settings import Settings
 from repro.training.state import Training, prepare_training
-from repro.training.train import AlreadyFinished, Started, train
+from repro.training.train import AlreadyFinished, Started, describe, train
 from repro.verification.run import verify_run
 
 SETTINGS = Settings("alexnet", "authors", "smoke", seed=1, epochs=3)
@@ -100,6 +100,20 @@ def test_the_folder_records_how_to_repeat_the_run(store: Store, finished: Path) 
     assert not (finished / "checkpoints").exists()
     tensors = safetensors.torch.load_file(finished / "weights.safetensors")
     assert tensors["conv1.weight"].shape == (48, 3, 11, 11)
+
+
+@pytest.mark.parametrize(
+    ("variant", "dataset", "epochs"),
+    [("alexnet", "ilsvrc2012", 91), ("one-gpu", "ilsvrc2010", 96), ("conv6", "fall2009", 29)],
+)
+def test_the_recipe_that_is_recorded_is_that_of_the_dataset(
+    store: Store, variant: str, dataset: str, epochs: int
+) -> None:
+    store = replace(store, dataset=dataset)
+    assert describe(Settings(variant, scale="paper"), store).epochs == epochs
+    settings = Settings(variant, scale="smoke")
+    trained = prepare_training(settings, store).configuration.recipe
+    assert describe(settings, store).settings == asdict(trained)
 
 
 @pytest.mark.parametrize("recipe", ["authors", "paper"])
