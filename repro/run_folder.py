@@ -14,6 +14,8 @@ import msgspec
 from repro import atomic
 from repro.errors import ReproError
 from repro.locks import exclusive
+from repro.paper.recipes import HeldOut
+from repro.records.conversion import finite_number
 from repro.records.file_names import LOCK, MEASUREMENTS, RUN, UNTRAINED_ACTIVATIONS
 from repro.records.reading import read_run
 from repro.records.runs import Run
@@ -52,7 +54,7 @@ def _open(folder: Path, record: RunRecord, resume: bool) -> Run:
     if not resume:
         raise ReproError(f"'{folder}' already holds a run: add --resume to continue it, or choose another --out")
     run = read_run(folder)
-    if record.epochs > run.epochs and not differences(run, replace(record, epochs=run.epochs)):
+    if record.epochs > run.epochs and not differences(run, replace(record, epochs=run.epochs, length=run.length)):
         return _extend(run, record)
     if differing := differences(run, record):
         raise ReproError(f"'{folder}' holds a different run: {'; '.join(differing)}; choose another --out")
@@ -64,8 +66,9 @@ def _extend(run: Run, record: RunRecord) -> Run:
 
     The schedule is defined by the epochs so far, not by their total, so the result is that of a run of as many epochs
     from the start. What was measured of the weights is removed with them. Raises ReproError for a finished run whose
-    checkpoints were not kept.
+    checkpoints were not kept, and where the result would differ, see `_check_prefix`.
     """
+    _check_prefix(run, record)
     if run.finished:
         if not run.checkpoints:
             raise ReproError(
@@ -77,6 +80,27 @@ def _extend(run: Run, record: RunRecord) -> Run:
         run.weights_path.unlink(missing_ok=True)
     write_record(run.folder / RUN, record)
     return read_run(run.folder)
+
+
+def _check_prefix(run: Run, record: RunRecord) -> None:
+    """Raise ReproError unless the epochs of `run` are the first ones of the longer run that `record` describes."""
+    length, anew = _length(run), "train it anew with another --out"
+    if length != run.epochs:
+        raise ReproError(f"'{run.folder}' ends within an epoch, after {length:g}, and a longer run does not: {anew}")
+    held_out = msgspec.convert(record.settings.get("held_out"), HeldOut | None)
+    if held_out and held_out.applies(record.epochs) and not held_out.applies(run.epochs):
+        raise ReproError(
+            f"'{run.folder}' trains on all images from the start, and a run of more than {held_out.epochs} epochs "
+            f"holds some of them out at first: {anew}"
+        )
+
+
+def _length(run: RunRecord) -> float:
+    """Return the maximum length of a run in epochs; of an older version's, the recipe's if it has as many epochs."""
+    if run.length is not None:
+        return run.length
+    scheduled = finite_number(run.schedule.get("epochs"))
+    return scheduled if run.epochs - 1 < scheduled < run.epochs else run.epochs
 
 
 def _remove_measurements(run: Run) -> None:
@@ -100,6 +124,8 @@ def differences(before: RunRecord, now: RunRecord) -> list[str]:
     names = ("variant", "recipe", "scale", "seed", "epochs", "until_train_error", "precision", "init_from", "network")
     old, new = (_comparable(record) for record in (before, now))
     pairs = [(name, old[name], new[name]) for name in names]
+    if old["epochs"] == new["epochs"] and None not in (old["length"], new["length"]):  # older versions lack it
+        pairs.append(("length in epochs", old["length"], new["length"]))
     pairs += [
         (name, old["settings"][name], value)
         for name, value in new["settings"].items()

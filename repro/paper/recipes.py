@@ -138,6 +138,10 @@ class HeldOut:
     share: float
     epochs: int
 
+    def applies(self, length: float) -> bool:
+        """Return whether a run of `length` epochs holds images out at first."""
+        return length > self.epochs
+
 
 @dataclass(frozen=True)
 class Recipe:

@@ -179,6 +179,8 @@ class RunRecord(Provenance):
         scale: name of the scale.
         seed: seed of the initial weights, the order of the images, the augmentation and dropout.
         epochs: maximum number of epochs.
+        length: maximum length of training in passes over the training images: 28.3 for 29 epochs of which the last is
+            cut short. None for baselines and imported weights, and in runs of older versions.
         until_train_error: training error in percent at which training ends early; None for no such end.
         precision: "fp32", "tf32", "bf16" or "fp16".
         devices: devices of each process.
@@ -200,6 +202,7 @@ class RunRecord(Provenance):
     scale: str
     seed: int
     epochs: int
+    length: float | None = None
     until_train_error: float | None = None
     precision: str = ""
     devices: tuple[str, ...] = ()

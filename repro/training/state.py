@@ -138,7 +138,7 @@ class Training:
     def held_out(self) -> np.ndarray:
         """Rows of the train split that are held out at first, int64 [N]: the last images of each class."""
         held_out = self.configuration.recipe.held_out
-        if held_out is None or self.length <= held_out.epochs:
+        if held_out is None or not held_out.applies(self.length):
             return np.empty(0, np.int64)
         labels = self.store.splits["train"].labels
         rows = [np.flatnonzero(labels == label) for label in range(len(self.store.classes))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import shlex
 import time
 from collections.abc import Callable, Iterator
@@ -248,12 +249,14 @@ def describe(settings: Settings, store: Store) -> RunRecord:
     Raises ReproError for unknown names, or an initial run that does not exist.
     """
     configuration = settings.configure(len(store.classes), store.dataset)
+    length = settings.epochs or configuration.length
     return RunRecord(
         variant=settings.variant,
         recipe=settings.recipe,
         scale=settings.scale,
         seed=settings.seed,
-        epochs=settings.epochs or configuration.epochs,
+        epochs=math.ceil(length),
+        length=length,
         until_train_error=settings.until_train_error,
         precision=settings.precision,
         init_from=origin(settings.init_from) if settings.init_from else None,

@@ -49,17 +49,19 @@ def _check_training(run: Run, stage: Stage) -> None:
         expected = describe_baseline(stage.settings, store)
     else:
         expected = describe(stage.settings, store)
-    if run.epochs != expected.epochs and not _ended_early(run):
-        raise ReproError(
-            f"'{run.folder}' is done, but of {run.epochs} epochs, not {expected.epochs}: ask for "
-            f"--epochs {run.epochs}, choose another --out, or remove the folder, {AGAIN}"
-        )
+    if run.epochs != expected.epochs:
+        if not _ended_early(run):
+            raise ReproError(
+                f"'{run.folder}' is done, but of {run.epochs} epochs, not {expected.epochs}: ask for "
+                f"--epochs {run.epochs}, choose another --out, or remove the folder, {AGAIN}"
+            )
+        expected = replace(expected, epochs=run.epochs, length=run.length)
     if stage.devices > 1 and len(run.devices) != stage.devices:
         raise ReproError(
             f"'{run.folder}' is done, but on {len(run.devices)} device, not on {stage.devices}: choose another --out, "
             f"or remove the folder, {AGAIN}"
         )
-    if differing := differences(run, replace(expected, epochs=run.epochs)):
+    if differing := differences(run, expected):
         raise ReproError(
             f"'{run.folder}' is done, but differs from what is asked for: {'; '.join(differing)}; choose another "
             f"--out, or remove the folder, {AGAIN}"

@@ -15,13 +15,14 @@ from helpers import run_here
 from repro import run_folder
 from repro.data.store import Store
 from repro.errors import ReproError
-from repro.paper.recipes import Plateau, Steps
+from repro.paper.recipes import HeldOut, Plateau, Steps
+from repro.paper.variants import CIFAR_11, CIFAR_PLAIN
 from repro.preparation.prepare import prepare
 from repro.records.file_names import activations_name, retrieval_arrays_name, retrieval_name, submission_name
 from repro.records.reading import read_run
 from repro.training.schedule import ScheduleState, exhausted
 from repro.training.settings import Settings
-from repro.training.train import train
+from repro.training.train import AlreadyFinished, train
 
 TWO = Settings("alexnet", "authors", "smoke", seed=1, epochs=2)
 THREE = replace(TWO, epochs=3)
@@ -119,6 +120,57 @@ def test_checkpoints_of_a_finished_run_stay_and_are_no_place_to_continue_from(st
         r"repro: '.*' is finished after 1 epochs, and does not continue from '.*\.json': leave out .*\n", named.stderr
     )
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+@pytest.fixture(scope="module")
+def small_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Images of 32 pixels, for the nets of CIFAR-10."""
+    return prepare("synthetic", tmp_path_factory.mktemp("stores") / "small", size=32, limit_per_class=4)
+
+
+def refused(settings: Settings, store: Store, out: Path, message: str) -> None:
+    """Training is refused, and changes no file."""
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(ReproError, match=message) as error:
+        next(train(settings, store.path, out, resume=True))
+    assert "\n" not in str(error.value)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_ends_within_an_epoch_is_not_extended_and_not_taken_for_one_of_whole_epochs(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(CIFAR_PLAIN.recipes["authors"], schedule=Steps(after=(), epochs=1.65))
+    monkeypatch.setitem(CIFAR_PLAIN.recipes, "authors", recipe)  # type: ignore[arg-type]
+    settings = Settings("cifar-relu", scale="paper")
+    started, *_ = train(settings, small_store.path, tmp_path, keep_checkpoints=True)
+    longer = r"ends within an epoch, after 1\.65, and a longer run does not: train it anew with another --out"
+    refused(replace(settings, epochs=3), small_store, tmp_path, longer)
+    refused(replace(settings, epochs=2), small_store, tmp_path, "its length in epochs is 1.65, not 2; choose another")
+    assert list(train(settings, small_store.path, tmp_path, resume=True)) == [AlreadyFinished(started.path, 2)]
+    record = json.loads((started.path / "run.json").read_text())
+    assert (record["epochs"], record.pop("length")) == (2, 1.65)
+    (started.path / "run.json").write_text(json.dumps(record))  # as an older version wrote it
+    refused(replace(settings, epochs=3), small_store, tmp_path, longer)
+    assert list(train(settings, small_store.path, tmp_path, resume=True)) == [AlreadyFinished(started.path, 2)]
+
+
+def test_a_run_that_would_hold_images_out_from_the_start_is_not_extended_to_that_length(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(CIFAR_11.recipes["authors"], held_out=HeldOut(share=0.25, epochs=2))
+    monkeypatch.setitem(CIFAR_11.recipes, "authors", recipe)  # type: ignore[arg-type]
+    settings = Settings("cifar-lrn", scale="smoke")
+    for epochs in (1, 2):
+        list(train(replace(settings, epochs=epochs), small_store.path, tmp_path, resume=True, keep_checkpoints=True))
+    message = (
+        "trains on all images from the start, and a run of more than 2 epochs holds some of them out at first: train"
+    )
+    refused(replace(settings, epochs=3), small_store, tmp_path, message)
+    for epochs in (3, 4):
+        options = {"resume": True, "keep_checkpoints": True}
+        *_, last = train(replace(settings, epochs=epochs), small_store.path, tmp_path / "long", **options)
+    assert last.epoch == 4
 
 
 def states() -> Iterator[tuple[Plateau | Steps, ScheduleState, bool]]:
