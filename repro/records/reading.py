@@ -18,8 +18,12 @@ from repro.records.schema import ActivationsRecord, EndRecord, EpochRecord, Eval
 
 
 def read_run(folder: Path) -> Run:
-    """Return the run in `folder`, or that of a `run.json`. Raises ReproError if there is none that can be read."""
+    """Return the run in `folder`, or that of a `run.json`. Raises ReproError if there is none that can be read.
+
+    The run's folder is `folder` as it was given, but absolute if it would otherwise have no name, as "." and "..".
+    """
     folder = folder.parent if folder.name == RUN else folder
+    folder = folder.resolve() if folder.name in ("", "..") else folder
     path = folder / RUN
     try:
         return _read_run(path, folder.name)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,6 +151,32 @@ def test_average_of_seeds_has_a_separate_folder(trained: list[Path], synthetic_s
     assert path.parent.name == "alexnet-authors-smoke-seeds0+1"
     assert record.runs == ("alexnet-authors-smoke-seed0", "alexnet-authors-smoke-seed1")
     assert record.seeds == (0, 1)
+
+
+def test_a_run_can_be_named_from_within_its_folder(
+    trained: list[Path], synthetic_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (shutil.copytree(path, tmp_path / path.name) for path in trained)
+    (first / "notes").mkdir()
+    store = synthetic_store.path.resolve()
+
+    def record(name: str, folder: Path, *words: object) -> dict[str, Any]:
+        """Run a command in `folder`; return the record that it writes to `name`, below the folder of runs."""
+        (tmp_path / name).unlink(missing_ok=True)
+        monkeypatch.chdir(folder)
+        done = run_here(*words, "--data", store)
+        assert done.returncode == 0, done.stderr
+        content: dict[str, Any] = json.loads((tmp_path / name).read_text())
+        return content
+
+    evaluation = f"{first.name}/evaluation-val-1.json"
+    for folder, named in ((first, "."), (first, "run.json"), (first / "notes", ".."), (second, f"../{first.name}")):
+        assert record(evaluation, folder, "evaluate", named, "--views", 1)["runs"] == [first.name]
+    assert record(f"{first.name}/retrieval-test.json", first, "retrieve", ".")["run"] == first.name
+    assert record(f"{first.name}/activations-val.json", first, "activations", ".")["run"] == first.name
+    average = "alexnet-authors-smoke-seeds0+1/evaluation-val-1.json"
+    found = record(average, first, "evaluate", ".", f"../{second.name}", "--views", 1)
+    assert found["runs"] == [first.name, second.name]
 
 
 def test_searched_weights_are_selected_on_val_and_recorded_beside_the_equal_ones(
