@@ -33,6 +33,7 @@ AFTER_LIST: dict[str, Next] = {
     "datasets": ("prepare", "imagenette", "--out", "stores/imagenette", "--size", "128"),
     "experiments": ("plan", "table1"),
     "targets": ("report", "--compare"),
+    "published": ("audit", "weights", "--data", "stores/ilsvrc2012"),
 }
 SHOWN = 20  # lines about single images; the manifest lists all of them
 
@@ -512,7 +513,9 @@ def list_(what: opt.ListArgument, runs: opt.RunsOption = Path("outputs/runs")) -
     from repro.cli.tables import TABLES, print_listing, run_listing
 
     print_listing(console, run_listing(runs) if what == "runs" else TABLES[what]())
-    return AFTER_LIST[what] if console.is_terminal else None  # other programs read the rows
+    if not console.is_terminal:  # other programs read the rows
+        return None
+    return _report_on(runs) if what == "runs" else AFTER_LIST[what]
 
 
 @app.command()

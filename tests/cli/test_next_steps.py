@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
 
 from repro.cli import commands as cli
+from repro.cli.options import Listed
 from repro.data.store import Store
 from repro.errors import ReproError, Stopped
 from repro.formatting import command_line
@@ -59,10 +60,10 @@ def test_prepare_names_a_training_at_a_scale_that_fits(tmp_path: Path) -> None:
         assert following[2] == ("cifar-relu" if size == 32 else "alexnet")
 
 
-def test_lists_and_plans_name_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_and_plans_name_a_command_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli.console, "_force_terminal", True)
-    for what in cli.AFTER_LIST:
-        call("list", what)
+    following = {what: call("list", what, "--runs", PUBLISHED) for what in get_args(Listed)}
+    assert following["runs"] == ["report", "--runs", str(PUBLISHED), "--compare"]
     assert call("plan", "table1", "--images-per-second", 100) == ["run", "table1", "--dry-run"]
 
 
