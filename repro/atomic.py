@@ -52,10 +52,10 @@ def _remove(partial: Path) -> None:
         partial.unlink()
 
 
-def make_folder(path: Path) -> None:
-    """Create the folder `path` durably. Raises ReproError with the system's reason."""
+def make_folder(path: Path, parents: bool = False) -> None:
+    """Create the folder `path` durably, with missing `parents` if asked. Raises ReproError with the system's reason."""
     try:
-        path.mkdir(exist_ok=True)
+        path.mkdir(parents=parents, exist_ok=True)
         sync_folder(path.parent)
     except OSError as error:
         raise ReproError(f"cannot create the folder '{path}': {error.strerror}") from error

@@ -77,7 +77,7 @@ def audit(
     preprocessing, and with each number of views that a published error is about: `on_progress` is called with images
     done and images in all of each pass, `on_rows` with the rows of each net. `classes` are those of weights that
     do not have ILSVRC-2012's in the order of their WordNet ids. The record is `audit.json` in the folder `out`.
-    Raises ReproError for files, a store or classes that do not fit.
+    Raises ReproError for files, a store or classes that do not fit, or if the folder cannot be created.
     """
     keep_freed_memory()
     store = open_store(data)
@@ -85,8 +85,10 @@ def audit(
         raise ReproError(f"the store '{data}' has no split '{SPLIT}', only {', '.join(store.splits)}")
     store.require_labels([SPLIT], "an audit")
     device = find_devices(devices)[0]
+    files = _files(paths)
+    atomic.make_folder(out, parents=True)  # evaluations take minutes
     rows: list[AuditRow] = []
-    for file in _files(paths):
+    for file in files:
         weights = read_published(file, classes=classes)
         net = for_classes(weights, store).to(device).to(memory_format=torch.channels_last)
         # Nets that share their weights differ in their preprocessing alone.
@@ -95,7 +97,6 @@ def audit(
             rows += found
             if on_rows:
                 on_rows(found)
-    out.mkdir(parents=True, exist_ok=True)
     path = out / "audit.json"
     atomic.write_json(path, _record(rows, store))
     return path, rows

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 
+from repro import atomic
 from repro.data.store import ClassInfo, open_store
 from repro.errors import ReproError
 from repro.formatting import command_line
@@ -41,15 +42,12 @@ def import_weights(
             "file with an id in each line"
         )
     mean = _mean(weights, data)
-    if out.exists() and any(out.iterdir()):
+    atomic.make_folder(out, parents=True)
+    if any(out.iterdir()):
         raise ReproError(f"'{out}' is not empty: choose another --out")
     content = safetensors.torch.save(weights.weights)
     ended = EndRecord("imported", weights=hashlib.sha256(content).hexdigest())
     record = replace(_record(weights, source, out, name, data), ended=ended)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ReproError(f"cannot create the folder '{out}': {error.strerror}") from error
     write_record(out / RUN, record)
     run = read_run(out)
     write_mean(out, mean)

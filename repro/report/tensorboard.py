@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
+from repro import atomic
 from repro.errors import ReproError
 from repro.records.runs import Run
 
@@ -23,7 +24,8 @@ CURVES = {
 def export(runs: Iterable[Run], out: Path) -> int:
     """Write the epochs of each run into `out`/<run>, replacing an earlier export; return the number of runs.
 
-    It can be repeated while a run is in progress. Raises ReproError if the package is not installed.
+    It can be repeated while a run is in progress. Raises ReproError if the package is not installed, or if a folder
+    cannot be created.
     """
     try:
         from tensorboard.compat.proto.event_pb2 import Event
@@ -34,6 +36,7 @@ def export(runs: Iterable[Run], out: Path) -> int:
     count = 0
     for run in runs:
         folder = out / run.name
+        atomic.make_folder(folder, parents=True)
         for earlier in folder.glob("events.out.tfevents.*"):
             earlier.unlink()
         writer = EventFileWriter(str(folder))

@@ -81,6 +81,19 @@ def test_a_store_of_small_images_and_a_folder_without_weights_are_errors(
         audit([tmp_path], synthetic_store.path, tmp_path)
 
 
+def test_a_folder_that_cannot_be_created_is_an_error_before_the_evaluations(
+    store: Store, torchvision_file: Path, tmp_path: Path
+) -> None:
+    evaluated: list[tuple[int, int]] = []
+    (tmp_path / "file").touch()
+    with pytest.raises(ReproError, match=r"cannot create the folder '.*file': "):
+        audit(
+            [torchvision_file], store.path, tmp_path / "file", store.classes,
+            on_progress=lambda *counts: evaluated.append(counts),
+        )  # fmt: skip
+    assert not evaluated
+
+
 class AllOfValidation:
     def __len__(self) -> int:
         return 50_000

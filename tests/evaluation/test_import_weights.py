@@ -54,6 +54,9 @@ def test_an_imported_run_classifies_as_torchvision_does(
     again = run_here("import", weights_file, "--out", tmp_path / "run", "--classes", classes)
     assert (again.returncode, again.stderr.count("\n")) == (3, 1)
     assert "is not empty: choose another --out" in again.stderr
+    over_file = run_here("import", weights_file, "--out", classes, "--classes", classes)
+    assert (over_file.returncode, over_file.stderr.count("\n")) == (3, 1)
+    assert over_file.stderr.startswith(f"repro: cannot create the folder '{classes}': ")
 
 
 def test_a_list_of_names_instead_of_ids_is_refused(tmp_path: Path) -> None:

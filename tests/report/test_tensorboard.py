@@ -27,6 +27,14 @@ def test_every_curve_is_exported_once(tmp_path: Path) -> None:
     assert errors[1].wall_time - errors[0].wall_time == pytest.approx(run.log[1].seconds, abs=1e-3)
 
 
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    write_run(tmp_path / "runs", epochs=1)
+    (tmp_path / "file").touch()
+    with pytest.raises(ReproError, match="cannot create the folder '"):
+        export(read_records(tmp_path / "runs").runs, tmp_path / "file")
+
+
 def test_a_missing_package_is_named_with_its_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
     with pytest.raises(ReproError, match="pip install tensorboard"):
