@@ -120,7 +120,7 @@ def read_images(
     """
     for image in images:
         if image == STANDARD_INPUT:
-            yield ImageSource(STANDARD_INPUT, sys.stdin.buffer.read(), label)
+            yield ImageSource(STANDARD_INPUT, _standard_input(), label)
             continue
         path = Path(image)
         if not path.is_dir():
@@ -134,6 +134,15 @@ def read_images(
         if on_note:
             for line in tree.skipped.notes():
                 on_note(line)
+
+
+def _standard_input() -> bytes:
+    if sys.stdin is None:  # as Python leaves it where the file descriptor is closed
+        raise ReproError("standard input is closed: pipe an image into it, or name a file")
+    try:
+        return sys.stdin.buffer.read()
+    except OSError as error:
+        raise ReproError(f"cannot read standard input: {error.strerror}") from error
 
 
 def _content(path: Path) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -157,6 +158,18 @@ def test_the_command_prints_json_csv_and_a_table_and_draws(runs: list[Path], fol
     assert table.returncode == 0
     assert table.stdout.count("%") == 25
     assert "damaged.jpg" in table.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a POSIX shell")
+@pytest.mark.parametrize(
+    ("redirection", "message"),
+    [("<&-", "standard input is closed: pipe an image"), ("0>/dev/null", "cannot read standard input: ")],
+)
+def test_a_standard_input_that_cannot_be_read_is_one_error(runs: list[Path], redirection: str, message: str) -> None:
+    command = ["sh", "-c", f'exec "$0" -m repro predict "$1" - {redirection}', sys.executable, str(runs[0])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
+    assert done.stderr.startswith(f"repro: {message}")
 
 
 def test_the_bar_of_the_correct_class_is_red(tmp_path: Path) -> None:
