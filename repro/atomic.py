@@ -62,8 +62,12 @@ def make_folder(path: Path, parents: bool = False) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON document as `write` does; NaN and infinity raise ValueError, because JSON has neither."""
-    write(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    """Write a JSON document as `write` does; NaN and infinity raise ValueError, because JSON has neither.
+
+    Bytes of file names that are not UTF-8, which Python reads as surrogates, are escaped and read back as the same.
+    """
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write(path, text.encode(errors="backslashreplace"))  # \udcff, which is the escape of JSON too
 
 
 def sync(file: IO[Any]) -> None:

@@ -28,6 +28,11 @@ def file_size(size: int) -> str:
     return f"{size / 1e9:,.1f} GB" if size < 999_950_000_000 else f"{size / 1e12:,.2f} TB"
 
 
+def valid_text(text: str) -> str:
+    """Return text that every file format and font takes: a question mark for each byte of a name that is not UTF-8."""
+    return text.encode(errors="replace").decode()
+
+
 def command_line(words: Iterable[object]) -> str:
     """Return `words` quoted for the system's shell, ready to be pasted."""
     texts = [str(word) for word in words]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
+from repro.formatting import valid_text
+
 if TYPE_CHECKING:
     from repro.evaluation.predict import Classified
     from repro.records.schema import ClassRecord
@@ -45,7 +47,7 @@ def show(console: Console, found: Iterable[Classified], form: Form, keep: bool =
 
 
 def _print_table(console: Console, image: Classified) -> None:
-    console.print(f"{image.name}{f'  ({image.label.name or image.label.id})' if image.label else ''}")
+    console.print(f"{image.name}{f'  ({image.label.readable_name})' if image.label else ''}")
     for guess in image.guesses:
         mark = "  <-- its class" if image.label and image.label.id == guess.id else ""
         console.print(f"  {guess.probability:7.2%}  {guess.name}{mark}")
@@ -66,7 +68,7 @@ def draw(images: Iterable[Classified], path: Path) -> None:
     for image in images:
         ids = [guess.id for guess in image.guesses]
         correct = ids.index(image.label.id) if image.label and image.label.id in ids else None
-        title = (image.label.name or image.label.id) if image.label else Path(image.name).name
+        title = image.label.readable_name if image.label else valid_text(Path(image.name).name)
         names, probabilities = [each.name for each in image.guesses], [each.probability for each in image.guesses]
         bars.append(Bars(image.thumbnail, title, names, probabilities, correct))
     write_bars(bars, path)
@@ -80,7 +82,7 @@ def show_confusion(console: Console, predictions: Path, classes: Sequence[ClassR
     write_confusion(path, matrix, classes)
     for label, guess, images in most_confused(matrix, MOST_CONFUSED):
         share = images / matrix[label].sum()
-        names = [classes[index].name or classes[index].id for index in (label, guess)]
+        names = [classes[index].readable_name for index in (label, guess)]
         console.print(f"{names[0]} taken for {names[1]}: {images:,} images, {share:.1%} of the class")
     console.print(f"{path}: confusion matrix of {len(classes)} classes")
 

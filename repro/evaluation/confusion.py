@@ -47,7 +47,7 @@ def most_confused(matrix: NDArray[np.int64], count: int) -> list[tuple[int, int,
 
 def write_confusion(path: Path, matrix: NDArray[np.int64], classes: Sequence[ClassRecord]) -> None:
     """Write the matrix as CSV, a row per class and a column per most probable class. Raises ReproError."""
-    names = [each.name or each.id for each in classes]
+    names = [each.readable_name for each in classes]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["class", *names])

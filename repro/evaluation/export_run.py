@@ -7,6 +7,7 @@ from pathlib import Path
 from repro.data.store import ClassInfo
 from repro.errors import ReproError
 from repro.evaluation.trained_model import open_run
+from repro.formatting import valid_text
 from repro.models.export import ExportedNet, export_net
 from repro.models.network import AlexNet
 
@@ -21,8 +22,8 @@ def export_run(run: Path, out: Path, format: str, preprocessing: bool = False, v
         ExportedNet(
             net=model.net,
             views=model.views(),
-            classes=[ClassInfo(each.id, each.name or each.id) for each in model.classes],
-            name=record.folder.resolve().name,
+            classes=[ClassInfo(each.id, each.readable_name) for each in model.classes],
+            name=valid_text(record.folder.resolve().name),
             image_size=model.preprocessing.image_size,
             resize=model.preprocessing.resize,
             orientation=model.preprocessing.orientation,

@@ -304,6 +304,6 @@ def best_guesses(probabilities: Tensor, classes: Sequence[ClassRecord], top: int
     """Return the `top` classes of the highest probabilities [classes]."""
     best = probabilities.topk(min(top, len(probabilities)))
     return tuple(
-        Guess(classes[index].id, classes[index].name or classes[index].id, probability)
+        Guess(classes[index].id, classes[index].readable_name, probability)
         for probability, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
     )

@@ -73,7 +73,7 @@ class ExportedNet:
         }
         return {
             "run": self.name,
-            "classes": json.dumps([asdict(each) for each in self.classes], ensure_ascii=False),
+            "classes": json.dumps([asdict(each) for each in self.classes]),
             "preprocessing": json.dumps(described),
             **{key: str(value) for key, value in self.description.items()},
         }

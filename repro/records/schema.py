@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from repro.formatting import valid_text
 from repro.paper.datasets import DATASET_SIZES
 from repro.records.conversion import FORMAT, finite_number
 
@@ -20,6 +21,11 @@ class ClassRecord:
 
     id: str = ""
     name: str = ""
+
+    @property
+    def readable_name(self) -> str:
+        """The name, or else the id, as valid text: a folder's name need not be UTF-8."""
+        return valid_text(self.name or self.id)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +58,13 @@ class DataRecord:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Readable names of the classes, in the order of the labels."""
-        return tuple(each.name or each.id for each in self.classes)
+        return tuple(each.readable_name for each in self.classes)
 
     @property
     def label(self) -> str:
         """Name of the data for readers, marked if the store holds only a part of the training images."""
         if self.dataset == "folder":
-            return self.name or "a folder of images"
+            return valid_text(self.name) or "a folder of images"
         if self.dataset == "synthetic":
             return "the built-in synthetic images"
         official, train = DATASET_SIZES.get(self.dataset), self.images.get("train")

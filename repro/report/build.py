@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from repro import atomic
 from repro.errors import ReproError
 from repro.paper.targets import VERDICTS, Measurement, Target, Verdict, compare, compute, load_targets
 from repro.records.reading import read_records
@@ -78,11 +78,11 @@ def build_report(runs_dir: Path | Sequence[Path], out_dir: Path, compare: bool =
             picture.write(out_dir / "figures")
         if compare:
             (out_dir / preview.FILE).write_bytes(preview.draw_preview(context["groups"], context["counts"]))
-        (out_dir / "report.html").write_text(render_page(context), encoding="utf-8")
-        (out_dir / "report.md").write_text(render_markdown(context), encoding="utf-8")
+        # Names of folders and files need not be UTF-8.
+        (out_dir / "report.html").write_text(render_page(context), encoding="utf-8", errors="replace")
+        (out_dir / "report.md").write_text(render_markdown(context), encoding="utf-8", errors="replace")
         if compare:
-            text = json.dumps(comparison(verdicts, records), indent=1, ensure_ascii=False, allow_nan=False)
-            (out_dir / "comparison.json").write_text(text + "\n", encoding="utf-8")
+            atomic.write_json(out_dir / "comparison.json", comparison(verdicts, records))
     except OSError as error:
         reason = error.strerror or str(error)
         raise ReproError(f"cannot write the report to '{out_dir}' ({reason}): choose another --out") from error

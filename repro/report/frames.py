@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from repro.formatting import valid_text
 from repro.records.reading import read_records
 from repro.records.runs import Records
 from repro.records.schema import EpochRecord
@@ -71,7 +72,11 @@ def epochs_frame(records: Records) -> pd.DataFrame:
 
 
 def _frame(rows: Iterable[Mapping[str, Any]], names: Iterable[str]) -> pd.DataFrame:
-    return pd.DataFrame.from_records([dict(row) for row in rows], columns=list(names))
+    # pandas holds text as UTF-8, which names of folders need not be.
+    valid = [
+        {name: valid_text(value) if isinstance(value, str) else value for name, value in row.items()} for row in rows
+    ]
+    return pd.DataFrame.from_records(valid, columns=list(names))
 
 
 def _runs(records: Records) -> Iterable[dict[str, Any]]:

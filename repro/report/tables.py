@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from repro.errors import ReproError
+from repro.formatting import valid_text
 from repro.paper.arithmetic import LayerCount, count, parameters
 from repro.paper.baselines import BASELINES
 from repro.paper.intervals import seeds_to_decide
@@ -407,7 +408,7 @@ def run_table(records: Records) -> Table:
             last = [run.log[-1].val_top1_error, run.log[-1].train_loss]
         noted = _ranges([epoch.epoch for epoch in run.log if epoch.note])
         setting: list[Cell] = [run.variant, run.recipe, str(run_scale(run)), run.seed, run.data.description]
-        body.append([run.name, *last, state, *setting, noted or None])
+        body.append([valid_text(run.name), *last, state, *setting, noted or None])
     heads = columns("Run", "Validation top-1, %", "Training loss", "State", "Variant", "Recipe", "Scale", "Seed",
                     "Data", "Notes at epochs", exact=("Training loss",))  # fmt: skip
     note = "Loss and error are those of the last epoch."
