@@ -56,16 +56,14 @@ from repro.paper.baselines import RECIPE, Method
 from repro.preparation.executors import dask_pool, local_pool
 from repro.processors import available_processors
 from repro.provenance import current_provenance, data_record
-from repro.records.file_names import RUN
+from repro.records.file_names import CLASSIFIERS, FEATURES, RUN
 from repro.records.reading import read_log
 from repro.records.runs import Run
 from repro.records.schema import BASELINE, EndRecord, EpochRecord, PreprocessingRecord, RunRecord
 from repro.records.writing import write_record, write_weights
 from repro.run_folder import append_log, locked_run, truncate_log
 
-FEATURES = "features"
 VOCABULARY = "vocabulary.safetensors"
-CLASSIFIERS = "classifiers.safetensors"
 PER_IMAGE = 200  # descriptors of an image among those that the vocabulary is learned from
 PIXEL_IMAGES = 2000  # images that the mean of the pixels is taken over
 HELD_OUT = 10  # one training image in so many sets the temperature; the final classifiers are trained on all images

@@ -10,6 +10,7 @@ LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"
 STEP = "[0-9]" * 10  # shell pattern of the number of updates that a checkpoint is named after
 CHECKPOINT, CHECKPOINT_TENSORS = f"{STEP}.json", f"{STEP}.safetensors"
+FEATURES, CLASSIFIERS = "features", "classifiers.safetensors"  # a baseline's folder, and its classifiers in training
 WEIGHTS = "weights.safetensors"
 WEIGHTS_CHECKSUM = "weights.safetensors.sha256"
 CONV1, WEIGHTS_OF_CONV1 = "conv1.safetensors", "conv1.weight"  # a file, and the name of its array

@@ -17,7 +17,9 @@ from repro.errors import ReproError
 from repro.records.file_names import (
     CHECKPOINT,
     CHECKPOINTS,
+    CLASSIFIERS,
     CONV1,
+    FEATURES,
     LOG,
     MEAN,
     WEIGHTS,
@@ -53,6 +55,11 @@ class Run(RunRecord):
         """Whether the trained weights are there."""
         return self.weights_path.is_file()
 
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether training can be resumed from a checkpoint, of a baseline from its classifiers in training."""
+        return bool(self.checkpoints) or (self.folder / FEATURES / CLASSIFIERS).is_file()
+
     def require_net(self) -> None:
         """Raise ReproError if the run is not that of a net."""
         if self.kind != NET:
@@ -62,12 +69,12 @@ class Run(RunRecord):
         """Raise ReproError if the run has no trained weights."""
         if self.has_weights:
             return
-        if self.finished:
-            raise ReproError(
-                f"the run '{self.folder}' is finished, but its {WEIGHTS} is missing: copy it there, or train the run "
-                f"again with another --out: {self.command}"
-            )
-        raise ReproError(f"the run '{self.folder}' is not finished: continue it with {self.command} --resume")
+        if not self.finished:
+            raise ReproError(f"the run '{self.folder}' is not finished: continue it with {self.command} --resume")
+        missing = f"the run '{self.folder}' is finished, but its {WEIGHTS} is missing"
+        if self.has_checkpoint:  # it was killed, or the disk was full, before the weights were written
+            raise ReproError(f"{missing}, and a checkpoint is left: continue it with {self.command} --resume")
+        raise ReproError(f"{missing}: copy it there, or train the run again with another --out: {self.command}")
 
     @property
     def log_path(self) -> Path:

@@ -131,6 +131,23 @@ def test_a_run_that_is_killed_at_any_write_resumes_with_the_same_result(
     assert logs[0] == logs[1]
 
 
+def test_killed_before_the_weights_were_written_it_is_continued(
+    synthetic_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise Killed
+
+    settings = BaselineSettings("pixels", "smoke")
+    with monkeypatch.context() as patch:
+        patch.setattr("repro.baselines.train.write_weights", die)
+        with pytest.raises(Killed):
+            list(train_baseline(settings, synthetic_store.path, tmp_path))
+    with pytest.raises(ReproError, match=r"a checkpoint is left: continue it with repro train .* --resume"):
+        open_classifier(tmp_path / settings.run_name)
+    list(train_baseline(settings, synthetic_store.path, tmp_path, resume=True))
+    open_classifier(tmp_path / settings.run_name)
+
+
 def test_a_signal_saves_the_classifiers(runs: dict[str, Path], synthetic_store: Store, tmp_path: Path) -> None:
     settings = BaselineSettings("pixels", "smoke")
 

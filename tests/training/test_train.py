@@ -25,6 +25,7 @@ from repro.data.store import Store
 from repro.data.views import Views
 from repro.errors import ReproError, Stopped
 from repro.evaluation import predictions
+from repro.evaluation.trained_model import open_run
 from repro.models.towers import to_devices
 from repro.preparation.prepare import prepare
 from repro.records.reading import read_run
@@ -316,6 +317,8 @@ def test_killed_between_the_end_and_the_weights_it_is_finished_from_its_checkpoi
             list(train(SETTINGS, store.path, tmp_path))
     run = tmp_path / finished.name
     assert not (run / "weights.safetensors").exists()
+    with pytest.raises(ReproError, match=r"a checkpoint is left: continue it with repro train .* --resume"):
+        open_run(run)
     assert [type(event) for event in train(SETTINGS, store.path, tmp_path, resume=True)] == [Started]
     assert weights(run) == weights(finished)
     assert log_without_times(run) == log_without_times(finished)
