@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -13,6 +14,7 @@ from repro.errors import ReproError
 
 # What file systems without fsync answer: some network and shared folders refuse it for folders.
 NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+RECORD_BYTES = 1 << 17  # of the record of a net with 1,000 classes, rounded up
 
 
 def write(path: Path, content: bytes) -> None:
@@ -59,6 +61,36 @@ def make_folder(path: Path, parents: bool = False) -> None:
         sync_folder(path.parent)
     except OSError as error:
         raise ReproError(f"cannot create the folder '{path}': {error.strerror}") from error
+
+
+def check_writable(folder: Path, what: str, size: int = RECORD_BYTES) -> None:
+    """Raise ReproError if files of `size` bytes in all cannot be written to `folder`; call it before long work.
+
+    `what` names them in the message, such as "the evaluation".
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            reserve(file, size)
+    except OSError as error:
+        raise ReproError(f"cannot write {what} to '{folder}': {error.strerror}") from error
+
+
+def check_file(path: Path) -> None:
+    """Raise ReproError if `write` cannot write the file `path`; call it before long work."""
+    if path.is_dir():
+        raise ReproError(f"'{path}' is a folder: name a file")
+    if path.is_file() or not path.exists():  # the folder of a device need not be writable
+        check_writable(path.parent, f"'{path.name}'")
+
+
+def reserve(file: IO[bytes], size: int) -> None:
+    """Reserve the first `size` bytes of a file on its disk, if the system can. Raises OSError if they are not free."""
+    if hasattr(os, "posix_fallocate") and size:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in NOT_SUPPORTED:
+                raise
 
 
 def write_json(path: Path, value: Any) -> None:

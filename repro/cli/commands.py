@@ -227,10 +227,12 @@ def evaluate(
         console.print(f"{split} has no labels; the submission for the challenge's server is written to {path}")
         return None
     if confusion:
+        from repro import atomic
         from repro.evaluation.confusion import check_classes
         from repro.records.reading import read_run
 
         check_classes(len(read_run(runs[0]).data.classes))
+        atomic.check_file(confusion)
     with meter(console, "evaluating", "images") as show, cpu_threads(threads):
         path, record = stage.evaluate(runs, data, split, int(views), devices, show, search_weights, batch_size)
     for guesses in ("top1", "top5") if record.data.has_top5_error else ("top1",):

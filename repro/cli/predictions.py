@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
+from repro import atomic
 from repro.formatting import valid_text
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def check_figure(path: Path) -> None:
     from repro.report.figures.classified import check_ending
 
     check_ending(path)
+    atomic.check_file(path)
 
 
 def draw(images: Iterable[Classified], path: Path) -> None:

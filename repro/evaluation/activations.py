@@ -15,6 +15,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from repro import atomic
 from repro.data.reader import Request, read_ahead
 from repro.data.store import Split, open_store
 from repro.data.views import Views
@@ -45,7 +46,7 @@ def measure_activations(
 
     `untrained` takes the random weights with which the run began. Moments over the images are summed in float64.
     `on_progress` is called with images done and images in all; `batch_size` images are computed at once. Raises
-    ReproError for a run, data or a split that do not fit.
+    ReproError for a run, data or a split that do not fit, or if the folder of the run is not writable.
     """
     store = open_store(data)
     device = replica_devices(None)[0]
@@ -54,6 +55,7 @@ def measure_activations(
     net = _initial_net(model.run).to(device).eval() if untrained else model.net
     assert isinstance(net, AlexNet)  # on one device
     images = store.splits[split]
+    atomic.check_writable(model.run.folder, "the activations")
     layers = layer_activities(net, model.views(store), images, on_progress, batch_size)
     if not all(math.isfinite(each.size) for each in layers):
         raise ReproError(NOT_FINITE)

@@ -77,7 +77,7 @@ def audit(
     preprocessing, and with each number of views that a published error is about: `on_progress` is called with images
     done and images in all of each pass, `on_rows` with the rows of each net. `classes` are those of weights that
     do not have ILSVRC-2012's in the order of their WordNet ids. The record is `audit.json` in the folder `out`.
-    Raises ReproError for files, a store or classes that do not fit, or if the folder cannot be created.
+    Raises ReproError for files, a store or classes that do not fit, or if the folder is not writable.
     """
     keep_freed_memory()
     store = open_store(data)
@@ -86,7 +86,8 @@ def audit(
     store.require_labels([SPLIT], "an audit")
     device = find_devices(devices)[0]
     files = _files(paths)
-    atomic.make_folder(out, parents=True)  # evaluations take minutes
+    atomic.make_folder(out, parents=True)
+    atomic.check_writable(out, "the audit")
     rows: list[AuditRow] = []
     for file in files:
         weights = read_published(file, classes=classes)

@@ -32,6 +32,7 @@ from repro.records.schema import NET, DataRecord, EvaluationRecord
 from repro.records.writing import write_record
 
 SEARCHED_ON = "val"
+PREDICTION_BYTES = 8 + 5 * (8 + 4) + 4  # of an image: label, five classes with probabilities, the label's probability
 SELECTED_ON_THESE = "the weights were selected on these very images: on others the errors would be higher"
 
 Progress = Callable[[int, int], None]
@@ -58,13 +59,15 @@ def evaluate(
 
     A store that the runs were not trained on must have the same classes by id; its record names another dataset, so
     that no claim is compared with it, and its files name the store. Raises ReproError for runs, data or a split that
-    do not fit; of a split without labels, `repro.evaluation.submission` writes the predictions.
+    do not fit, or if the folder is not writable; of a split without labels, `repro.evaluation.submission` writes the
+    predictions.
     """
     store = open_store(data)
     replicas = replica_devices(devices)
     models = open_models(paths, store, split, replicas[0], searched)
     store.require_labels([split], "an evaluation")
     views = effective_views(models, views)
+    check_folder(models, "the evaluation", len(store.splits[split]))
     predictions, weights = predict_average(models, store, split, views, searched, batch_size, on_progress, replicas)
     command = command_line(evaluate_argv(paths, data, split, views, searched))
     record = _record(models, store, split, views, predictions, weights, command)
@@ -147,6 +150,13 @@ def evaluation_folder(models: Sequence[Classifier]) -> Path:
         checksums = "\n".join(sorted(model.checksum for model in models))
         name += f"-{hashlib.sha256(checksums.encode()).hexdigest()[:8]}"
     return runs[0].folder.parent / name
+
+
+def check_folder(models: Sequence[Classifier], what: str, images: int) -> None:
+    """Raise ReproError if the predictions for so many images cannot be written to the folder of an evaluation."""
+    folder = evaluation_folder(models)
+    size = atomic.RECORD_BYTES + PREDICTION_BYTES * images
+    atomic.check_writable(folder if folder.exists() else folder.parent, what, size)
 
 
 def variants_of(models: Sequence[Classifier]) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
@@ -76,7 +74,8 @@ def retrieve(
     model = open_run(path, str(replicas[0]), store)
     model.check_store(store, ("train", split))
     store.require_labels(("train", split), "retrieval")
-    _check_writable(model.run.folder, len(store.splits[split]))
+    size = _output_bytes(len(store.splits[split]))
+    atomic.check_writable(model.run.folder, f"up to {size / 1e6:.0f} MB of neighbours and images", size)
     search = Search(model, store, split, _counter(store, split, on_progress), batch_size, replicas)
     found = search.run()
     record = _record(search, found, command_line(retrieve_argv(path, data, split)))
@@ -228,7 +227,7 @@ class StoredActivations:
     def __enter__(self) -> StoredActivations:
         with self._disk_errors():
             self.file = tempfile.TemporaryFile()
-            _reserve(self.file, 2 * math.prod(self.shape))
+            atomic.reserve(self.file, 2 * math.prod(self.shape))
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -258,27 +257,10 @@ class StoredActivations:
             ) from error
 
 
-def _reserve(file: IO[bytes], size: int) -> None:
-    """Reserve the first `size` bytes of a file on its disk, if the system can. Raises OSError if they are not free."""
-    if hasattr(os, "posix_fallocate") and size:
-        try:
-            os.posix_fallocate(file.fileno(), 0, size)
-        except OSError as error:
-            if error.errno not in atomic.NOT_SUPPORTED:
-                raise
-
-
-def _check_writable(folder: Path, queries: int) -> None:
-    """Raise ReproError if the record cannot be written to `folder`, before the work begins."""
+def _output_bytes(queries: int) -> int:
+    """Return the size of the neighbours and images of so many queries, without compression."""
     thumbnails = LABELLED + QUERIES * (1 + 2 * NEIGHBOURS)
-    size = 3 * THUMBNAIL**2 * thumbnails + 8 * len(SPACES) * NEIGHBOURS * queries  # without compression
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            _reserve(file, size)
-    except OSError as error:
-        raise ReproError(
-            f"cannot write up to {size / 1e6:.0f} MB of neighbours and images to '{folder}': {error.strerror}"
-        ) from error
+    return 3 * THUMBNAIL**2 * thumbnails + 8 * len(SPACES) * NEIGHBOURS * queries
 
 
 def _counter(store: Store, split: str, on_progress: Callable[[int, int], None] | None) -> Advance:

@@ -18,7 +18,7 @@ from repro import atomic
 from repro.data.store import Split, Store, open_store
 from repro.errors import ReproError
 from repro.evaluation.classifiers import effective_views
-from repro.evaluation.evaluate import evaluation_folder, open_models, other_store, predict_average
+from repro.evaluation.evaluate import check_folder, evaluation_folder, open_models, other_store, predict_average
 from repro.evaluation.predictions import BATCH
 from repro.evaluation.replicas import replica_devices
 from repro.records.file_names import submission_name
@@ -51,6 +51,7 @@ def submit(
     models = open_models(paths, store, split, replicas[0], searched)
     views = effective_views(models, views)
     order = image_order(store.splits[split], store)
+    check_folder(models, "the submission", len(store.splits[split]))
     predictions, _ = predict_average(models, store, split, views, searched, batch_size, on_progress, replicas)
     path = evaluation_folder(models) / submission_name(split, views, searched, other_store(models, store))
     atomic.make_folder(path.parent)

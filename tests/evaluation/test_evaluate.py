@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from helpers import picture, run_here
+from helpers import picture, run_here, small_disk
 from scipy.stats import beta
 
 from repro.cli import main
@@ -18,6 +18,7 @@ from repro.data.store import Store
 from repro.data.views import Views
 from repro.errors import ReproError
 from repro.evaluation import predictions
+from repro.evaluation.activations import measure_activations
 from repro.evaluation.ensemble_weights import search_weights
 from repro.evaluation.evaluate import evaluate
 from repro.evaluation.predictions import Predictions, predict
@@ -242,6 +243,44 @@ def test_unsuitable_runs_and_splits_are_errors(trained: list[Path], synthetic_st
     (unfinished / "weights.safetensors").write_bytes((trained[0] / "weights.safetensors").read_bytes()[:5000])
     with pytest.raises(ReproError, match=r"the weights '.*' are damaged"):
         evaluate([unfinished], data)
+
+
+@pytest.mark.parametrize(("members", "what"), [(1, "evaluation"), (2, "evaluation"), (1, "activations")])
+def test_a_full_or_read_only_disk_is_an_error_before_the_work(
+    trained: list[Path], synthetic_store: Store, tmp_path: Path, members: int, what: str
+) -> None:
+    """That of the run; of an average, whose folder does not exist yet, that of the folder above."""
+    done: list[tuple[int, int]] = []
+
+    def work(runs: list[Path]) -> None:
+        if what == "activations":
+            measure_activations(runs[0], synthetic_store.path, on_progress=lambda *counts: done.append(counts))
+        else:
+            evaluate(runs, synthetic_store.path, views=1, on_progress=lambda *counts: done.append(counts))
+
+    records = shutil.ignore_patterns("evaluation-*", "predictions-*", "retrieval-*", "activations-*")
+    runs = [shutil.copytree(run, tmp_path / "runs" / run.name, ignore=records) for run in trained[:members]]
+    kilobytes = sum(file.stat().st_size for file in (tmp_path / "runs").rglob("*")) // 1024 + 100
+    with small_disk(tmp_path / "disk", kilobytes) as disk:
+        copies = [shutil.copytree(run, disk / run.name) for run in runs]
+        before = sorted(disk.rglob("*"))
+        where = disk if members > 1 else copies[0]
+        with pytest.raises(ReproError, match=f"cannot write the {what} to '{where}': No space"):
+            work(copies)
+        assert sorted(disk.rglob("*")) == before
+    assert not done
+
+
+def test_a_confusion_matrix_that_cannot_be_written_is_an_error_before_the_work(
+    trained: list[Path], synthetic_store: Store, tmp_path: Path
+) -> None:
+    for path, message in (
+        (tmp_path / "none" / "x.csv", f"cannot write 'x.csv' to '{tmp_path / 'none'}': "),
+        (tmp_path, f"'{tmp_path}' is a folder: name a file"),
+    ):
+        done = run_here("evaluate", trained[0], "--data", synthetic_store.path, "--views", "1", "--confusion", path)
+        assert (done.returncode, done.stdout) == (3, "")
+        assert done.stderr.startswith(f"repro: {message}")
 
 
 def copy_run(source: Path, target: Path, weights: dict[str, torch.Tensor] | None = None) -> Path:

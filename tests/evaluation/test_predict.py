@@ -130,6 +130,9 @@ def test_wrong_paths_are_errors_before_any_image_is_classified(runs: list[Path],
     done = run_here("predict", runs[0], image, "--figure", tmp_path / "figure.gif")
     assert (done.returncode, done.stdout) == (3, "")
     assert "must end in .png, .svg or .pdf" in done.stderr
+    done = run_here("predict", runs[0], image, "--figure", tmp_path / "none" / "figure.png")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith(f"repro: cannot write 'figure.png' to '{tmp_path / 'none'}': ")
     for wrong in (image, runs[0] / "weights.safetensors"):  # the arguments in another order, the weights alone
         done = run_here("predict", wrong, runs[0])
         assert done.returncode == 3

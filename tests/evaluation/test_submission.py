@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from helpers import picture, run_here
+from helpers import picture, run_here, small_disk
 from official_archives import tar, unlabelled_2012, write_ilsvrc2012
 
 from repro.data.store import Store, fingerprint, open_store, write_array
@@ -114,6 +114,16 @@ def test_the_command_prints_the_path_and_records_no_evaluation(
     assert (run / "submission-test-1.txt").read_text().splitlines() == lines_by_hand([trained[0]], store, 1)
     assert not list(run.glob("evaluation-test*")) + list(run.glob("predictions-test*"))
     assert read_records(tmp_path / "runs").evaluations == ()
+
+
+def test_a_full_disk_is_an_error_before_the_work(trained: list[Path], store: Store, tmp_path: Path) -> None:
+    done: list[tuple[int, int]] = []
+    kilobytes = sum(file.stat().st_size for file in trained[0].rglob("*")) // 1024 + 100
+    with small_disk(tmp_path / "disk", kilobytes) as disk:
+        copy = shutil.copytree(trained[0], disk / "run")
+        with pytest.raises(ReproError, match=f"cannot write the submission to '{copy}': No space"):
+            submit([copy], store.path, on_progress=lambda *counts: done.append(counts))
+    assert not done
 
 
 def changed(store: Store, out: Path, numbers: list[int] | None, names: list[str] | None = None) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from repro import atomic
 from repro.errors import ReproError
 from repro.report.figures.figure4 import CORRECT, LONGEST, OTHER
 from repro.report.figures.style import figure_style
@@ -53,11 +55,9 @@ def write_bars(images: Sequence[Bars], path: Path) -> None:
     if len(images) > MOST_IMAGES:
         raise ReproError(f"a figure holds {MOST_IMAGES} images, not {len(images)}: name fewer")
     with figure_style():
-        figure = draw_bars(images)
-        try:
-            figure.savefig(path, dpi=200, facecolor="#fffefb")
-        except OSError as error:
-            raise ReproError(f"cannot write '{path}': {error.strerror}") from error
+        drawn = io.BytesIO()
+        draw_bars(images).savefig(drawn, format=path.suffix[1:].lower(), dpi=200, facecolor="#fffefb")
+    atomic.write(path, drawn.getvalue())
 
 
 def draw_bars(images: Sequence[Bars]) -> Figure:
