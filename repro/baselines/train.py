@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -51,6 +50,7 @@ from repro.baselines.settings import BaselineSettings
 from repro.data.sampling import generator
 from repro.data.store import Store, open_store
 from repro.errors import ReproError, Stopped
+from repro.formatting import command_line
 from repro.interrupts import deferred
 from repro.paper.baselines import RECIPE, Method
 from repro.preparation.executors import dask_pool, local_pool
@@ -119,7 +119,7 @@ def train_baseline(
     _check_store(store, settings.method)
     record = replace(
         describe(settings, store),
-        command=shlex.join(settings.to_argv(data, out)),
+        command=command_line(settings.to_argv(data, out)),
         **vars(_provenance(settings.method)),
     )
     with locked_run(out / settings.run_name, record, resume) as run:

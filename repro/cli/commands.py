@@ -364,10 +364,9 @@ def import_(
     data: opt.MeanStoreOption = None,
 ) -> Next:
     """Import published weights as a run. It can be evaluated, exported and fine-tuned like any other."""
-    from repro.evaluation.class_lists import read_classes
     from repro.evaluation.import_weights import import_weights
 
-    run = import_weights(weights, out, name, read_classes(classes) if classes else (), data)
+    run = import_weights(weights, out, name, classes, data)
     console.print(f"{out}: {run.variant}, {len(run.data.classes):,} classes")
     return "predict", out, "IMAGE"
 

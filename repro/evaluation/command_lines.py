@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
+
+from repro import formatting
 
 
 def evaluate_argv(
@@ -27,5 +28,5 @@ def activations_argv(run: Path, data: Path, split: str, untrained: bool = False)
 
 
 def command_line(argv: Sequence[str]) -> str:
-    """Return the command line of the words after `repro`, as it is typed in a shell."""
-    return shlex.join(("repro", *argv))
+    """Return the command line of the words after `repro`, as it is typed in the system's shell."""
+    return formatting.command_line(("repro", *argv))

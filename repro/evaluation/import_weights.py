@@ -10,8 +10,9 @@ import numpy as np
 import safetensors.torch
 
 from repro import atomic
-from repro.data.store import ClassInfo, open_store
+from repro.data.store import open_store
 from repro.errors import ReproError
+from repro.evaluation.class_lists import read_classes
 from repro.formatting import command_line
 from repro.models.published import PublishedWeights, read_published
 from repro.paper.networks import network_record
@@ -26,16 +27,16 @@ RECIPE = "published"
 
 
 def import_weights(
-    source: Path, out: Path, name: str | None = None, classes: tuple[ClassInfo, ...] = (), data: Path | None = None
+    source: Path, out: Path, name: str | None = None, classes: Path | None = None, data: Path | None = None
 ) -> Run:
     """Write a finished run with the weights of the file `source` to the new folder `out`.
 
-    `name` is one of `repro.paper.published.MODELS`, where several share their layers. `classes` are those of weights
-    that do not have ILSVRC-2012's in the order of their WordNet ids. `data` is the store whose mean image is
-    subtracted, for nets that were published without one. Raises ReproError for files, classes or folders that do not
-    fit; nothing is then written.
+    `name` is one of `repro.paper.published.MODELS`, where several share their layers. `classes` is a file that
+    `read_classes` takes, for weights that do not have ILSVRC-2012's classes in the order of their WordNet ids. `data`
+    is the store whose mean image is subtracted, for nets that were published without one. Raises ReproError for files,
+    classes or folders that do not fit; nothing is then written.
     """
-    weights = read_published(source, name, classes)
+    weights = read_published(source, name, read_classes(classes) if classes else ())
     if not weights.classes:
         raise ReproError(
             f"the order of the classes of '{source}' is not known: add --classes ILSVRC2012_devkit_t12.tar.gz, or a "
@@ -47,7 +48,7 @@ def import_weights(
         raise ReproError(f"'{out}' is not empty: choose another --out")
     content = safetensors.torch.save(weights.weights)
     ended = EndRecord("imported", weights=hashlib.sha256(content).hexdigest())
-    record = replace(_record(weights, source, out, name, data), ended=ended)
+    record = replace(_record(weights, _command(source, out, name, classes, data)), ended=ended)
     write_record(out / RUN, record)
     run = read_run(out)
     write_mean(out, mean)
@@ -70,11 +71,15 @@ def _mean(weights: PublishedWeights, data: Path | None) -> np.ndarray:
     return store.mean
 
 
-def _record(weights: PublishedWeights, source: Path, out: Path, name: str | None, data: Path | None) -> RunRecord:
+def _command(source: Path, out: Path, name: str | None, classes: Path | None, data: Path | None) -> str:
+    """Return the command line that repeats the import."""
+    given = {"--as": name, "--classes": classes, "--data": data}
+    options = [word for option, value in given.items() if value for word in (option, value)]
+    return command_line(["repro", "import", source, "--out", out, *options])
+
+
+def _record(weights: PublishedWeights, command: str) -> RunRecord:
     model, network = weights.model, weights.network
-    words: list[object] = ["repro", "import", source, "--out", out]
-    words += ["--as", name] if name else []
-    words += ["--data", data] if data else []
     return RunRecord(
         variant=model.name,
         recipe=RECIPE,
@@ -95,6 +100,6 @@ def _record(weights: PublishedWeights, source: Path, out: Path, name: str | None
             size=model.preprocessing.image_size,
             classes=tuple(ClassRecord(each.id, each.name) for each in weights.classes),
         ),
-        command=command_line(words),
+        command=command,
         **vars(current_provenance()),
     )

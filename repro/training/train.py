@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -16,6 +15,7 @@ import safetensors.torch
 
 from repro.data.store import Store, open_store
 from repro.errors import ReproError, Stopped
+from repro.formatting import command_line
 from repro.models.allocator import keep_freed_memory
 from repro.models.devices import float32_products
 from repro.notes import note_once
@@ -281,7 +281,7 @@ def _record(settings: Settings, training: Training, data: Path, out: Path) -> Ru
         describe(settings, training.store),
         devices=tuple(map(str, training.devices)),
         ranks=training.group.world_size,
-        command=shlex.join(settings.to_argv(data, out, training.group.launch_words())),
+        command=command_line(settings.to_argv(data, out, training.group.launch_words())),
         **vars(current_provenance()),
     )
 

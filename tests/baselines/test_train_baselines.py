@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -146,6 +147,16 @@ def test_killed_before_the_weights_were_written_it_is_continued(
         open_classifier(tmp_path / settings.run_name)
     list(train_baseline(settings, synthetic_store.path, tmp_path, resume=True))
     open_classifier(tmp_path / settings.run_name)
+
+
+def test_the_recorded_command_is_quoted_for_the_systems_shell(
+    synthetic_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of Windows takes single quotes literally."""
+    monkeypatch.setattr("repro.formatting.os", SimpleNamespace(name="nt"))
+    settings, out = BaselineSettings("pixels", "smoke"), tmp_path / "my runs"
+    next(train_baseline(settings, synthetic_store.path, out))
+    assert read_run(out / settings.run_name).command.endswith(f' --out "{out}"')
 
 
 def test_a_signal_saves_the_classifiers(runs: dict[str, Path], synthetic_store: Store, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -16,6 +17,7 @@ from rich.console import Console
 from repro.cli import commands as cli
 from repro.cli import streams, tables
 from repro.cli.progress import meter
+from repro.evaluation import command_lines
 from repro.formatting import command_line
 
 COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
@@ -164,3 +166,10 @@ def test_commands_to_type_are_quoted() -> None:
     words = ["repro", "verify", "my runs/a'b[1]"]
     quoted = "repro verify 'my runs/a'\"'\"'b[1]'" if os.name == "posix" else 'repro verify "my runs/a\'b[1]"'
     assert command_line(words) == quoted
+
+
+def test_recorded_commands_are_quoted_for_the_systems_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of Windows takes single quotes literally."""
+    monkeypatch.setattr("repro.formatting.os", SimpleNamespace(name="nt"))
+    recorded = command_lines.command_line(command_lines.retrieve_argv(Path("my run"), Path("store"), "test"))
+    assert recorded == 'repro retrieve "my run" --data store --split test'

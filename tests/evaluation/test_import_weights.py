@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,8 @@ from repro.errors import ReproError
 from repro.evaluation.class_lists import read_classes
 from repro.evaluation.import_weights import import_weights
 from repro.evaluation.trained_model import open_run
+from repro.preparation.prepare import prepare
+from repro.records.reading import read_run
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +62,24 @@ def test_an_imported_run_classifies_as_torchvision_does(
     over_file = run_here("import", weights_file, "--out", classes, "--classes", classes)
     assert (over_file.returncode, over_file.stderr.count("\n")) == (3, 1)
     assert over_file.stderr.startswith(f"repro: cannot create the folder '{classes}': ")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the quotes of a POSIX shell")
+def test_the_recorded_command_repeats_the_import(
+    weights_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare("synthetic", tmp_path / "a store", size=256, limit_per_class=1)
+    (tmp_path / "the classes.txt").write_text("".join(f"n{number:08}\n" for number in range(10)))
+    monkeypatch.chdir(tmp_path)
+    options = ("--as", "torchvision-alexnet", "--classes", "the classes.txt", "--data", "a store")
+    done = run_here("import", weights_file, "--out", "a run", *options)
+    assert done.returncode == 0, done.stderr
+    first = read_run(Path("a run"))
+    assert shlex.split(first.command) == ["repro", "import", str(weights_file), "--out", "a run", *options]
+    shutil.rmtree("a run")
+    done = run_here(*shlex.split(first.command)[1:])
+    assert done.returncode == 0, done.stderr
+    assert read_run(Path("a run")).data.classes == first.data.classes
 
 
 def test_a_list_of_names_instead_of_ids_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -363,6 +364,18 @@ def test_the_recorded_command_repeats_the_run_from_where_it_was_typed(
     again = repro(*words[1:])
     assert again.returncode == 0, again.stderr
     assert weights(Path("runs", SETTINGS.run_name)) == weights(Path("before", SETTINGS.run_name))
+
+
+def test_the_recorded_command_is_quoted_for_the_systems_shell(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of Windows takes single quotes literally."""
+    monkeypatch.setattr("repro.formatting.os", SimpleNamespace(name="nt"))
+    out = tmp_path / "my runs"
+    events = train(SETTINGS, store.path, out)
+    assert isinstance(next(events), Started)
+    events.close()  # type: ignore[attr-defined]
+    assert f' --out "{out}" ' in read_run(out / SETTINGS.run_name).command
 
 
 def test_resuming_a_finished_run_changes_nothing(store: Store, finished: Path) -> None:
