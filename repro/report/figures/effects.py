@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -12,12 +12,13 @@ from matplotlib.lines import Line2D
 
 from repro.paper.baselines import BASELINES
 from repro.paper.sections import section_order
-from repro.paper.targets import Measurement, Target, load_targets
+from repro.paper.targets import Measurement, Scope, Target, load_targets
 from repro.records.runs import Records
 from repro.report.figures.style import COLOURS, INK, NARROW, WIDE, Picture, finish
 from repro.report.measurements import measure
+from repro.report.measurements.pretraining import PRETRAINED_ON
 
-MOST_PLACES = 4  # more colours in a row cannot be distinguished
+MOST_PLACES = 5  # more colours cannot be distinguished
 
 
 @dataclass(frozen=True)
@@ -34,20 +35,27 @@ class Effect:
 
 
 def effects(records: Records) -> list[Effect]:
-    """Return the claims about differences of top-1 errors, of unchanged runs on val or test, in the paper's order."""
+    """Return the claims about differences of top-1 errors in the paper's order, of runs in which nothing was changed.
+
+    Pre-training on other images is kept, and named with the place of the measurement.
+    """
     found = []
     for target in sorted(load_targets(), key=lambda each: section_order(each.section)):
         if target.measure == "top1_error" and target.baseline and target.baseline not in BASELINES:
-            unchanged = (each for each in measure(target, records) if each.scope and not each.scope.changes)
-            tested = (each for each in unchanged if each.scope and each.scope.split != "train")
-            found.append(Effect(target, tuple((_place(each), each) for each in tested if each.interval)))
+            unchanged = (each for each in measure(target, records) if each.scope and _unchanged(each.scope))
+            found.append(Effect(target, tuple((_place(each), each) for each in unchanged if each.interval)))
     return found
+
+
+def _unchanged(scope: Scope) -> bool:
+    return all(change.startswith(PRETRAINED_ON) for change in scope.changes)
 
 
 def effect_pictures(records: Records) -> Iterable[Picture]:
     """Yield one figure of all effects, if any was measured."""
     rows = effects(records)
     places = list(dict.fromkeys(place for row in rows for place, _ in row.measured))[:MOST_PLACES]
+    rows = [replace(row, measured=tuple(each for each in row.measured if each[0] in places)) for row in rows]
     if not places:
         return
     caption = (
