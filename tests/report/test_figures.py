@@ -83,6 +83,23 @@ def test_effects_are_differences_of_test_errors_of_unchanged_runs(tmp_path: Path
     assert all(text in words(picture.svg) for text in ("One GPU, half the kernels", "Without conv5", "the paper"))
 
 
+def test_a_net_that_was_pre_trained_on_other_images_is_shown_as_such(tmp_path: Path) -> None:
+    other = data_record(name="others")
+    for seed in range(3):
+        write_run(tmp_path, seed=seed)
+        write_evaluation(tmp_path, seeds=(seed,), error=20.0 + seed)
+        checksum = f"weights of seed {seed}"
+        ended = {"reason": "epochs", "epochs": 30, "weights": checksum}
+        write_run(tmp_path, "conv6-fall2011", seed=seed, data=other, ended=ended)
+        origin = {"run": "before", "weights": checksum}
+        write_run(tmp_path, "conv6-pretrained", seed=seed, init_from=origin)
+        write_evaluation(tmp_path, "conv6-pretrained", seeds=(seed,), error=18.0 + seed)
+    (row,) = (row for row in effects.effects(read_records(tmp_path)) if row.measured)
+    assert [(place, round(each.value, 6)) for place, each in row.measured] == [
+        ("ten classes, small scale, pre-trained on others", 2.0)
+    ]
+
+
 def test_no_effect_was_measured(tmp_path: Path) -> None:
     write_evaluation(tmp_path)
     assert not list(effects.effect_pictures(read_records(tmp_path)))
