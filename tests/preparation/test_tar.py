@@ -108,6 +108,7 @@ def test_a_truncated_outer_or_inner_tar_is_named_with_its_byte(tmp_path: Path) -
         ("/absolute", "unsafe name"),
         ("./a/./b", "unsafe name"),
         ("new\nline", "unsafe name"),
+        ("escape\x1b[2J", "unsafe name"),
         ("", "unsafe name"),
         ("caf\udce9", "not UTF-8"),
     ],
@@ -118,6 +119,14 @@ def test_unsafe_names(tmp_path: Path, name: str, reason: str) -> None:
         archive.addfile(tarfile.TarInfo(name))
     refused(reason, tmp_path / "x.tar", content.getvalue())
     assert [path.name for path in tmp_path.iterdir()] == ["x.tar"]
+
+
+@pytest.mark.parametrize("invisible", ["\u202f", "\u3000", "\xa0", "\u200d"])
+def test_names_with_spaces_that_are_no_ascii_are_read(tmp_path: Path, invisible: str) -> None:
+    name = f"cat/Screenshot at 9.41{invisible}PM.png"  # macOS writes U+202F there
+    path = tmp_path / "x.tar"
+    path.write_bytes(tar({name: b"1"}))
+    assert [member.name for member in Archive.file(path).members()] == [name]
 
 
 @pytest.mark.parametrize(

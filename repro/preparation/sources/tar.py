@@ -14,6 +14,7 @@ import bz2
 import gzip
 import lzma
 import os
+import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,6 +37,8 @@ from repro.remote import open_binary, read_range, remote_url
 BLOCK = tarfile.BLOCKSIZE  # 512: headers and members begin at multiples of it
 LONGEST_HEADER = 1 << 16  # bytes of an extended header: far more than any file system's longest path
 UNKNOWN = 1 << 62  # the end of a compressed archive, before it has been read
+# Characters that are no part of a name; others that cannot be seen, as the narrow space in macOS's screenshots, may be.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 BAD_STREAM = (EOFError, zlib.error, lzma.LZMAError)  # and OSError: what reading a damaged compressed file raises
 STREAM_BYTES = 1 << 23  # of a compressed remote archive that are fetched at once
 OPEN: dict[str, Callable[[str | IO[bytes]], IO[bytes]]] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}  # type: ignore[dict-item]
@@ -189,7 +192,7 @@ class Archive:
 
     def _check_name(self, at: int, name: str) -> None:
         parts = name.removeprefix("./").rstrip("/").split("/")
-        if name.startswith("/") or any(part in ("", ".", "..") for part in parts) or not name.isprintable():
+        if name.startswith("/") or any(part in ("", ".", "..") for part in parts) or CONTROL.search(name):
             raise self._error(at, f"member '{_shown(name)}' has an unsafe name")
 
     def _check_end(self, file: IO[bytes], at: int, after: str) -> None:
