@@ -69,6 +69,12 @@ def test_synsets_txt_gives_classes_and_their_order(whole: Path, tmp_path: Path) 
     assert set(store.splits["train"].labels) == {0, 1}
 
 
+def test_lists_that_editors_on_windows_wrote(whole: Path, tmp_path: Path) -> None:
+    (tmp_path / "synsets.txt").write_text(f"{IDS[3]}\n{IDS[0]}\n", encoding="utf-8-sig", newline="\r\n")
+    (tmp_path / "words.txt").write_text(f"{IDS[3]}\tcrane\n", encoding="utf-8-sig", newline="\r\n")
+    assert [(info.id, info.name) for info in fall2011(whole, 0).classes] == [(IDS[3], "crane"), (IDS[0], IDS[0])]
+
+
 def test_synsets_txt_without_any_of_the_tars(whole: Path, tmp_path: Path) -> None:
     (tmp_path / "synsets.txt").write_text("n00000001\nn00000002\n")
     with pytest.raises(ReproError, match=r"no training images of 'fall2011' in '.*whole\.tar'"):

@@ -112,7 +112,7 @@ def _synsets(path: Path) -> list[str]:
 
 def _words(path: Path) -> dict[str, str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        lines = path.read_text(encoding="utf-8-sig").splitlines() if path.exists() else []
     except (OSError, UnicodeDecodeError) as error:
         raise ReproError(f"cannot read '{path}' ({error}): fix or remove it") from error
     return {id: words.split(",")[0] for id, _, words in (line.partition("\t") for line in lines)}
@@ -123,7 +123,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     if not path.exists():
         return
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ReproError(f"cannot read '{path}' ({error}): fix or remove it") from error
     for number, line in enumerate(lines, 1):
