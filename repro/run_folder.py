@@ -13,10 +13,11 @@ import msgspec
 
 from repro import atomic
 from repro.errors import ReproError
+from repro.formatting import file_size
 from repro.locks import exclusive
 from repro.paper.recipes import HeldOut
 from repro.records.conversion import finite_number
-from repro.records.file_names import LOCK, MEASUREMENTS, RUN, UNTRAINED_ACTIVATIONS
+from repro.records.file_names import LOCK, MEASUREMENTS, RUN, UNTRAINED_ACTIVATIONS, WEIGHTS
 from repro.records.reading import read_run
 from repro.records.runs import Run
 from repro.records.schema import EpochRecord, RunRecord
@@ -24,13 +25,16 @@ from repro.records.writing import to_json, write_record
 
 
 @contextmanager
-def locked_run(folder: Path, record: RunRecord, resume: bool) -> Iterator[Run]:
+def locked_run(
+    folder: Path, record: RunRecord, resume: bool, checkpoint_bytes: int = atomic.RECORD_BYTES
+) -> Iterator[Run]:
     """Create the run in `folder`, or open it to `resume` it, and lock it within the context.
 
     A run that is resumed with more epochs than it was started with gets them, see `_extend`.
 
-    Raises ReproError if another process is training in `folder`, if it cannot be created, if it holds a run and
-    `resume` is not set, or if it holds a run that differs from `record` in what decides the result.
+    Raises ReproError if another process is training in `folder`, if it cannot be created, if a checkpoint of
+    `checkpoint_bytes` cannot be written to it, if it holds a run and `resume` is not set, or if it holds a run that
+    differs from `record` in what decides the result.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -40,6 +44,8 @@ def locked_run(folder: Path, record: RunRecord, resume: bool) -> Iterator[Run]:
         ) from error
     with exclusive(folder / LOCK, f"another process is training in '{folder}': wait for it, or stop it"):
         try:
+            if not (folder / WEIGHTS).exists():  # before the work, because the first checkpoint is due minutes later
+                atomic.check_writable(folder, f"a checkpoint of {file_size(checkpoint_bytes)}", checkpoint_bytes)
             run = _open(folder, record, resume)
         except ReproError:
             _remove_if_empty(folder)

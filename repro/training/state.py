@@ -204,6 +204,11 @@ class Training:
         """Return weights and velocities by name, on the CPU; they do not depend on the number of devices."""
         return {name: gather(shards) for name, shards in self.shards().items()}
 
+    @property
+    def nbytes(self) -> int:
+        """Size of the tensors that a checkpoint holds, in bytes."""
+        return sum(shard.nbytes for shards in self.shards().values() for shard in shards)
+
     def weights(self) -> dict[str, Tensor]:
         """Return the weights by name, on the CPU."""
         return {name: value for name, value in self.tensors().items() if not name.startswith("velocity.")}

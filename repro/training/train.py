@@ -115,7 +115,8 @@ def train(
                 return None
             if resume_from:
                 _check_belongs(resume_from, folder)
-            run = stack.enter_context(locked_run(folder, record, resume or resume_from is not None))
+            resumed = resume or resume_from is not None
+            run = stack.enter_context(locked_run(folder, record, resumed, training.nbytes))
             if resume_from and run.has_weights:
                 raise ReproError(
                     f"'{folder}' is finished after {len(run.log)} epochs, and does not continue from '{resume_from}': "

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from helpers import repro, run_here
+from helpers import repro, run_here, small_disk
 
 from repro import run_folder
 from repro.data.sampling import draw_epoch
@@ -665,6 +665,15 @@ def test_a_full_disk_at_the_start_leaves_no_folder(
     with pytest.raises(ReproError, match="No space left on device"):
         next(train(SETTINGS, store.path, tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_without_space_for_a_checkpoint_is_an_error_before_the_first_update(
+    store: Store, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "disk", 4096) as disk:
+        with pytest.raises(ReproError, match=r"cannot write a checkpoint of [\d.]+ MB to '.*': No space"):
+            next(train(SETTINGS, store.path, disk))
+        assert not list(disk.iterdir())
 
 
 def test_two_devices_train_as_one_and_either_resumes_the_other(
