@@ -115,10 +115,9 @@ def listing(url: str) -> list[dict[str, Any]]:
     """Return the descriptions of what is in a folder, with the last part of the path as `name`. Raises OSError."""
     system, path = _file_system(url)
     entries = _call(lambda: system.ls(path, detail=True))
-    named = [{**entry, "name": str(entry["name"]).rstrip("/").rpartition("/")[2]} for entry in entries]
-    own_name = path.rstrip("/").rpartition("/")[2]
-    # Some stores list the folder itself, as an empty object.
-    return [entry for entry in named if entry["name"] and not (entry["name"] == own_name and not entry.get("size"))]
+    paths = [(str(entry["name"]).strip("/"), entry) for entry in entries]
+    # Some stores list the folder itself, as an empty object; a folder in it may have the same last part.
+    return [{**entry, "name": name.rpartition("/")[2]} for name, entry in paths if name and name != path.strip("/")]
 
 
 def lengths(url: str) -> dict[str, int]:

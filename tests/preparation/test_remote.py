@@ -74,6 +74,31 @@ def test_remote_images_give_the_same_store_as_local_ones(kind: str, tmp_path: Pa
     assert list(stores[0].splits["train"].iter_names()) == list(stores[1].splits["train"].iter_names())
 
 
+def test_a_folder_named_like_the_one_that_holds_it_is_read(tmp_path: Path, memory: MemoryFileSystem) -> None:
+    """An archive that is unpacked into a folder of its name leaves such folders, and so do datasets of people."""
+    local = write_pictures(tmp_path / "pets", {"cat": 2, "cat/cat": 3, "dog": 4})
+    names = [
+        [image.name for split in ("train", "val") for image in open_source("folder", source, 0).splits[split]]
+        for source in (local, upload(local, memory))
+    ]
+    assert len(names[0]) == 9
+    assert names[0] == names[1]
+
+
+def test_a_folder_that_lists_itself_is_not_in_it(memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Consoles of object stores make a folder by an empty object, which the folder's listing includes."""
+    memory.pipe_file("/bucket/cat/cat/1.jpg", b"1")
+    ls = MemoryFileSystem.ls
+
+    def with_itself(self: MemoryFileSystem, path: str, detail: bool = True) -> Any:
+        return [{"name": f"{path.strip('/')}/", "size": 0, "type": "file"}, *ls(self, path, detail)]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MemoryFileSystem, "ls", with_itself)
+        found = [[entry["name"] for entry in remote.listing(f"{BUCKET}/{folder}")] for folder in ("cat", "cat/cat")]
+    assert found == [["cat"], ["1.jpg"]]
+
+
 def count_bytes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return the list that the number of bytes of each range that is read from now on is appended to."""
     fetched: list[int] = []
