@@ -131,11 +131,7 @@ def train(
             return
         saved = group.run_checked(lambda: _load_checkpoint(run, resume_from) if run else None)
         if saved and run:
-            if run.machine.threads not in (None, record.machine.threads):
-                note_once(
-                    f"this run was started with {run.machine.threads} threads and continues with "
-                    f"{record.machine.threads}: its results may differ in rounding"
-                )
+            _note_rounding(run, record)
             training.restore(saved)
             _continue_if_extended(run, training)
         if run:
@@ -152,6 +148,17 @@ def train(
             _finish(run, training)
             if not keep_checkpoints:
                 checkpoint.remove_all(run.checkpoints_path)
+
+
+def _note_rounding(run: Run, record: RunRecord) -> None:
+    """Note where `run` continues with other numbers of threads or ranks than it was started with."""
+    threads = run.machine.threads, record.machine.threads
+    for what, before, now in (("threads", *threads), ("ranks", run.ranks, record.ranks)):
+        if before not in (None, now):
+            note_once(
+                f"this run was started with {before} {what} and continues with {now}: its results may differ in "
+                "rounding"
+            )
 
 
 def _continue_if_extended(run: Run, training: Training) -> None:

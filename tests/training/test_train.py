@@ -223,6 +223,18 @@ def test_resuming_with_another_number_of_threads_is_noted(
         assert ("this run was started with 999 threads and continues with" in caplog.text) == noted
 
 
+def test_resuming_with_another_number_of_ranks_is_noted(
+    store: Store, stopped: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = json.loads((stopped / "run.json").read_text())
+    for ranks in (record["ranks"], 8):
+        (stopped / "run.json").write_text(json.dumps({**record, "ranks": ranks}))
+        events = train(SETTINGS, store.path, stopped.parent, resume=True)
+        next(events)
+        events.close()
+        assert ("this run was started with 8 ranks and continues with 1" in caplog.text) == (ranks == 8)
+
+
 @pytest.mark.parametrize("suffix", ["json", "safetensors"])
 def test_resuming_from_a_named_checkpoint(store: Store, finished: Path, stopped: Path, suffix: str) -> None:
     first, second = sorted((stopped / "checkpoints").glob(f"*.{suffix}"))
