@@ -75,6 +75,20 @@ def test_classes_stores_and_runs_of_any_name(tmp_path: Path) -> None:
     assert {(each["id"], each["name"]) for each in found["guesses"]} == {(CAFE, "caf?"), ("été", "été")}
 
 
+def test_names_that_would_break_a_line_or_command_a_terminal_are_escaped(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    for seed, name in enumerate(("cat", "dog")):
+        path = folder_with(images, name)
+        for number in range(2):
+            (path / f"{number}.png").write_bytes(picture(10 * seed + number, format="PNG"))
+    (images / "cat" / "two\nlines\x1b[2J.png").write_bytes(b"")
+    words = ("prepare", "folder", "--source", images, "--out", tmp_path / "store", "--size", 16)
+    refused, done = run_here(*words), run_here(*words, "--allow-partial")
+    assert "'cat/two\\nlines\\x1b[2J.png' (empty file)" in refused.stderr
+    assert "left out 'cat/two\\nlines\\x1b[2J.png': empty file" in done.stdout
+    assert "\x1b" not in refused.stderr + done.stdout
+
+
 def test_the_report_and_the_frames_show_valid_text(tmp_path: Path) -> None:
     data = data_record(name=STRANGE, classes=[CAFE, "dog", "cat"])
     write_run(tmp_path / "runs", data=data, command=f"repro train --data {STRANGE}")

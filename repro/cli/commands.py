@@ -94,6 +94,7 @@ def prepare(
     """Preprocess a dataset into a store of square images. They are scaled and cropped as in Sec. 2."""
     from repro.cli.progress import meter
     from repro.preparation import prepare as stage
+    from repro.preparation.formats import quoted
 
     with meter(console, "preparing", "images") as show:
         store = stage.prepare(
@@ -118,7 +119,7 @@ def prepare(
     for kind, what in (("rejected", "left out"), ("damaged", "damaged, but used,")):
         found = store.manifest[kind]
         for image in found[:SHOWN]:
-            console.print(f"{what} {image['name']}: {image['reason']}", style="yellow")
+            console.print(f"{what} {quoted(image['name'])}: {image['reason']}", style="yellow")
         if len(found) > SHOWN:
             console.print(f"… {len(found):,} in all, listed in manifest.json as {kind}", style="yellow")
     return _train_on(out, store)

@@ -181,9 +181,14 @@ def plural(count: int, one: str, many: str) -> str:
     return f"{count:,} {one if count == 1 else many}"
 
 
+def quoted(name: str) -> str:
+    """Return a name in quotes on one line; characters that cannot be printed, which may command a terminal, escaped."""
+    return f"'{name}'" if name.isprintable() else ascii(name)
+
+
 def first_few(names: list[str], most: int = 10) -> str:
     """Join names with commas, the first `most` of them, each on one line."""
-    shown = ", ".join(f"'{name}'" if name.isprintable() else ascii(name) for name in names[:most])
+    shown = ", ".join(map(quoted, names[:most]))
     return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"
 
 

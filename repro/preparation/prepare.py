@@ -38,6 +38,7 @@ from repro.formatting import duration, file_size
 from repro.preparation.assembly import assemble
 from repro.preparation.estimates import STARTUP_SECONDS, check_disk_space, seconds_per_image, shard_bytes
 from repro.preparation.executors import WorkerPool, dask_pool, local_pool
+from repro.preparation.formats import quoted
 from repro.preparation.settings import RESIZES, SHORTER_SIDE, SQUASH, PrepareSettings
 from repro.preparation.shards import ShardNotes, ShardTask, commit_shard, make_shard, read_notes
 from repro.preparation.sources.datasets import find_dataset, open_source
@@ -319,7 +320,7 @@ class _ImageCounts:
         self.turned += notes.turned
         self._rejected += notes.rejected
         if len(self._rejected) > self._max_rejected:
-            images = ", ".join(f"'{name}' ({reason})" for _, name, reason in self._rejected[:MAX_LISTED])
+            images = ", ".join(f"{quoted(name)} ({reason})" for _, name, reason in self._rejected[:MAX_LISTED])
             more = f" and {len(self._rejected) - MAX_LISTED:,} more" if len(self._rejected) > MAX_LISTED else ""
             raise ReproError(
                 f"{len(self._rejected):,} of {self.done:,} images cannot be used: {images}{more}; fix or remove them, "
@@ -344,7 +345,7 @@ def _process(shards: _Shards, settings: PrepareSettings, on_progress: OnProgress
             pending += 1
             needed += shard_bytes(len(task.references), task.size, task.encoding)
     if stale:
-        example = f", such as '{changed[0]}'" if changed else ""
+        example = f", such as {quoted(changed[0])}" if changed else ""
         shards_again = "1 finished shard" if stale == 1 else f"{stale:,} finished shards"
         note(f"making {shards_again} again: images were changed, added, removed or unreadable{example}")
     note(check_disk_space(shards.staging.path, needed))
