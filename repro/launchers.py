@@ -88,7 +88,13 @@ def _from_torchrun(variables: Mapping[str, str]) -> Launch:
 
 def _from_srun(variables: Mapping[str, str]) -> Launch:
     world_size, node = _number(variables, "SLURM_STEP_NUM_TASKS"), _number(variables, "SLURM_NODEID", 0)
-    tasks = variables.get("SLURM_STEP_TASKS_PER_NODE") or variables.get("SLURM_TASKS_PER_NODE") or str(world_size)
+    counts = variables.get("SLURM_STEP_TASKS_PER_NODE") or variables.get("SLURM_TASKS_PER_NODE") or str(world_size)
+    tasks = tasks_per_node(counts)
+    if node >= len(tasks):
+        raise ReproError(
+            f"SLURM_NODEID is {node}, and SLURM_STEP_TASKS_PER_NODE gives the tasks of nodes below {len(tasks)}: pass "
+            "all variables of Slurm on, or use torchrun"
+        )
     # Every process of a job step finds the same port, and steps that run at the same time find different ones.
     step = 10 * _number(variables, "SLURM_JOB_ID", 0) + _number(variables, "SLURM_STEP_ID", 0)
     nodes = variables.get("SLURM_STEP_NODELIST") or variables.get("SLURM_JOB_NODELIST") or "127.0.0.1"
@@ -97,7 +103,7 @@ def _from_srun(variables: Mapping[str, str]) -> Launch:
         _number(variables, "SLURM_PROCID"),
         world_size,
         _number(variables, "SLURM_LOCALID"),
-        tasks_per_node(tasks)[node],
+        tasks[node],
         variables.get("MASTER_ADDR") or first_node(nodes),
         _number(variables, "MASTER_PORT", STEP_PORTS[step % len(STEP_PORTS)]),
     )

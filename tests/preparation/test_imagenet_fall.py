@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from helpers import picture
 from official_archives import class_tars, tar
 
 from repro.errors import ReproError
@@ -51,6 +52,19 @@ def test_one_tar_or_a_folder_of_tars_give_the_same_source(whole: Path, tmp_path:
         assert [r.read() for r in fall2009(folder, 0).splits[split]] == [
             r.read() for r in fall2009(whole, 0).splits[split]
         ]
+
+
+@pytest.mark.parametrize("folder", ["./", "train/{id}/"])
+def test_the_halves_do_not_depend_on_how_a_class_was_packed(whole: Path, tmp_path: Path, folder: str) -> None:
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    for id in IDS:
+        members = {f"{folder.format(id=id)}{id}_{7 * k}.JPEG": picture(k) for k in range(101)}
+        (packed / f"{id}.tar").write_bytes(tar(members))
+    again = fall2009(packed, 0)
+    for split in ("train", "val", "test"):
+        files = [name.rpartition("/")[2] for name in names(again, split)]
+        assert files == names(fall2009(whole, 0), split)
 
 
 def test_synsets_txt_gives_classes_and_their_order(whole: Path, tmp_path: Path) -> None:

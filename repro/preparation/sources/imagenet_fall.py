@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from repro.data.store import ClassInfo
 from repro.errors import ReproError
@@ -61,8 +61,9 @@ def _fall(path: Path | None, dataset: str, seed: int, categories: int, on_file: 
         if not members:
             empty.append(id)
             continue
-        # In an order drawn by seed: the test half, then val, then train.
-        drawn = choose(((f"{id}/{member.name}", member) for member in members), len(members), seed)
+        # In an order drawn by seed: the test half, then val, then train. Not by the folders in a tar, which depend on
+        # how it was packed.
+        drawn = choose(((f"{id}/{PurePosixPath(member.name).name}", member) for member in members), len(members), seed)
         test_end = len(drawn) // 2 if test else 0
         val_end = test_end + (len(drawn) - test_end) // HELD_OUT
         for split, part in (("test", drawn[:test_end]), ("val", drawn[test_end:val_end]), ("train", drawn[val_end:])):
