@@ -69,15 +69,14 @@ def audit(
     classes: tuple[ClassInfo, ...] = (),
     devices: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-    on_rows: Callable[[Sequence[AuditRow]], None] | None = None,
 ) -> tuple[Path, list[AuditRow]]:
     """Evaluate published weights on the val split of the store `data`; returns the record's path and its rows.
 
     `paths` are files of weights or folders of them. Every net that shares a file's layers is evaluated with its own
     preprocessing, and with each number of views that a published error is about: `on_progress` is called with images
-    done and images in all of each pass, `on_rows` with the rows of each net. `classes` are those of weights that
-    do not have ILSVRC-2012's in the order of their WordNet ids. The record is `audit.json` in the folder `out`.
-    Raises ReproError for files, a store or classes that do not fit, or if the folder is not writable.
+    done and images in all of each pass. `classes` are those of weights that do not have ILSVRC-2012's in the order of
+    their WordNet ids. The record is `audit.json` in the folder `out`. Raises ReproError for files, a store or classes
+    that do not fit, or if the folder is not writable.
     """
     keep_freed_memory()
     store = open_store(data)
@@ -94,10 +93,7 @@ def audit(
         net = for_classes(weights, store).to(device).to(memory_format=torch.channels_last)
         # Nets that share their weights differ in their preprocessing alone.
         for model in (each for each in MODELS.values() if each.network == weights.model.network):
-            found = list(_evaluate(net, replace(weights, model=model), store, device, on_progress))
-            rows += found
-            if on_rows:
-                on_rows(found)
+            rows += _evaluate(net, replace(weights, model=model), store, device, on_progress)
     path = out / "audit.json"
     atomic.write_json(path, _record(rows, store))
     return path, rows

@@ -208,11 +208,6 @@ def read_tensors(run: Run) -> tuple[dict[str, Tensor], str]:
     return weights, checksum
 
 
-def load_net(run: Run) -> AlexNet:
-    """Return the net of a finished run on the CPU. Raises ReproError if it is unfinished or damaged."""
-    return _net(run, read_weights(run)[0])
-
-
 def _net(run: Run, weights: dict[str, Tensor]) -> AlexNet:
     net = AlexNet(network_of(run))
     try:

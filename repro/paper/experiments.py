@@ -264,12 +264,12 @@ EXPERIMENTS = {experiment.name: experiment for experiment in (*PARTS, ALL)}
 LR_GRIDS = {(each.net, each.recipe): each for each in ALL.requirements if len(each.lrs) > 1}
 
 
-def trains(requirement: Requirement, net: str, dataset: str, recipe: str = "authors") -> bool:
+def trains(requirement: Requirement, net: str, dataset: str) -> bool:
     """Return whether `net` on `dataset` is what a requirement asks for, or is trained on the way to it."""
     if (requirement.net, requirement.dataset) == (net, dataset):
         return True
-    members = [variant for variant, _ in members_of(requirement.net, recipe=recipe)]
-    ancestors = [ancestor for variant in members for ancestor in ancestors_of(variant, recipe)]
+    members = [variant for variant, _ in members_of(requirement.net)]
+    ancestors = [ancestor for variant in members for ancestor in ancestors_of(variant)]
     trained = [(variant, requirement.dataset) for variant in members]
     return (net, dataset) in [*trained, *((ancestor.name, ancestor.dataset) for ancestor in ancestors)]
 

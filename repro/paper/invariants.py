@@ -28,8 +28,8 @@ def _row(layer: str, variant: str = "alexnet") -> LayerCount:
     return next(row for row in count(_network(variant)) if row.layer.name == layer)
 
 
-def _learned(variant: str = "alexnet") -> list[LayerCount]:
-    return [row for row in count(_network(variant)) if isinstance(row.layer, Conv | Linear)]
+def _learned() -> list[LayerCount]:
+    return [row for row in count(_network()) if isinstance(row.layer, Conv | Linear)]
 
 
 def parameters(variant: str) -> float:

@@ -15,7 +15,6 @@ class Scale:
         crop_size: side of the crops that the net sees, in pixels.
         width: factor on the number of kernels or units of every hidden layer.
         epochs: number of training epochs; None for the recipe's.
-        purpose: what the scale is for, with its data and duration.
     """
 
     name: str
@@ -23,7 +22,6 @@ class Scale:
     crop_size: int
     width: float
     epochs: int | None
-    purpose: str
 
 
 def _by_name(*scales: Scale) -> dict[str, Scale]:
@@ -31,15 +29,15 @@ def _by_name(*scales: Scale) -> dict[str, Scale]:
 
 
 SCALES = _by_name(
-    Scale("paper", 256, 224, 1.0, None, "the paper's sizes: ImageNet and GPUs, days"),
-    Scale("small", 128, 112, 0.5, 30, "the same pipeline on ten classes: a laptop, an hour"),
-    Scale("smoke", 64, 56, 0.5, 10, "the built-in data: minutes"),
+    Scale("paper", 256, 224, 1.0, None),
+    Scale("small", 128, 112, 0.5, 30),
+    Scale("smoke", 64, 56, 0.5, 10),
 )
 
 # The CIFAR-10 nets are small enough to train at full size: only the number of epochs differs.
 CIFAR_SCALES = _by_name(
-    Scale("paper", 32, 32, 1.0, None, "the paper's sizes"),
-    Scale("small", 32, 32, 1.0, 10, "the paper's net, fewer epochs"),
-    Scale("smoke", 32, 32, 0.5, 2, "half the width: a minute"),
+    Scale("paper", 32, 32, 1.0, None),
+    Scale("small", 32, 32, 1.0, 10),
+    Scale("smoke", 32, 32, 0.5, 2),
 )
 CIFAR_CROP_SCALES = {name: replace(scale, crop_size=24) for name, scale in CIFAR_SCALES.items()}

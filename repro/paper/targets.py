@@ -404,9 +404,9 @@ def load_targets(folder: Path | None = None) -> tuple[Target, ...]:
 
 
 @cache
-def load_deviations(folder: Path | None = None) -> tuple[Deviation, ...]:
+def load_deviations() -> tuple[Deviation, ...]:
     """Return the ledger of deviations in its order. Raises ReproError for a faulty entry."""
-    path = (folder or _targets_folder()) / "deviations.toml"
+    path = _targets_folder() / "deviations.toml"
     entries = _read(path, "deviation").get("deviation", [])
     return tuple(_build(Deviation, entry, path) for entry in entries)
 

@@ -49,12 +49,6 @@ def _remote_path(path: Path, url: str, wanted: str) -> Path:
     return found
 
 
-def source_folder(path: Path, wanted: str) -> Path:
-    """Return the existing folder that `--source` names; where it names a file, the folder of that file."""
-    found = source_path(path, wanted)
-    return found if found.is_dir() else found.parent
-
-
 def open_tree(
     path: Path,
     wanted: str,
@@ -95,12 +89,6 @@ def below_single_folders(tree: Tree, stop: Callable[[Tree], bool]) -> Tree:
             break
         tree = tree.below(folders[0])
     return tree
-
-
-def find_file(path: Path, names: tuple[str, ...], below: tuple[str, ...] = ("",), above: int = 0) -> Path | None:
-    """Return the first file or folder of one of these names in `path`, in folders `below` it, or some levels above."""
-    folders = [path / folder for folder in below] + list(path.absolute().parents)[:above]
-    return next((folder / name for folder in folders for name in names if (folder / name).exists()), None)
 
 
 def _archive_tree(path: Path, wanted: str, on_file: OnFile) -> Tree:
