@@ -9,7 +9,8 @@ from repro.paper.experiments import RECIPE_DIFFERENCES
 from repro.records.runs import Records, Run
 from repro.report.measurements.context import Context, context_of, fine_tuned, precedence
 from repro.report.measurements.grid import one_per_seed
-from repro.report.measurements.runs import final_error, mean_of
+from repro.report.measurements.runs import final_error
+from repro.report.measurements.seeds import mean_of
 from repro.report.table import Cell, Section, Table, columns
 
 NETS = tuple(dict.fromkeys(each.net for each in RECIPE_DIFFERENCES.requirements))

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from statistics import fmean, stdev
+from statistics import fmean
 
 import numpy as np
 
@@ -18,15 +18,14 @@ from repro.paper.intervals import (
     error_interval,
     image_error,
     paired_interval,
-    rate_interval,
     seed_interval,
-    welch_interval,
 )
 from repro.paper.targets import Measurement, Scope, Target
 from repro.paper.variants import ensemble_of
 from repro.records.runs import Evaluation, Records
 from repro.report.measurements.context import Context, RunScale, data_changes, evaluation_scale
 from repro.report.measurements.pretraining import pretraining_changes
+from repro.report.measurements.seeds import difference_over_seeds, mean_of, mean_over_seeds
 
 ERROR_MEASURES = ("top1_error", "top5_error", "split_difference", "next_four_gain")
 
@@ -161,11 +160,7 @@ def error_level(evaluations: Sequence[Evaluation], metric: str) -> Measurement |
     if len(errors) == 1:
         wrong = min(max(round(mean * images / 100), 0), images)
         return Measurement(mean, error_interval(wrong, images), images, "images", runs=runs)
-    sampling = binomial_error(mean, images)
-    return Measurement(
-        mean, rate_interval(errors, sampling), len(errors), "seeds", runs=runs, deviation=stdev(errors),
-        image_error=sampling,
-    )  # fmt: skip
+    return mean_over_seeds(errors, binomial_error(mean, images), runs, rates=True)
 
 
 def error_difference(target: Target, firsts: Sequence[Evaluation], seconds: Sequence[Evaluation]) -> Measurement | None:
@@ -192,11 +187,7 @@ def nets_difference(firsts: Sequence[Evaluation], seconds: Sequence[Evaluation],
     if min(len(firsts), len(seconds)) > 1:
         first, second = ([each.error(metric) for each in evaluations] for evaluations in (firsts, seconds))
         sampling = sampling_error(firsts, seconds, metric)
-        return Measurement(
-            fmean(first) - fmean(second), welch_interval(first, second, sampling),
-            min(len(first), len(second)), "seeds", runs=_run_names([*firsts, *seconds]),
-            deviation=math.hypot(stdev(first), stdev(second)), image_error=sampling,
-        )  # fmt: skip
+        return difference_over_seeds(first, second, sampling, _run_names([*firsts, *seconds]))
     pairs = [(first, second) for first in firsts for second in seconds]
     return _one_pair(*next((pair for pair in pairs if pair[0].seeds == pair[1].seeds), pairs[0]), metric)
 
@@ -208,10 +199,7 @@ def _views_difference(firsts: Sequence[Evaluation], seconds: Sequence[Evaluation
         return _one_pair(*pairs[0], metric) if pairs else None
     differences = [first.error(metric) - second.error(metric) for first, second in pairs]
     sampling = sampling_error([first for first, _ in pairs], [second for _, second in pairs], metric)
-    return Measurement(
-        fmean(differences), seed_interval(differences, sampling), len(pairs), "seeds",
-        runs=_run_names([first for first, _ in pairs]), deviation=stdev(differences), image_error=sampling,
-    )  # fmt: skip
+    return mean_over_seeds(differences, sampling, _run_names([first for first, _ in pairs]))
 
 
 def _ensemble_difference(nets: Sequence[Evaluation], averages: Sequence[Evaluation], metric: str) -> Measurement | None:
@@ -233,13 +221,7 @@ def _ensemble_difference(nets: Sequence[Evaluation], averages: Sequence[Evaluati
             found.append(Measurement(value, interval, average.images, "images", runs=runs, image_error=sampling))
     if len(found) < 2:
         return found[0] if found else None
-    values = [each.value for each in found]
-    sampling = max(each.image_error for each in found)
-    runs = tuple(dict.fromkeys(name for each in found for name in each.runs))
-    return Measurement(
-        fmean(values), seed_interval(values, sampling), len(values), "seeds", runs=runs, deviation=stdev(values),
-        image_error=sampling,
-    )  # fmt: skip
+    return mean_of(found)
 
 
 def _one_pair(first: Evaluation, second: Evaluation, metric: str) -> Measurement:
@@ -323,7 +305,4 @@ def next_four_gain(evaluations: Sequence[Evaluation]) -> Measurement | None:
     if len(values) == 1:
         return Measurement(values[0], intervals[0], images[0], "images", runs=tuple(found))
     sampling = max((high - low) / (2 * Z) for low, high in intervals)  # the seeds share the images
-    return Measurement(
-        fmean(values), seed_interval(values, sampling), len(values), "seeds", runs=tuple(found),
-        deviation=stdev(values), image_error=sampling,
-    )  # fmt: skip
+    return mean_over_seeds(values, sampling, found)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, stdev
 
-from repro.paper.intervals import Z, welch_interval
+from repro.paper.intervals import Z
 from repro.paper.targets import Measurement, Target
 from repro.records.runs import Evaluation, Records
 from repro.report.measurements.context import Context, learning_changes
 from repro.report.measurements.evaluations import evaluation_scope, group_evaluations, sampling_error
+from repro.report.measurements.seeds import difference_over_seeds
 
 OVERFITTING_MEASURES = ("overfit_gap",)
 METRIC = "top1_error"
@@ -72,11 +72,8 @@ def gap_difference(firsts: Sequence[Gap], seconds: Sequence[Gap]) -> Measurement
     )
     first, second = ([gap.value for gap in gaps] for gaps in (firsts, seconds))
     runs = tuple(dict.fromkeys("+".join(gap.new.runs) for gap in (*firsts, *seconds)))
-    difference = fmean(first) - fmean(second)
-    if not several:
-        interval = (difference - Z * sampling, difference + Z * sampling)
-        return Measurement(difference, interval, firsts[0].new.images, "images", runs=runs, image_error=sampling)
-    return Measurement(
-        difference, welch_interval(first, second, sampling), min(len(first), len(second)), "seeds", runs=runs,
-        deviation=math.hypot(stdev(first), stdev(second)), image_error=sampling,
-    )  # fmt: skip
+    if several:
+        return difference_over_seeds(first, second, sampling, runs)
+    difference = first[0] - second[0]
+    interval = (difference - Z * sampling, difference + Z * sampling)
+    return Measurement(difference, interval, firsts[0].new.images, "images", runs=runs, image_error=sampling)

@@ -15,7 +15,8 @@ from repro.paper.targets import Measurement, Target
 from repro.records.runs import Records, Run
 from repro.report.measurements.context import Context, context_of, learning_changes
 from repro.report.measurements.grid import build_grid, select_runs, speed_ratio
-from repro.report.measurements.runs import RUN_MEASURES, epochs_to_train_error, finite, mean_of, run_level
+from repro.report.measurements.runs import RUN_MEASURES, epochs_to_train_error, finite, run_level
+from repro.report.measurements.seeds import difference_over_seeds, mean_of
 
 
 def from_runs(target: Target, records: Records) -> Iterator[tuple[Context, Measurement]]:
@@ -62,11 +63,8 @@ def run_difference(target: Target, firsts: Sequence[Run], seconds: Sequence[Run]
         return _minus(measured[0][0], measured[1][0])
     first, second = ([each.value for each in group] for group in measured)
     sampling = math.hypot(*(max(each.image_error for each in group) for group in measured))
-    return Measurement(
-        fmean(first) - fmean(second), welch_interval(first, second, sampling), min(len(first), len(second)), "seeds",
-        runs=tuple(name for group in measured for each in group for name in each.runs),
-        deviation=math.hypot(stdev(first), stdev(second)), image_error=sampling,
-    )  # fmt: skip
+    runs = (name for group in measured for each in group for name in each.runs)
+    return difference_over_seeds(first, second, sampling, runs)
 
 
 def _minus(first: Measurement, second: Measurement) -> Measurement:

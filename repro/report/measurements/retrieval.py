@@ -6,13 +6,13 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from statistics import fmean, stdev
 
-from repro.paper.intervals import Z, seed_interval
+from repro.paper.intervals import Z
 from repro.paper.targets import Measurement, Target
 from repro.records.runs import Records, Retrieval
 from repro.records.schema import Estimate
 from repro.report.measurements.context import Context, scale_of
+from repro.report.measurements.seeds import mean_over_seeds
 
 
 def _overlap(retrieval: Retrieval) -> Estimate:
@@ -60,10 +60,7 @@ def _measurement(retrievals: Sequence[Retrieval], quantity: Callable[[Retrieval]
     if len(values) == 1:
         return Measurement(values[0], estimates[0].interval, first.images, "images", runs=runs)
     sampling = max((each.interval[1] - each.interval[0]) / 2 / Z for each in estimates)
-    return Measurement(
-        fmean(values), seed_interval(values, sampling), len(values), "seeds", runs=runs, deviation=stdev(values),
-        image_error=sampling,
-    )  # fmt: skip
+    return mean_over_seeds(values, sampling, runs)
 
 
 def retrieval_changes(retrieval: Retrieval) -> tuple[str, ...]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from statistics import fmean, median, stdev
+from statistics import median
 
 from repro.errors import ReproError
 from repro.paper.experiments import epochs_to_error
-from repro.paper.intervals import Z, rate_interval, seed_interval
+from repro.paper.intervals import Z
 from repro.paper.targets import Measurement, Target
 from repro.records.runs import Run
 from repro.records.schema import EpochRecord
@@ -16,6 +16,7 @@ from repro.report.measurements.context import specified
 from repro.report.measurements.conv1 import oriented_share, tower_colour_difference
 from repro.report.measurements.evaluations import binomial_error
 from repro.report.measurements.grid import train_errors
+from repro.report.measurements.seeds import mean_of
 
 RunMeasure = Callable[[Run, str], Measurement | None]
 
@@ -29,18 +30,6 @@ def run_level(target: Target, runs: Sequence[Run]) -> Measurement | None:
     if target.measure in EVERY_RUN:  # "in every run": the run that shows it least
         return min(known, key=lambda each: each.interval[0] if each.interval else -math.inf)
     return known[0] if len(known) == 1 else mean_of(known, rates=target.unit == "%")
-
-
-def mean_of(known: Sequence[Measurement], rates: bool = False) -> Measurement:
-    """Return the mean of two or more runs' measurements, which may be `rates` in percent, over seeds and images."""
-    interval = rate_interval if rates else seed_interval
-    values = [each.value for each in known]
-    sampling = max(each.image_error for each in known)  # the seeds share the images
-    return Measurement(
-        fmean(values), interval(values, sampling), len(values), "seeds",
-        runs=tuple(dict.fromkeys(name for each in known for name in each.runs)), deviation=stdev(values),
-        image_error=sampling,
-    )  # fmt: skip
 
 
 def finite(log: Iterable[EpochRecord], name: str) -> list[float]:
