@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from repro.locks import exclusive
 from repro.paper.recipes import HeldOut
 from repro.records.conversion import finite_number
 from repro.records.file_names import LOCK, MEASUREMENTS, RUN, UNTRAINED_ACTIVATIONS, WEIGHTS
-from repro.records.reading import read_run
+from repro.records.reading import read_log, read_run
 from repro.records.runs import Run
-from repro.records.schema import EpochRecord, RunRecord
-from repro.records.writing import to_json, write_record
+from repro.records.schema import EndRecord, EpochRecord, RunRecord
+from repro.records.writing import to_json, write_record, write_weights
 
 
 @contextmanager
@@ -107,6 +108,18 @@ def _length(run: RunRecord) -> float:
         return run.length
     scheduled = finite_number(run.schedule.get("epochs"))
     return scheduled if run.epochs - 1 < scheduled < run.epochs else run.epochs
+
+
+def finish_run(run: Run, reason: str, weights: bytes) -> None:
+    """Record that training ended for `reason` (see `EndRecord`), and write the weights, a safetensors file's content.
+
+    A run that is killed before its weights are written still has the checkpoint from which it is finished. Raises
+    ReproError if a file cannot be written.
+    """
+    ended = EndRecord(reason, len(tuple(read_log(run.log_path))), hashlib.sha256(weights).hexdigest())
+    record = RunRecord(**{each.name: getattr(run, each.name) for each in fields(RunRecord)})
+    write_record(run.folder / RUN, replace(record, ended=ended))
+    write_weights(run.folder, weights)
 
 
 def _remove_measurements(run: Run) -> None:

@@ -11,7 +11,6 @@ A run that is stopped at any moment and resumed gives the same result as one tha
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
 import time
@@ -56,12 +55,10 @@ from repro.paper.baselines import RECIPE, Method
 from repro.preparation.executors import dask_pool, local_pool
 from repro.processors import available_processors
 from repro.provenance import current_provenance, data_record
-from repro.records.file_names import CLASSIFIERS, FEATURES, RUN
-from repro.records.reading import read_log
+from repro.records.file_names import CLASSIFIERS, FEATURES
 from repro.records.runs import Run
-from repro.records.schema import BASELINE, EndRecord, EpochRecord, PreprocessingRecord, RunRecord
-from repro.records.writing import write_record, write_weights
-from repro.run_folder import append_log, locked_run, truncate_log
+from repro.records.schema import BASELINE, EpochRecord, PreprocessingRecord, RunRecord
+from repro.run_folder import append_log, finish_run, locked_run, truncate_log
 
 VOCABULARY = "vocabulary.safetensors"
 PER_IMAGE = 200  # descriptors of an image among those that the vocabulary is learned from
@@ -141,7 +138,8 @@ def train_baseline(
         training = _Training(settings, store, tasks, run)
         with deferred() as stop_signal:
             yield from training.epochs(stop_signal, save_minutes)
-        _finish(run, training)
+        content = save({name: np.ascontiguousarray(array) for name, array in training.model().arrays().items()})
+        finish_run(run, "epochs", content)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -404,12 +402,3 @@ class _Training:
         )
         classifiers = tuple(each.result() for each in self.classifiers)
         return BaselineModel(self.method, encoders, classifiers, self.state.temperature)
-
-
-def _finish(run: Run, training: _Training) -> None:
-    """Record how training ended, and write the weights."""
-    content = save({name: np.ascontiguousarray(array) for name, array in training.model().arrays().items()})
-    ended = EndRecord("epochs", len(tuple(read_log(run.log_path))), hashlib.sha256(content).hexdigest())
-    record = RunRecord(**{each.name: getattr(run, each.name) for each in fields(RunRecord)})
-    write_record(run.folder / RUN, replace(record, ended=ended))
-    write_weights(run.folder, content)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -21,12 +20,12 @@ from repro.models.devices import float32_products
 from repro.notes import note_once
 from repro.paper.networks import network_record
 from repro.provenance import current_provenance, data_record
-from repro.records.file_names import CHECKPOINTS, RUN
+from repro.records.file_names import CHECKPOINTS
 from repro.records.reading import end_reason, read_log
 from repro.records.runs import Run
-from repro.records.schema import EndRecord, EpochRecord, PreprocessingRecord, RunRecord
-from repro.records.writing import write_mean, write_record, write_weights
-from repro.run_folder import append_log, differences, locked_run, truncate_log
+from repro.records.schema import EpochRecord, PreprocessingRecord, RunRecord
+from repro.records.writing import write_mean
+from repro.run_folder import append_log, differences, finish_run, locked_run, truncate_log
 from repro.training import checkpoint
 from repro.training.distributed import join_process_group
 from repro.training.fine_tuning import origin
@@ -145,7 +144,9 @@ def train(
             if run:
                 yield event
         if run:
-            _finish(run, training)
+            # Without another reason it was the plateau rule that stopped the schedule.
+            reason = end_reason(run, tuple(read_log(run.log_path))) or "plateau"
+            finish_run(run, reason, safetensors.torch.save(training.weights()))
             if not keep_checkpoints:
                 checkpoint.remove_all(run.checkpoints_path)
 
@@ -167,20 +168,6 @@ def _continue_if_extended(run: Run, training: Training) -> None:
     plateau = exhausted(training.configuration.recipe.schedule, training.schedule)
     if training.schedule.stopped and not plateau and end_reason(run, log) is None:
         training.schedule = replace(training.schedule, stopped=False)
-
-
-def _finish(run: Run, training: Training) -> None:
-    """Record how training ended, and write the weights.
-
-    A run that is killed before its weights are written still has a checkpoint, from which it is finished.
-    """
-    content = safetensors.torch.save(training.weights())
-    log = tuple(read_log(run.log_path))
-    # Without another reason it was the plateau rule that stopped the schedule.
-    ended = EndRecord(end_reason(run, log) or "plateau", len(log), hashlib.sha256(content).hexdigest())
-    record = RunRecord(**{each.name: getattr(run, each.name) for each in fields(RunRecord)})
-    write_record(run.folder / RUN, replace(record, ended=ended))
-    write_weights(run.folder, content)
 
 
 def _check_belongs(path: Path, folder: Path) -> None:

@@ -140,7 +140,7 @@ def test_killed_before_the_weights_were_written_it_is_continued(
 
     settings = BaselineSettings("pixels", "smoke")
     with monkeypatch.context() as patch:
-        patch.setattr("repro.baselines.train.write_weights", die)
+        patch.setattr("repro.run_folder.write_weights", die)
         with pytest.raises(Killed):
             list(train_baseline(settings, synthetic_store.path, tmp_path))
     with pytest.raises(ReproError, match=r"a checkpoint is left: continue it with repro train .* --resume"):

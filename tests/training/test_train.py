@@ -325,7 +325,7 @@ def test_killed_between_the_end_and_the_weights_it_is_finished_from_its_checkpoi
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("repro.training.train.write_weights", die)
+        patch.setattr("repro.run_folder.write_weights", die)
         with pytest.raises(KeyboardInterrupt):
             list(train(SETTINGS, store.path, tmp_path))
     run = tmp_path / finished.name
