@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,7 +21,6 @@ from repro.data.store import Split, Store, StoredSplit, open_store
 from repro.errors import ReproError
 from repro.formatting import file_size
 from repro.paper.baselines import Method
-from repro.preparation.executors import WorkerPool
 
 Floats: TypeAlias = NDArray[np.floating[Any]]  # float32 throughout
 
@@ -112,22 +109,6 @@ def check_disk(folder: Path, tasks: Sequence[FeatureTask]) -> None:
             f"the features need {file_size(needed)}, and the disk of '{folder}' has {file_size(free)} free: free some "
             "space, or choose another disk with --out"
         )
-
-
-def extract_all(tasks: Sequence[FeatureTask], pool: WorkerPool) -> Iterator[int]:
-    """Extract the vectors of `tasks`, some at a time; yield the number of images of each task that is done."""
-    pending: deque[tuple[FeatureTask, Future[None]]] = deque()
-    for task in tasks:
-        pending.append((task, pool.executor.submit(extract, task)))
-        if len(pending) >= pool.max_pending:
-            yield _result(*pending.popleft())
-    while pending:
-        yield _result(*pending.popleft())
-
-
-def _result(task: FeatureTask, future: Future[None]) -> int:
-    future.result()
-    return task.images
 
 
 class Features:

@@ -34,7 +34,7 @@ from repro.baselines.features import (
     FeatureTask,
     StoredImages,
     check_disk,
-    extract_all,
+    extract,
     feature_tasks,
 )
 from repro.baselines.linear_classifiers import (
@@ -233,8 +233,8 @@ def _extract(
     count = 1 if few else min(workers or available_processors(), len(remaining))
     yield Progress("describing images", "images", done, total)
     with dask_pool(scheduler) if scheduler else local_pool(count) as pool:
-        for images in extract_all(remaining, pool):
-            done += images
+        for task, _ in pool.map(extract, remaining):
+            done += task.images
             yield Progress("describing images", "images", done, total)
 
 

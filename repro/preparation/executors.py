@@ -10,15 +10,19 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
-from typing import Any
+from typing import Any, TypeVar
 
 from repro.errors import ReproError, how_to_install
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 PENDING_PER_WORKER = 3  # submitted tasks per worker: one in progress, one waiting, one being synced to disk
 MAX_WINDOWS_WORKERS = 61  # of a ProcessPoolExecutor
@@ -32,6 +36,17 @@ class WorkerPool:
     executor: Executor
     workers: int  # number of workers
     max_pending: int  # number of tasks to submit before waiting for the first result
+
+    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[tuple[Task, Result]]:
+        """Yield each task and the result of `function`, in order; at most `max_pending` tasks are submitted at once."""
+        pending: deque[tuple[Task, Future[Result]]] = deque()
+        for task in tasks:
+            pending.append((task, self.executor.submit(function, task)))
+            if len(pending) >= self.max_pending:
+                first, future = pending.popleft()
+                yield first, future.result()
+        for first, future in pending:
+            yield first, future.result()
 
 
 @contextmanager

@@ -11,9 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -37,7 +35,7 @@ from repro.errors import ReproError, unknown
 from repro.formatting import duration, file_size
 from repro.preparation.assembly import assemble
 from repro.preparation.estimates import STARTUP_SECONDS, check_disk_space, seconds_per_image, shard_bytes
-from repro.preparation.executors import WorkerPool, dask_pool, local_pool
+from repro.preparation.executors import dask_pool, local_pool
 from repro.preparation.formats import quoted
 from repro.preparation.settings import RESIZES, SHORTER_SIDE, SQUASH, PrepareSettings
 from repro.preparation.shards import ShardNotes, ShardTask, commit_shard, make_shard, read_notes
@@ -359,25 +357,10 @@ def _process(shards: _Shards, settings: PrepareSettings, on_progress: OnProgress
             seconds = STARTUP_SECONDS + shards.seconds_per_image() * remaining / pool.workers
             note(f"{remaining:,} images will take about {duration(seconds)} with {pool.workers} workers")
         on_progress(counts.done, counts.total)
-        for notes in _make_shards((task for task in shards.tasks() if not task.finished.exists()), pool):
-            counts.add(notes)
+        unfinished = (task for task in shards.tasks() if not task.finished.exists())
+        for task, _ in pool.map(make_shard, unfinished):
+            counts.add(commit_shard(task))
             on_progress(counts.done, counts.total)
     if counts.turned:
         images = "1 image was" if counts.turned == 1 else f"{counts.turned:,} images were"
         note(f"{images} turned upright as the EXIF data say; --orientation stored keeps the pixels as stored")
-
-
-def _make_shards(tasks: Iterable[ShardTask], pool: WorkerPool) -> Iterator[ShardNotes]:
-    """Yield the notes of each task, in order, when it is finished; at most `pool.max_pending` are submitted at once."""
-    pending: deque[tuple[ShardTask, Future[None]]] = deque()
-    for task in tasks:
-        pending.append((task, pool.executor.submit(make_shard, task)))
-        if len(pending) >= pool.max_pending:
-            yield _commit(*pending.popleft())
-    while pending:
-        yield _commit(*pending.popleft())
-
-
-def _commit(task: ShardTask, future: Future[None]) -> ShardNotes:
-    future.result()
-    return commit_shard(task)
