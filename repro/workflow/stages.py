@@ -190,9 +190,8 @@ class ResolvedTraining:
         yield from _store_stages(self.store, self.dataset, self.image_size, self.settings.scale)
         if self.origin:
             yield from self.origin.stages()
-        words = (*self.settings.to_argv(self.store, self.out, launcher=()), "--resume")
-        needs = (self.store / MANIFEST, *((self.origin.weights,) if self.origin else ()), *after)
-        yield Stage(Kind.TRAIN, words, self.weights, self.settings, self.store, needs=needs)
+        before = (self.origin.weights,) if self.origin else ()
+        yield _training(self.settings, self.store, self.out, (*before, *after))
 
     def errors(self) -> list[float]:
         """Return the training errors of the run so far, in percent, one per epoch."""
@@ -262,8 +261,9 @@ def _stages_of(requirement: Requirement, workspace: Workspace) -> Iterator[Stage
         result = run.folder / retrieval_name(split)
         yield Stage(Kind.RETRIEVE, words, result, store=run.store, needs=(run.weights,))
     for members in [runs] if requirement.net in ENSEMBLES else [[run] for run in runs]:
+        folder = _folder_of_average(members) if len(members) > 1 else None
         for views in requirement.views:
-            yield _evaluation(members, split, views)
+            yield _evaluation([run.folder for run in members], members[0].store, split, views, folder)
 
 
 def _baseline_stages(requirement: Requirement, workspace: Workspace) -> Iterator[Stage]:
@@ -273,27 +273,31 @@ def _baseline_stages(requirement: Requirement, workspace: Workspace) -> Iterator
     store = workspace.store(requirement.dataset, image_size)
     yield from _store_stages(store, requirement.dataset, image_size, workspace.scale)
     out = workspace.out / store.name
-    run = out / settings.run_name
-    words = (*settings.to_argv(store, out, launcher=()), "--resume")
-    yield Stage(Kind.TRAIN, words, run / WEIGHTS, settings, store, needs=(store / MANIFEST,))
+    yield _training(settings, store, out)
     split = _split(store, requirement.split)
     for views in requirement.views:
-        words = evaluate_argv([run], store, split, views)
-        result = run / evaluation_name(split, views)
-        yield Stage(Kind.EVALUATE, words, result, store=store, needs=(run / WEIGHTS,))
+        yield _evaluation([out / settings.run_name], store, split, views)
 
 
-def _evaluation(members: Sequence[ResolvedTraining], split: str, views: int) -> Stage:
-    """Return the stage that evaluates a run, or the average of several."""
+def _training(settings: Settings | BaselineSettings, store: Path, out: Path, after: Sequence[Path] = ()) -> Stage:
+    """Return the stage that trains a run in its folder below `out`, once the results `after` exist."""
+    words = (*settings.to_argv(store, out, launcher=()), "--resume")
+    needs = (store / MANIFEST, *after)
+    return Stage(Kind.TRAIN, words, out / settings.run_name / WEIGHTS, settings, store, needs=needs)
+
+
+def _evaluation(runs: Sequence[Path], store: Path, split: str, views: int, folder: Path | None = None) -> Stage:
+    """Return the stage that evaluates a run in its folder, or the average of several in `folder`."""
+    words = evaluate_argv(runs, store, split, views)
+    result = (folder or runs[0]) / evaluation_name(split, views)
+    return Stage(Kind.EVALUATE, words, result, store=store, needs=tuple(run / WEIGHTS for run in runs))
+
+
+def _folder_of_average(members: Sequence[ResolvedTraining]) -> Path:
     first = members[0]
-    folder = first.folder
-    if len(members) > 1:
-        nets = "+".join(dict.fromkeys(run.settings.variant for run in members))
-        seeds = [run.settings.seed for run in members]
-        folder = first.out / run_name(nets, first.settings.recipe, first.settings.scale, seeds)
-    words = evaluate_argv([run.folder for run in members], first.store, split, views)
-    needs = tuple(run.weights for run in members)
-    return Stage(Kind.EVALUATE, words, folder / evaluation_name(split, views), store=first.store, needs=needs)
+    nets = "+".join(dict.fromkeys(run.settings.variant for run in members))
+    seeds = [run.settings.seed for run in members]
+    return first.out / run_name(nets, first.settings.recipe, first.settings.scale, seeds)
 
 
 def _grid(requirement: Requirement, workspace: Workspace) -> Iterator[Stage]:
@@ -338,11 +342,7 @@ def demo(out: Path) -> Iterator[Stage]:
     yield Stage(Kind.PREPARE, tuple(PrepareSettings("synthetic").to_argv(store)), store / MANIFEST)
     for recipe, epochs in (("authors", 20), ("paper", 4)):
         settings = Settings("alexnet", recipe, "smoke", epochs=epochs)
-        run = runs / settings.run_name
-        words = (*settings.to_argv(store, runs, launcher=()), "--resume")
-        yield Stage(Kind.TRAIN, words, run / WEIGHTS, settings, store, needs=(store / MANIFEST,))
+        yield _training(settings, store, runs)
         for views in (1, 10):
-            words = evaluate_argv([run], store, "test", views)
-            result = run / evaluation_name("test", views)
-            yield Stage(Kind.EVALUATE, words, result, store=store, needs=(run / WEIGHTS,))
+            yield _evaluation([runs / settings.run_name], store, "test", views)
     yield Stage(Kind.REPORT, ("report", "--runs", str(runs), "--out", str(out / "report"), "--compare"))
