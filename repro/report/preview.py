@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -25,7 +24,6 @@ def draw_preview(groups: Sequence[SummaryGroup], counts: Mapping[str, int]) -> b
     rows.sort(key=lambda each: not _measured(each[1]))
     with figure_style():
         figure = Figure(figsize=(SIZE[0] / 100, SIZE[1] / 100), facecolor=GROUND)
-        FigureCanvasAgg(figure)
         figure.text(LEFT, 0.86, "AlexNet, compared with its paper", fontsize=32, va="center")
         heads = ((LEFT, "Claim"), (PAPER, "Paper"), (HERE, "Here, with 95% interval"))
         for x, text in heads:

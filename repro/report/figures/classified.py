@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -65,7 +64,6 @@ def draw_bars(images: Sequence[Bars]) -> Figure:
     columns = min(COLUMNS, len(images))
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(1.9 * columns, 2.9 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[1.9, 1.0] * rows)
     for each in axes.flat:
         each.set_axis_off()

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -130,7 +129,6 @@ def _draw_matrix(found: _Confusion, width: float) -> Figure:
     side = min(width - margin - 0.05, 0.55 * classes)
     height = max(min(side, 4.6), 0.15 * classes)
     figure = Figure(figsize=(width, height + margin))
-    FigureCanvasAgg(figure)
     total = height + margin
     axes = figure.add_axes((margin / width, 0.03 / total, side / width, height / total))
     # Transparent where there is nothing, so that the cells suit a dark page too.
@@ -157,7 +155,6 @@ def _draw_pairs(found: _Confusion, width: float) -> Figure:
     """Draw a bar for each of the pairs that are confused most, on a figure `width` inches wide."""
     pairs = found.pairs
     figure = Figure(figsize=(width, 0.24 * max(len(pairs), 1) + 0.5))
-    FigureCanvasAgg(figure)
     axes = figure.add_axes((0.02, 0.44 / figure.get_figheight(), 0.96, 1 - 0.46 / figure.get_figheight()))
     for line, (row, column, _, share) in enumerate(pairs):
         axes.barh(line, share, color=OTHER, height=0.84, alpha=0.55)

@@ -10,7 +10,6 @@ from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -167,7 +166,6 @@ def _draw(chart: _Chart, narrow: bool = False) -> Figure:
     panels, colours = chart.panels, chart.colours
     across = 1 if narrow else 2
     figure = Figure(figsize=(NARROW if narrow else WIDE, 5.6))
-    FigureCanvasAgg(figure)
     grid = figure.subplots(math.ceil(len(panels) / across), across, sharex=True, squeeze=False)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)

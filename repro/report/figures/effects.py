@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -89,7 +88,6 @@ def _draw(rows: Sequence[Effect], places: Sequence[str], narrow: bool = False) -
     height, legend = 0.135 * bottom, 0.2 * (len(places) + 2 if narrow else (len(places) + 3) // 2)
     total = height + legend + 0.55
     figure = Figure(figsize=(NARROW if narrow else WIDE, total))
-    FigureCanvasAgg(figure)
     left = 0.03 if narrow else 0.36
     axes = figure.add_axes((left, (legend + 0.5) / total, 0.97 - left, height / total))
     axes.axvline(0, color=INK, linewidth=0.9)

@@ -10,7 +10,6 @@ from itertools import zip_longest
 from typing import Literal
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -111,7 +110,6 @@ def _speed_picture(name: str, context: Context, nets: Mapping[str, Grid]) -> Pic
 def _draw(nets: Mapping[str, Grid], until: float, narrow: bool = False) -> Figure:
     """Draw the errors of all nets; the legend is below the axes of a narrow figure."""
     figure = Figure(figsize=(NARROW, 4.4) if narrow else (WIDE, 4.6))
-    FigureCanvasAgg(figure)
     axes = figure.add_axes((0.15, 0.35, 0.83, 0.63) if narrow else (0.085, 0.12, 0.9, 0.85))
     last = max(len(run.log) for grid in nets.values() for runs in grid.runs_by_lr.values() for run in runs)
     for number, (net, grid) in enumerate(nets.items()):

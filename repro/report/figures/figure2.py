@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 
@@ -96,7 +95,6 @@ def _draw(network: Network) -> Figure:
     width = MARGIN + COLUMN * (len(rows) + 1)
     height = (3.1 if towers == 2 else 2.1) + 0.17 * ROWS
     figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, width)
     axes.set_ylim(0, height)
@@ -133,7 +131,6 @@ def _draw_narrow(network: Network) -> Figure:
     rows, towers = stages(network), towers_of(network)
     height = NARROW_ROW * (len(rows) + 1)
     figure = Figure(figsize=(NARROW, height))
-    FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, NARROW)
     axes.set_ylim(0, height)

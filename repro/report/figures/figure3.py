@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -91,7 +90,6 @@ def _draw(pair: Sequence[_Tower], columns: int, width: float) -> Figure:
     label, gap, points, axis = 0.22, 0.06, 0.62, 0.42  # inches; the last two are heights of the panel and its axis
     panels = [width * grid.shape[0] / grid.shape[1] for grid in grids]
     figure = Figure(figsize=(width, sum(panels) + len(pair) * (label + gap) + label + points + axis))
-    FigureCanvasAgg(figure)
     total = top = figure.get_figheight()
     for index, (tower, grid, panel) in enumerate(zip(pair, grids, panels, strict=True), 1):
         shares = f"colourfulness {tower.colourfulness.mean():.2f}, {tower.oriented.sum()} of {len(tower.kernels)}"

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from repro.records.runs import Records, Retrieval
@@ -101,7 +100,6 @@ def _draw_labels(examples: _Examples, columns: int, width: float) -> Figure:
     row_height = 2.95  # inches
     rows = -(-len(arrays["labelled_images"]) // columns)
     figure = Figure(figsize=(width, row_height * rows))
-    FigureCanvasAgg(figure)
     height = 1 / rows
     side_x = 1 / columns - 0.18 / width
     side_y = side_x * width / (row_height * rows)  # the height of a square, as a share of the figure's
@@ -173,7 +171,6 @@ def _draw_neighbours(arrays: Arrays, narrow: bool = False) -> Figure:
     side = width / columns
     height = side * rows * len(arrays["query_images"]) + head
     figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
 
     def cell(column: float, row: float) -> Axes:
         left, bottom = column / columns, 1 - (head + (row + 1) * side) / height
