@@ -13,7 +13,6 @@ and the test error (Sec. 3.3).
 from __future__ import annotations
 
 import io
-import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +28,7 @@ from repro.errors import ReproError
 from repro.paper.datasets import DATASET_SIZES
 from repro.preparation.formats import first_few
 from repro.preparation.sources.folder import list_images
-from repro.preparation.sources.location import open_tree
+from repro.preparation.sources.location import download, open_tree
 from repro.preparation.sources.source import ImageReference, OnFile, Source, check_counts, ignore_file
 from repro.preparation.sources.tree import Tree, join
 
@@ -112,24 +111,9 @@ def cifar100(path: Path | None, seed: int, on_file: OnFile = ignore_file) -> Sou
     return _list(CIFAR100, path, on_file)
 
 
-def download(cifar: Cifar = CIFAR10) -> Path:
-    """Download a dataset with torchvision, which checks the checksums; return the folder that holds the batches."""
-    # Here, because torch takes a second to import and nothing else of `prepare` needs it.
-    import torchvision.datasets
-
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "repro" / cifar.name
-    try:
-        getattr(torchvision.datasets, cifar.name.upper())(str(cache), download=True)
-    except (OSError, RuntimeError) as error:
-        raise ReproError(
-            f"cannot download {_title(cifar)} to '{cache}' ({error}): fetch {cifar.archive} and give it with --source"
-        ) from error
-    return cache
-
-
 def _list(cifar: Cifar, path: Path | None, on_file: OnFile) -> Source:
     wanted = f"{cifar.archive}, the folder with its batches, or train/CLASS/*.png and test/CLASS/*.png"
-    path = download(cifar) if path is None else path
+    path = download(cifar.name.upper(), cifar.archive) if path is None else path
     if path.name in {cifar.meta, cifar.binary_meta} | _batch_files(cifar):
         path = path.parent
     archives = (cifar.archive, cifar.archive.replace("python", "binary"))

@@ -8,6 +8,7 @@ in place, and faster.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from repro.data.store import ClassInfo
@@ -40,11 +41,7 @@ def hub_tar_images(path: Path, on_file: OnFile = ignore_file) -> Source | None:
                 found.setdefault(split, []).append((ids[-1], reference))
     labels = {id: label for label, id in enumerate(sorted({id for images in found.values() for id, _ in images}))}
     splits: dict[str, list[ImageReference]] = {
-        split: [
-            TarReference(image.file, image.offset, image.size, image.name, labels[id], image.compression)
-            for id, image in images
-        ]
-        for split, images in found.items()
+        split: [replace(image, label=labels[id]) for id, image in images] for split, images in found.items()
     }
     return Source(tuple(ClassInfo(id, id) for id in labels), splits, notes=skipped.notes())
 

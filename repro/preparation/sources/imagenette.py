@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 from repro.errors import ReproError
 from repro.paper.datasets import DATASET_SIZES
 from repro.preparation.sources.class_folders import WNID_NAMES, list_class_folders, split_folders
-from repro.preparation.sources.location import below_single_folders, open_tree
+from repro.preparation.sources.location import below_single_folders, download, open_tree
 from repro.preparation.sources.source import OnFile, Source, check_counts, ignore_file
 
 IMAGES = DATASET_SIZES["imagenette"].images
@@ -19,7 +18,7 @@ WANTED = "imagenette2/ (or -320, -160) or its archive, with train/WNID and val/W
 
 def imagenette(path: Path | None, seed: int, on_file: OnFile = ignore_file) -> Source:
     """List Imagenette in its folder or its archive; without a path it is downloaded, once. Raises ReproError."""
-    tree = open_tree(download() if path is None else path, WANTED, on_file)
+    tree = open_tree(download("Imagenette", "imagenette2.tgz") if path is None else path, WANTED, on_file)
     inner = next((name for name in FOLDERS if name in tree.listing().folders), "")
     tree = tree.below(inner) if inner else below_single_folders(tree, lambda tree: "train" in split_folders(tree))
     splits = split_folders(tree)
@@ -31,17 +30,3 @@ def imagenette(path: Path | None, seed: int, on_file: OnFile = ignore_file) -> S
         problem = f"its {len(source.classes)} classes are not the ten of Imagenette"
         source = replace(source, problems=(*source.problems, problem))
     return source
-
-
-def download() -> Path:
-    """Download Imagenette in full size with torchvision, which checks the checksum; return its folder."""
-    from torchvision.datasets import Imagenette  # it takes a second to import
-
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "repro" / "imagenette"
-    try:
-        Imagenette(str(cache), download=True)
-    except (OSError, RuntimeError) as error:
-        raise ReproError(
-            f"cannot download Imagenette to '{cache}' ({error}): fetch imagenette2.tgz and give it with --source"
-        ) from error
-    return cache

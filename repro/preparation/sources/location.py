@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,23 @@ def source_path(path: Path, wanted: str) -> Path:
         raise ReproError(f"cannot read '{path}' ({error}): give --source {wanted}") from error
     above = next((parent for parent in found.absolute().parents if parent.is_dir()), Path("/"))
     raise ReproError(f"no such file or folder: '{path}' ('{above}' exists): give --source {wanted}")
+
+
+def download(dataset: str, archive: str) -> Path:
+    """Download a dataset of torchvision, which checks the checksums, into the user's cache; return its folder there.
+
+    `dataset` is the name of its class there, `archive` the file to fetch by hand. Raises ReproError if that fails.
+    """
+    import torchvision.datasets  # takes a second, and nothing else of `prepare` needs it
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "repro" / dataset.lower()
+    try:
+        getattr(torchvision.datasets, dataset)(str(cache), download=True)
+    except (OSError, RuntimeError) as error:
+        raise ReproError(
+            f"cannot download {dataset} to '{cache}' ({error}): fetch {archive} and give it with --source"
+        ) from error
+    return cache
 
 
 def _remote_path(path: Path, url: str, wanted: str) -> Path:

@@ -6,7 +6,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from repro.errors import ReproError
@@ -86,10 +86,7 @@ class ZipTree(ArchiveTree[ZipReference]):
 
     def reference(self, path: str, label: int, name: str = "") -> ZipReference:
         """Return a reference to an image."""
-        file = self.file(path)
-        return ZipReference(
-            file.file, file.offset, file.stored, file.size, file.crc, file.deflated, name or path, label
-        )  # fmt: skip
+        return replace(self.file(path), name=name or path, label=label)
 
     def below(self, folder: str) -> ZipTree:
         """Return the tree of a folder of this one."""
