@@ -88,16 +88,17 @@ def check_loops(parallel: bool = True) -> None:
     """Raise LoopsUnavailable if compiled loops cannot run in this process."""
     if parallel:
         _threads.check()
-    if _problems:
-        _disable(_problems[0])
+    if _problem:
+        _disable(_problem)
 
 
-_problems = [NUMBA_PROBLEM] if NUMBA_PROBLEM else []  # why loops cannot run
+_problem = NUMBA_PROBLEM  # why loops cannot run; empty if they can
 
 
 def _disable(reason: str) -> None:
     """Raise LoopsUnavailable, now and whenever a loop is called later."""
-    _problems.append(reason)
+    global _problem
+    _problem = reason
     note_once(f"{reason}: operators of torch and NumPy replace the compiled loops, and are slower on a CPU")
     raise LoopsUnavailable(reason)
 
