@@ -49,10 +49,9 @@ class LinearClassifiers:
     def update(self, vectors: Floats, labels: NDArray[np.int64], step: int, average: bool, method: Method) -> Floats:
         """Update with a batch, vectors [B, D] and labels [B]; return its scores [B, classes] from before."""
         scores = vectors @ self.weight.T + self.bias
-        signs = np.full(scores.shape, -1, np.float32)
-        signs[np.arange(len(labels)), labels] = 1
+        signs = _signs(scores, labels)
         slopes = np.where(signs * scores < 1, signs, 0) / len(labels)
-        rate = np.float32(method.lr / (1 + method.regularisation * method.lr * step) ** 0.75)
+        rate = np.float32(learning_rate(method, step))
         self.weight *= 1 - rate * np.float32(method.regularisation)
         self.weight += rate * (slopes.T @ vectors)
         self.bias += rate * slopes.sum(0)
@@ -79,11 +78,22 @@ class LinearClassifiers:
         return cls(weight, bias, mean_weight, mean_bias, int(arrays["averaged"][0]))
 
 
+def learning_rate(method: Method, step: int) -> float:
+    """Return the learning rate at update `step`, from 0: η / (1 + ληt)^¾."""
+    rate: float = method.lr / (1 + method.regularisation * method.lr * step) ** 0.75
+    return rate
+
+
 def hinge_loss(scores: Floats, labels: NDArray[np.int64]) -> float:
     """Return the mean hinge loss over images and classes of scores [B, classes]."""
+    return float(np.maximum(0, 1 - _signs(scores, labels) * scores).mean())
+
+
+def _signs(scores: Floats, labels: NDArray[np.int64]) -> Floats:
+    """Return y of scores [B, classes]: 1 for an image's class, −1 for the others."""
     signs = np.full(scores.shape, -1, np.float32)
     signs[np.arange(len(labels)), labels] = 1
-    return float(np.maximum(0, 1 - signs * scores).mean())
+    return signs
 
 
 def fit_temperature(scores: Floats, labels: NDArray[np.int64]) -> float:

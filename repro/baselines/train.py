@@ -42,6 +42,7 @@ from repro.baselines.linear_classifiers import (
     LinearClassifiers,
     fit_temperature,
     hinge_loss,
+    learning_rate,
     mean_scores,
 )
 from repro.baselines.model import BaselineModel, channel_arrays
@@ -358,7 +359,7 @@ class _Training:
         return EpochRecord(
             epoch=state.epoch,
             step=step,
-            lr=self.method.lr / (1 + self.method.regularisation * self.method.lr * step) ** 0.75,
+            lr=learning_rate(self.method, step),
             train_loss=state.loss / state.seen,
             train_top1_error=100 * state.wrong / state.seen,
             val_top1_error=errors[1],
