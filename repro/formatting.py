@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Iterable
@@ -37,3 +38,9 @@ def command_line(words: Iterable[object]) -> str:
     """Return `words` quoted for the system's shell, ready to be pasted."""
     texts = [str(word) for word in words]
     return subprocess.list2cmdline(texts) if os.name == "nt" else shlex.join(texts)
+
+
+def replace_between(text: str, begin: str, end: str, content: str) -> str:
+    """Return `text` with what is between the marks `begin` and `end` replaced by `content`; the marks stay."""
+    between = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    return between.sub(lambda _: begin + content + end, text)

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from repro.cli.commands import app
+from repro.formatting import replace_between
 
 ROOT = Path(__file__).parents[2]
 BEGIN, END = "<!-- commands: python -m repro.cli.reference -->", "<!-- /commands -->"
@@ -38,8 +39,7 @@ def commands_table() -> str:
 
 def with_commands_table(readme: str) -> str:
     """Return the README with the text between the two marks replaced by the table."""
-    between = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
-    return between.sub(lambda _: f"{BEGIN}\n{commands_table()}{END}", readme)
+    return replace_between(readme, BEGIN, END, f"\n{commands_table()}")
 
 
 def main() -> None:

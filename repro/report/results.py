@@ -5,12 +5,12 @@ Run it as: python -m repro.report.results
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+from repro.formatting import replace_between
 from repro.paper.targets import MATCH, MISMATCH, MISSING, NOT_COMPARABLE, UNDECIDED
 from repro.records.reading import read_records
 from repro.records.runs import Records, Run
@@ -87,8 +87,7 @@ def summary() -> str:
 
 def with_summary(readme: str) -> str:
     """Return the README with the text between the two marks replaced by the tables."""
-    between = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
-    return between.sub(lambda _: f"{BEGIN}\n\n{summary()}\n\n{END}", readme)
+    return replace_between(readme, BEGIN, END, f"\n\n{summary()}\n\n")
 
 
 def claim_table(claims: list[Claim]) -> Table:
