@@ -11,7 +11,8 @@ import dataclasses
 import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -401,6 +402,12 @@ def load_targets(folder: Path | None = None) -> tuple[Target, ...]:
             _check(target, path)
             targets[target.id] = target
     return tuple(targets.values())
+
+
+def count_verdicts(verdicts: Iterable[Verdict]) -> dict[str, int]:
+    """Return the number of verdicts of each kind, in the order of `VERDICTS`."""
+    counts = Counter(each.verdict for each in verdicts)
+    return {word: counts[word] for word in VERDICTS}
 
 
 @cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from repro import atomic
 from repro.errors import ReproError
-from repro.paper.targets import VERDICTS, Measurement, Target, Verdict, compare, compute, load_targets
+from repro.paper.targets import Measurement, Target, Verdict, compare, compute, count_verdicts, load_targets
 from repro.records.reading import read_records
 from repro.records.runs import Records
 from repro.report import preview
@@ -42,8 +41,7 @@ class Report:
     @property
     def counts(self) -> dict[str, int]:
         """Number of targets by verdict, in the order of `VERDICTS`."""
-        counts = Counter(each.verdict for each in self.verdicts)
-        return {word: counts[word] for word in VERDICTS}
+        return count_verdicts(self.verdicts)
 
     @property
     def strict_mismatches(self) -> tuple[Verdict, ...]:

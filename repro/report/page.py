@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import repro
-from repro.paper.targets import MISSING, NOT_COMPARABLE, UNDECIDED, load_deviations
+from repro.paper.targets import MISSING, NOT_COMPARABLE, UNDECIDED, count_verdicts, load_deviations
 from repro.paper.variants import BASES
 from repro.records.runs import Records, Run
 from repro.records.schema import EpochRecord
@@ -99,7 +99,7 @@ def page_context(
         "groups": summary.summary_groups(claims) if claims else [],
         "findings": summary.findings(claims),
         "missing": summary.missing_experiments(claims),
-        "counts": summary.counts_of(claims),
+        "counts": count_verdicts(claim.verdict for claim in claims),
         "map_rows": summary.claims_map(claims),
         "strict_note": summary.strict_note(claims),
         "directions": directions,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from repro.paper.experiments import ALL, PARTS, Experiment
 from repro.paper.sections import SECTIONS
-from repro.paper.targets import AGREES, DISAGREES, MATCH, MISMATCH, MISSING, NOT_COMPARABLE, UNDECIDED, VERDICTS
+from repro.paper.targets import AGREES, DISAGREES, MATCH, MISMATCH, MISSING, NOT_COMPARABLE, UNDECIDED
 from repro.report.claims import Claim
 from repro.report.commands import experiment_command, experiment_of
 from repro.report.table import number
@@ -263,12 +262,6 @@ def claims_map(claims: Sequence[Claim]) -> list[MapRow]:
     for claim in claims:
         rows.setdefault(claim.target.section, []).append(claim)
     return [MapRow(section, SECTIONS.get(section, ""), tuple(each)) for section, each in rows.items()]
-
-
-def counts_of(claims: Sequence[Claim]) -> dict[str, int]:
-    """Return the number of claims by verdict."""
-    counts = Counter(claim.verdict.verdict for claim in claims)
-    return {word: counts[word] for word in VERDICTS}
 
 
 def strict_note(claims: Sequence[Claim]) -> str:
