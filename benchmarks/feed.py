@@ -25,10 +25,11 @@ from timing import HEAD, Row, print_machine, take_turns
 
 from repro.data.reader import Request, read_ahead
 from repro.data.sampling import draw_epoch
-from repro.data.store import FileRecord, JpegShardWriter, RawShardWriter, ShardRecord, StoredSplit
+from repro.data.store import FileRecord, ShardRecord, StoredSplit
 from repro.data.views import Views
 from repro.models.allocator import keep_freed_memory
 from repro.paper.recipes import AUTHORS
+from repro.preparation.store_writing import JpegShardWriter, RawShardWriter
 
 SIZE, BATCH, PER_SHARD = 256, 128, 512
 SHARDS = {"cold": 40, "warm": 8, "jpeg": 1}

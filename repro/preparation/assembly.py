@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repro.data.statistics import PixelStatistics
-from repro.data.store import UNLABELLED, ClassInfo, FileRecord, NamesWriter, ShardRecord, write_array
+from repro.data.store import UNLABELLED, ClassInfo, FileRecord, ShardRecord
 from repro.errors import ReproError
 from repro.preparation.formats import first_few
 from repro.preparation.shards import ShardNotes, ShardTask, read_notes, read_sums
+from repro.preparation.store_writing import NamesWriter, write_array
 
 
 @dataclass

@@ -29,7 +29,6 @@ from repro.data.store import (
     Store,
     fingerprint,
     open_store,
-    write_manifest,
 )
 from repro.errors import ReproError, unknown
 from repro.formatting import duration, file_size
@@ -42,6 +41,7 @@ from repro.preparation.shards import ShardNotes, ShardTask, commit_shard, make_s
 from repro.preparation.sources.datasets import find_dataset, open_source
 from repro.preparation.sources.source import ImageReference, Source, choose
 from repro.preparation.staging import StagingArea, already_published, check_target, staging_area
+from repro.preparation.store_writing import write_manifest
 from repro.processors import available_processors
 from repro.remote import remote_url
 

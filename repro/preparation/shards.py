@@ -26,9 +26,10 @@ import numpy as np
 from repro import atomic
 from repro.data.checksums import ALGORITHM, ALGORITHMS
 from repro.data.statistics import PixelStatistics
-from repro.data.store import ENCODINGS, JpegShardWriter, RawShardWriter, ShardRecord
+from repro.data.store import ENCODINGS, ShardRecord
 from repro.preparation.preprocess import MissingDecoder, UndecodableImage, exif_orientation, to_square
 from repro.preparation.sources.source import ImageReference
+from repro.preparation.store_writing import JpegShardWriter, RawShardWriter
 
 BATCH = 32  # images between two writes: 6 MB at 256×256, which stay in the processor's cache
 

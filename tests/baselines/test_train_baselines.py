@@ -18,11 +18,12 @@ from repro import atomic
 from repro.baselines.settings import BaselineSettings
 from repro.baselines.train import FEATURES, AlreadyFinished, Progress, train_baseline
 from repro.cli import main
-from repro.data.store import Store, write_array
+from repro.data.store import Store
 from repro.errors import ReproError, Stopped
 from repro.evaluation.classifiers import open_classifier
 from repro.evaluation.evaluate import evaluate
 from repro.paper.baselines import BASELINES
+from repro.preparation.store_writing import write_array
 from repro.records.reading import read_evaluation, read_log, read_run
 from repro.records.schema import EpochRecord
 from repro.training.settings import Settings

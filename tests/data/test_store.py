@@ -14,10 +14,11 @@ import pytest
 from helpers import write_pictures
 
 import repro.preparation.prepare
-from repro.data.store import NamesWriter, Store, fingerprint, open_store, write_array
+from repro.data.store import Store, fingerprint, open_store
 from repro.errors import ReproError
 from repro.preparation.prepare import prepare
 from repro.preparation.preprocess import to_square
+from repro.preparation.store_writing import NamesWriter, write_array
 from repro.verification.store import verify_store
 
 

@@ -11,7 +11,7 @@ import torch
 from helpers import picture, run_here, small_disk
 from official_archives import tar, unlabelled_2012, write_ilsvrc2012
 
-from repro.data.store import Store, fingerprint, open_store, write_array
+from repro.data.store import Store, fingerprint, open_store
 from repro.data.views import Views
 from repro.errors import ReproError
 from repro.evaluation.audit import audit
@@ -22,6 +22,7 @@ from repro.evaluation.trained_model import open_run
 from repro.paper.recipes import AUTHORS
 from repro.preparation.prepare import prepare
 from repro.preparation.preprocess import to_square
+from repro.preparation.store_writing import write_array
 from repro.records.reading import read_records
 from repro.training.settings import Settings
 from repro.training.train import train
