@@ -188,7 +188,7 @@ def _hours(hours: float) -> str:
 
 
 def published() -> Listing:
-    """Each net whose weights others published: file, preprocessing and published errors."""
+    """Return each net whose weights others published: file, preprocessing and published errors."""
     from repro.paper.published import MODELS
 
     rows = []
@@ -204,7 +204,7 @@ def published() -> Listing:
 
 
 def audit_listing(audited: Sequence[AuditRow]) -> Listing:
-    """Each published error beside the measured one."""
+    """Return each published error beside the measured one."""
     rows = tuple(
         (
             row.model,
@@ -221,7 +221,7 @@ def audit_listing(audited: Sequence[AuditRow]) -> Listing:
 
 
 def run_listing(folder: Path) -> Listing:
-    """Each run below `folder`: how far it is, and how good. Raises ReproError if there is none."""
+    """Return each run below `folder` with its epochs and errors so far. Raises ReproError if there is none."""
     from repro.records.reading import read_records
 
     records = read_records(folder)

@@ -87,7 +87,7 @@ def kind_of(head: bytes) -> str:
     if not head:
         return "an empty file"
     if image := image_format(head):
-        return f"{'an' if image in ('AVIF',) else 'a'} {image} image"
+        return f"{'an' if image == 'AVIF' else 'a'} {image} image"
     if archive := archive_format(head):
         return f"a {archive} archive" if archive in ("zip", "tar", "rar", "7z") else f"a {archive}-compressed file"
     for magic, kind in OTHER_KINDS.items():
@@ -122,7 +122,7 @@ def ending(name: str) -> str:
 
 
 def is_image(name: str, head: Callable[[], bytes]) -> bool:
-    """Is this an image that can be decoded here? `head` returns its first bytes, and is rarely called."""
+    """Return whether a file is an image that can be decoded here; `head`, rarely called, returns its first bytes."""
     end = ending(name)
     if end in ENDINGS:
         return True
@@ -130,7 +130,7 @@ def is_image(name: str, head: Callable[[], bytes]) -> bool:
 
 
 def is_system(name: str, folder: bool = False) -> bool:
-    """Is this a file or folder of an operating system, hidden ones included? `name` is without its path."""
+    """Return whether an operating system made this file or folder, or hides it; `name` is without its path."""
     return name.startswith(".") or name.casefold() in (SYSTEM_FOLDERS if folder else SYSTEM_FILES)
 
 

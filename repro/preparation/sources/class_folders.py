@@ -62,7 +62,7 @@ def split_notes(splits: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def are_numbers(ids: Iterable[str]) -> bool:
-    """Are all class ids numbers, such as 0 and 17?"""
+    """Return whether all class ids are numbers, such as 0 and 17."""
     return all(id.isascii() and id.isdigit() for id in ids)
 
 
@@ -135,7 +135,7 @@ def _by_class(tree: Tree, root: str, problems: list[str], notes: list[str]) -> d
 
 
 def is_store(tree: Tree, folder: str) -> bool:
-    """Is this folder a store that `repro prepare` made?"""
+    """Return whether this folder is a store that `repro prepare` made."""
     if not tree.exists(join(folder, "manifest.json")):
         return False
     try:

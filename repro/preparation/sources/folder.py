@@ -335,7 +335,7 @@ def _refuse_shards(tree: Tree) -> None:
 
 
 def _lies_together(tree: Tree, root: str, classes: Iterable[str]) -> bool:
-    """Do the images of a split lie together, rather than in folders of the `classes`?"""
+    """Return whether the images of a split lie together, rather than in folders of the `classes`."""
     listing = tree.listing(root)
     return tree.has_images(root) and not set(listing.folders) & set(classes) and len(listing.folders) < 2
 

@@ -524,7 +524,7 @@ class _Patches:
         self._members = {member.name.rsplit("/", 1)[-1]: member for member in members}
 
     def replaces(self, name: str) -> bool:
-        """Is an image of this name replaced?"""
+        """Return whether an image of this name is replaced."""
         return name.rsplit("/", 1)[-1] in self._members
 
     def reference(self, label: int, name: str) -> ImageReference:

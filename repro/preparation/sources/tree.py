@@ -87,14 +87,14 @@ class Tree(ABC):
         return images
 
     def has_images(self, folder: str = "") -> bool:
-        """Is there an image below a folder?"""
+        """Return whether there is an image below a folder."""
         folders, files = self.listing(folder)
         return any(self._is_image(join(folder, name)) for name in files) or any(
             self.has_images(join(folder, name)) for name in folders
         )
 
     def exists(self, path: str) -> bool:
-        """Is there a file or folder at this path?"""
+        """Return whether there is a file or folder at this path."""
         folder, _, name = path.rpartition("/")
         try:
             return name in {*self.entries(folder).folders, *self.entries(folder).files}
@@ -194,13 +194,13 @@ class FolderTree(Tree):
         return tree
 
     def has_images(self, folder: str = "") -> bool:
-        """Is there an image below a folder? The folder is read until one is found."""
+        """Return whether there is an image below a folder, which is read until one is found."""
         if folder not in self._with_images:
             self._with_images[folder] = self._find_image(folder)
         return self._with_images[folder]
 
     def exists(self, path: str) -> bool:
-        """Is there a file or folder at this path?"""
+        """Return whether there is a file or folder at this path."""
         return os.path.exists(f"{self.location}/{path}")
 
     def _find_image(self, folder: str) -> bool:
@@ -219,7 +219,7 @@ class FolderTree(Tree):
         return any(self.has_images(path) for path in folders)
 
     def _enter(self, folder: str, path: str) -> bool:
-        """May the folder at `path` be entered from the one it is in? False if it leads back up."""
+        """Return whether the folder at `path` may be entered from `folder`: not if it leads back up."""
         above = self._ancestors.get(folder) or self._ancestors[""]
         here = _folder_id(f"{self.location}/{path}")
         if here in above:
