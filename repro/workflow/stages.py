@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -322,17 +321,10 @@ def _fastest(requirement: Requirement, workspace: Workspace) -> float:
 def _split(store: Path, wanted: str) -> str:
     """Return the split to evaluate on: val of a store that lacks the wanted one, or its labels."""
     try:
-        splits = json.loads((store / MANIFEST).read_bytes())["splits"]
-    except (OSError, ValueError, KeyError):
+        splits = open_store(store).splits
+        return wanted if wanted in splits and splits[wanted].labelled else "val"
+    except ReproError:  # it is not prepared yet, or the stage that reads it reports what is wrong
         return wanted
-    return wanted if wanted in splits and _has_labels(store, wanted) else "val"
-
-
-def _has_labels(store: Path, split: str) -> bool:
-    try:
-        return open_store(store).splits[split].labelled
-    except ReproError:  # the stage that reads the store reports what is wrong
-        return True
 
 
 def demo(out: Path) -> Iterator[Stage]:
