@@ -451,9 +451,9 @@ def verify(path: opt.PathArgument) -> Next:
     if problems:
         raise ReproError(f"'{url or path}' is damaged: {'; '.join(problems)}")
     console.print(f"{url or path}: nothing is damaged")
-    if url or (path / "manifest.json").exists():
-        from repro.data.store import open_store
+    from repro.data.store import MANIFEST, open_store
 
+    if url or (path / MANIFEST).exists():
         return _train_on(path, open_store(path))
     return _report_on(path.parent)
 

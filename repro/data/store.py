@@ -38,6 +38,7 @@ from repro.data.checksums import ALGORITHMS
 from repro.data.open_files import SharedFile, files_to_keep_open
 from repro.errors import ReproError
 
+MANIFEST = "manifest.json"
 FORMAT = "repro-store"
 VERSION = 2  # of new stores; in version 1, checksums are SHA-256 under the key "sha256"
 SHORTER_SIDE, SQUASH = "shorter side", "squash"  # how images become squares
@@ -416,7 +417,7 @@ def open_store(path: Path) -> Store:
         )
         algorithm = store.checksum_algorithm
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ReproError(_damaged(path / "manifest.json", error)) from error
+        raise ReproError(_damaged(path / MANIFEST, error)) from error
     if algorithm not in ALGORITHMS:
         raise ReproError(
             f"the store '{path}' has checksums of the algorithm {algorithm!r}, this program knows "
@@ -481,16 +482,16 @@ def load_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> N
 def _read_manifest(path: Path) -> dict[str, Any]:
     again = f"prepare it with `repro prepare DATASET --out {path}`"
     try:
-        manifest = json.loads(remote.read_bytes(path / "manifest.json"))
+        manifest = json.loads(remote.read_bytes(path / MANIFEST))
     except (FileNotFoundError, NotADirectoryError):
         if not remote.remote_url(path) and path.is_file():
-            folder = f": name '{path.parent}'" if path.name == "manifest.json" else ""
+            folder = f": name '{path.parent}'" if path.name == MANIFEST else ""
             raise ReproError(f"'{path}' is a file, and a store is a folder{folder}") from None
         if remote.remote_url(path) or not path.exists():
             raise ReproError(f"no store at '{path}': {again}") from None
         raise ReproError(f"'{path}' is not a complete store, it has no manifest.json: {again}") from None
     except (OSError, ValueError) as error:
-        raise ReproError(_damaged(path / "manifest.json", error)) from error
+        raise ReproError(_damaged(path / MANIFEST, error)) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ReproError(f"'{path}' is not a store, its manifest.json belongs to another program: {again}")
     if manifest.get("version") not in (1, VERSION):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from repro import atomic, locks
+from repro.data.store import MANIFEST
 from repro.errors import ReproError, Stopped
 
 REPLACEABLE = {"source"}  # settings that may change between two calls: shards of other images are made again
@@ -103,7 +104,7 @@ def already_published(out: Path, plan: dict[str, Any]) -> bool:
     This is the state after a process was killed at the very end. Raises ReproError if a process is still running.
     """
     staging = StagingArea.of(out)
-    if _read_plan(staging) != plan or staging.store.exists() or not (out / "manifest.json").exists():
+    if _read_plan(staging) != plan or staging.store.exists() or not (out / MANIFEST).exists():
         return False
     with _lock(staging, out, lambda line: None):
         _remove(staging)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from repro import atomic
 from repro.data.checksums import ALGORITHM, ALGORITHMS
-from repro.data.store import FileRecord, ShardRecord
+from repro.data.store import MANIFEST, FileRecord, ShardRecord
 
 JPEG_QUALITY = 95
 
@@ -116,7 +116,7 @@ class NamesWriter:
 def write_manifest(root: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest, which completes a store: only from then on can it be opened."""
     # ASCII, because file names need not be valid UTF-8.
-    atomic.write(root / "manifest.json", f"{json.dumps(manifest, indent=1)}\n".encode("ascii"))
+    atomic.write(root / MANIFEST, f"{json.dumps(manifest, indent=1)}\n".encode("ascii"))
 
 
 class _HashingWriter:

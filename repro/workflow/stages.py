@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 
 from repro.baselines.settings import BaselineSettings
-from repro.data.store import open_store
+from repro.data.store import MANIFEST, open_store
 from repro.errors import ReproError, unknown
 from repro.evaluation.command_lines import command_line, evaluate_argv, retrieve_argv
 from repro.paper.baselines import BASELINES
@@ -24,7 +24,6 @@ from repro.remote import locate
 from repro.training.settings import Settings
 from repro.workflow.trainings import PlannedTraining, grid_of, members_from_seeds
 
-MANIFEST = "manifest.json"
 SMOKE_IMAGES = 30  # generated images per class and split at scale smoke
 
 

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from repro.data.store import FORMAT, ClassInfo
+from repro.data.store import FORMAT, MANIFEST, ClassInfo
 from repro.errors import ReproError
 from repro.preparation.formats import first_few, plural
 from repro.preparation.sources.source import ImageReference, Source
@@ -136,10 +136,11 @@ def _by_class(tree: Tree, root: str, problems: list[str], notes: list[str]) -> d
 
 def is_store(tree: Tree, folder: str) -> bool:
     """Return whether this folder is a store that `repro prepare` made."""
-    if not tree.exists(join(folder, "manifest.json")):
+    path = join(folder, MANIFEST)
+    if not tree.exists(path):
         return False
     try:
-        manifest = json.loads(tree.read(join(folder, "manifest.json")))
+        manifest = json.loads(tree.read(path))
     except (ReproError, ValueError):
         return False
     return isinstance(manifest, dict) and manifest.get("format") == FORMAT
