@@ -28,7 +28,7 @@ from repro.models.towers import Towers, to_devices
 from repro.paper.networks import Network, network_from_record
 from repro.paper.recipes import Augmentation
 from repro.preparation.preprocess import UndecodableImage, exif_orientation, rgb_pixels, to_square
-from repro.records.reading import read_run
+from repro.records.reading import read_checksum, read_run
 from repro.records.runs import Run
 from repro.records.schema import ClassRecord, PreprocessingRecord
 
@@ -195,10 +195,9 @@ def read_tensors(run: Run) -> tuple[dict[str, Tensor], str]:
     except (OSError, safetensors.SafetensorError) as error:
         raise damaged_weights(run, str(error).splitlines()[0]) from error
     checksum = hashlib.sha256(content).hexdigest()
-    if run.checksum_path.exists():  # older runs have none
-        written = run.checksum_path.read_text(encoding="utf-8", errors="replace").partition(" ")[0]
-        if checksum != written:
-            raise damaged_weights(run, f"checksum mismatch: SHA-256 {checksum[:12]}…, not {written[:12]}…")
+    written = read_checksum(run.folder)
+    if written is not None and checksum != written:
+        raise damaged_weights(run, f"checksum mismatch: SHA-256 {checksum[:12]}…, not {written[:12]}…")
     for name, value in weights.items():
         if not all_finite(value):
             raise ReproError(

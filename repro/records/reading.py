@@ -12,7 +12,7 @@ import msgspec
 
 from repro.errors import ReproError
 from repro.records.conversion import convert, read_json, read_record
-from repro.records.file_names import ACTIVATIONS, CHECKPOINTS, EVALUATIONS, LOG, RETRIEVALS, RUN
+from repro.records.file_names import ACTIVATIONS, CHECKPOINTS, EVALUATIONS, LOG, RETRIEVALS, RUN, WEIGHTS_CHECKSUM
 from repro.records.runs import Activations, Evaluation, Records, Retrieval, Run, by_folder
 from repro.records.schema import ActivationsRecord, EndRecord, EpochRecord, EvaluationRecord, RetrievalRecord, RunRecord
 
@@ -32,6 +32,15 @@ def read_run(folder: Path) -> Run:
         raise ReproError(f"no run at '{folder}': {what}; `repro train` makes runs") from None
     except (OSError, ValueError) as error:
         raise ReproError(f"'{path}' cannot be read ({error})") from error
+
+
+def read_checksum(folder: Path) -> str | None:
+    """Return the checksum that was written with the weights of the run in `folder`; None if there is none.
+
+    Runs of older versions have none. Raises OSError if it cannot be read.
+    """
+    path = folder / WEIGHTS_CHECKSUM
+    return path.read_text(encoding="utf-8", errors="replace").partition(" ")[0] if path.exists() else None
 
 
 def read_evaluation(path: Path) -> Evaluation:

@@ -24,7 +24,14 @@ from repro.evaluation.trained_model import network_of, read_preprocessing
 from repro.models.finite import all_finite
 from repro.models.network import AlexNet
 from repro.records.file_names import ACTIVATIONS, EVALUATIONS, LOG, MEAN, RETRIEVALS, RUN
-from repro.records.reading import check_epoch, read_activations, read_evaluation, read_retrieval, read_run
+from repro.records.reading import (
+    check_epoch,
+    read_activations,
+    read_checksum,
+    read_evaluation,
+    read_retrieval,
+    read_run,
+)
 from repro.records.runs import Run
 from repro.records.schema import BASELINE, NET
 from repro.training import checkpoint
@@ -131,9 +138,8 @@ def _check_weights(run: Run, shapes: Mapping[str, torch.Size]) -> list[str]:
     content = run.weights_path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     recorded = {RUN: run.ended.weights} if run.ended and run.ended.weights else {}  # older runs have neither
-    if run.checksum_path.exists():
-        text = run.checksum_path.read_text(encoding="utf-8", errors="replace")
-        recorded = {run.checksum_path.name: text.partition(" ")[0]} | recorded
+    if (written := read_checksum(run.folder)) is not None:
+        recorded = {run.checksum_path.name: written} | recorded
     for file, checksum in recorded.items():
         if found != checksum:
             return [f"{name}: its SHA-256 is {found} instead of {checksum}, which {file} records"]

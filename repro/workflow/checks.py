@@ -9,8 +9,8 @@ from repro.baselines.settings import BaselineSettings
 from repro.baselines.train import describe as describe_baseline
 from repro.data.store import open_store
 from repro.errors import ReproError
-from repro.records.file_names import RUN, WEIGHTS_CHECKSUM
-from repro.records.reading import read_evaluation, read_run
+from repro.records.file_names import RUN
+from repro.records.reading import read_checksum, read_evaluation, read_run
 from repro.records.runs import Run
 from repro.run_folder import differences
 from repro.training.train import describe
@@ -79,6 +79,5 @@ def _check_evaluation(path: Path, store: Path) -> None:
         raise ReproError(f"'{path}' is of other data than '{store}': remove it, {AGAIN}")
     found = zip(evaluation.run_folders, evaluation.checksums, strict=False)  # older evaluations have no checksums
     for folder, checksum in found:
-        written = folder / WEIGHTS_CHECKSUM
-        if written.exists() and written.read_text(encoding="utf-8").partition(" ")[0] != checksum:
+        if read_checksum(folder) not in (None, checksum):
             raise ReproError(f"'{path}' is of other weights than '{folder}' has now: remove it, {AGAIN}")
