@@ -303,7 +303,8 @@ def _classes(path: Path, year: Year, training: Training, kit: Kit | None) -> lis
     """Return the classes in label order: those of the development kit, or those with training images."""
     ids = training.tars if isinstance(training, ClassTars) else [id for id, paths in training.images.items() if paths]
     if kit is None:
-        names = _kaggle_names(path)
+        mapping = _find_above(path, SYNSETS)
+        names = read_class_names(mapping, " ") if mapping else {}
         return [ClassInfo(id, names.get(id, WNID_NAMES.get(id, id))) for id in sorted(ids)]
     known = {info.id for info in kit.classes.values()}
     for id in sorted(set(ids) - known):
@@ -569,14 +570,17 @@ def _read_solution(path: Path) -> dict[str, str]:
     return found
 
 
-def _kaggle_names(path: Path) -> dict[str, str]:
-    """Return names of classes by WordNet id, from Kaggle's LOC_synset_mapping.txt if it is there."""
-    file = _find_above(path, SYNSETS)
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a text file; none if it does not exist. Raises ReproError if it cannot be read."""
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines() if file else []
+        return path.read_text(encoding="utf-8-sig").splitlines() if path.exists() else []
     except (OSError, UnicodeDecodeError) as error:
-        raise ReproError(f"cannot read '{file}' ({error}): fix or remove it") from error
-    return {id: words.split(",")[0] for id, _, words in (line.partition(" ") for line in lines)}
+        raise ReproError(f"cannot read '{path}' ({error}): fix or remove it") from error
+
+
+def read_class_names(path: Path, separator: str) -> dict[str, str]:
+    """Return the first name of each class by WordNet id, from a list of ids with their names after `separator`."""
+    return {id: words.split(",")[0] for id, _, words in (line.partition(separator) for line in read_lines(path))}
 
 
 def _find_kit(path: Path, year: Year) -> Path | None:

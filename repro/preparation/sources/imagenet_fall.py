@@ -12,15 +12,13 @@ the ids. An optional `words.txt`, as image-net.org offers it, gives their names 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from repro.data.store import ClassInfo
 from repro.errors import ReproError
 from repro.paper.datasets import DATASET_SIZES
 from repro.preparation.formats import Skipped, is_system
-from repro.preparation.sources.ilsvrc import WNID, class_archives
+from repro.preparation.sources.ilsvrc import WNID, class_archives, read_class_names, read_lines
 from repro.preparation.sources.location import source_path
 from repro.preparation.sources.source import OnFile, Source, choose, ignore_file
 from repro.preparation.sources.tar import Archive, Block, Blocks
@@ -47,7 +45,7 @@ def _fall(path: Path | None, dataset: str, seed: int, categories: int, on_file: 
     skipped = Skipped()
     tars = _class_tars(path, skipped, on_file)
     ids = _synsets(folder / "synsets.txt") or sorted(tars)
-    names = _words(folder / "words.txt")
+    names = read_class_names(folder / "words.txt", "\t")
     notes = [f"{len(tars):,} synsets in '{path}'"]
     if ignored := len(tars.keys() - set(ids)):
         notes.append(f"{ignored:,} of them are not in '{folder / 'synsets.txt'}' and are left out")
@@ -101,32 +99,12 @@ def _class_tars(path: Path, skipped: Skipped, on_file: OnFile) -> dict[str, Arch
 
 def _synsets(path: Path) -> list[str]:
     ids: list[str] = []
-    for number, id in _lines(path):
-        if not WNID.fullmatch(id):
-            raise ReproError(f"'{path}', line {number}: '{id[:40]}' is not a WordNet id such as n01440764")
-        ids.append(id)
+    for number, line in enumerate(read_lines(path), 1):
+        if words := line.split():
+            if not WNID.fullmatch(words[0]):
+                raise ReproError(f"'{path}', line {number}: '{words[0][:40]}' is not a WordNet id such as n01440764")
+            ids.append(words[0])
     if len(set(ids)) < len(ids):
         twice = next(id for id in ids if ids.count(id) > 1)
         raise ReproError(f"'{path}' lists class {twice} twice: remove one")
     return ids
-
-
-def _words(path: Path) -> dict[str, str]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines() if path.exists() else []
-    except (OSError, UnicodeDecodeError) as error:
-        raise ReproError(f"cannot read '{path}' ({error}): fix or remove it") from error
-    return {id: words.split(",")[0] for id, _, words in (line.partition("\t") for line in lines)}
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the line number and the first word of each line that is not blank."""
-    if not path.exists():
-        return
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ReproError(f"cannot read '{path}' ({error}): fix or remove it") from error
-    for number, line in enumerate(lines, 1):
-        if word := re.match(r"\s*(\S+)", line):
-            yield number, word[1]
