@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from repro.cli.progress import animated
 from repro.interrupts import deferred
 from repro.workflow.parallel import ParallelEvent, StageEnded, StageOutput, StageStarted, run_in_parallel
 from repro.workflow.stages import Stage
@@ -19,9 +20,9 @@ def run_stages_in_parallel(
 
     Raises ReproError if a command has failed, and Stopped after a signal.
     """
-    animated = console.is_terminal and not console.is_dumb_terminal
+    moving = animated(console)
     overall = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*overall, console=console, transient=True, disable=not animated) as bar:
+    with Progress(*overall, console=console, transient=True, disable=not moving) as bar:
         total = bar.add_task("commands", total=None)
         rows = {device: bar.add_task(f"{device}: idle", total=None) for device in dict.fromkeys(devices)}
         with deferred() as stop_signal:
@@ -33,7 +34,7 @@ def run_stages_in_parallel(
                     continue
                 for device in event.devices:
                     bar.update(rows[device], description=f"{device}: {text}")
-                if not animated or not isinstance(event, StageOutput):
+                if not moving or not isinstance(event, StageOutput):
                     style = "bold" if isinstance(event, StageStarted) else None
                     console.print(f"[{','.join(event.devices)}] {text}", style=style)
 

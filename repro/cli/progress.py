@@ -33,7 +33,7 @@ def meter(console: Console, title: str, unit: str) -> Iterator[Callable[[int, in
             before = 0 if done == total else done
         return (done - before) / max(time.monotonic() - started, 1e-9)
 
-    if _animated(console):
+    if animated(console):
         with _bar(console) as bar:
             task = bar.add_task(title, total=None, figures="")
             yield lambda done, total: bar.update(
@@ -133,7 +133,7 @@ class _TrainingDisplay:
             total=self.started.epochs * self.started.batches,
             figures=figures,
         )
-        if not _animated(self.console) and time.monotonic() - self.last > PLAIN_SECONDS:
+        if not animated(self.console) and time.monotonic() - self.last > PLAIN_SECONDS:
             self.last = time.monotonic()
             self.console.print(f"epoch {step.epoch:3}  batch {step.batch} of {self.started.batches}  {figures}")
 
@@ -146,7 +146,8 @@ class _TrainingDisplay:
         self.noted = epoch.note is not None
 
 
-def _animated(console: Console) -> bool:
+def animated(console: Console) -> bool:
+    """Return whether the console can show a bar that moves."""
     return console.is_terminal and not console.is_dumb_terminal
 
 
@@ -159,5 +160,5 @@ def _bar(console: Console) -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=not _animated(console),
+        disable=not animated(console),
     )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from repro import atomic
 from repro.errors import ReproError
-from repro.report.figures.figure4 import CORRECT, LONGEST, OTHER
+from repro.report.figures.figure4 import CORRECT, OTHER, shortened
 from repro.report.figures.style import figure_style
 
 COLUMNS = 4
@@ -71,16 +71,12 @@ def draw_bars(images: Sequence[Bars]) -> Figure:
         row, column = divmod(index, columns)
         picture, bars = axes[2 * row][column], axes[2 * row + 1][column]
         picture.imshow(image.image, interpolation="lanczos")
-        bars.set_title(_short(image.title), fontsize=8, fontweight="bold", loc="center", pad=2)
+        bars.set_title(shortened(image.title), fontsize=8, fontweight="bold", loc="center", pad=2)
         lines = range(len(image.names))
         colours = [CORRECT if line == image.correct else OTHER for line in lines]
         bars.barh(lines, image.probabilities, color=colours, height=0.86, alpha=0.55)
         for line, name in zip(lines, image.names, strict=True):
-            bars.text(0.02, line, _short(name), fontsize=7, va="center")
+            bars.text(0.02, line, shortened(name), fontsize=7, va="center")
         bars.set_xlim(0, 1)
         bars.set_ylim(max(len(image.names), 5) - 0.4, -0.6)
     return figure
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"

@@ -68,6 +68,11 @@ def class_name(data: DataRecord, label: int) -> str:
     """Return the first name of a class, cut to fit; its number if the list of classes is missing."""
     names = data.class_names
     name = names[label].split(",")[0].strip() if 0 <= label < len(names) and names[label] else f"class {label}"
+    return shortened(name)
+
+
+def shortened(name: str) -> str:
+    """Return a name, cut to `LONGEST` letters."""
     return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
 
 
