@@ -3,6 +3,8 @@
 import io
 import re
 import shlex
+from collections import defaultdict
+from itertools import combinations
 from pathlib import Path
 from typing import IO
 
@@ -13,9 +15,11 @@ from PIL import Image
 
 from repro.cli import commands as cli
 from repro.cli import reference
+from repro.paper.intervals import Interval, image_error, paired_interval, welch_interval
 from repro.records.reading import read_records
 from repro.report.figures.effects import effect_pictures
 from repro.report.figures.style import figure_style
+from repro.report.measurements.evaluations import group_evaluations, wrong_answers
 from repro.report.results import EFFECTS, RECORDS, RESULTS, results, summary, with_summary
 
 ROOT = Path(__file__).parents[1]
@@ -76,6 +80,38 @@ def test_every_interval_of_the_documentation_is_a_published_result(name: str) ->
     found = intervals((ROOT / "docs" / name).read_text(encoding="utf-8"))
     assert len(found) > 5
     assert {tuple(map(float, each)) for each in found} <= published
+
+
+def test_intervals_in_parentheses_are_of_two_published_nets() -> None:
+    """They allow for seeds and images, as those in brackets do: one over the seeds alone is too short."""
+    text = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8").replace("−", "-")
+    pattern = r"\((?:95%: )?(-?\d+\.\d+)\s+to\s+(-?\d+\.\d+)"
+    found = {tuple(map(float, each)) for each in re.findall(pattern, text)}
+    assert len(found) > 5
+    published = {tuple(map(float, each)) for each in intervals(results())} | net_differences()
+    assert found <= published | {(-high, -low) for low, high in published}
+
+
+def net_differences() -> set[tuple[float, float]]:
+    """Return the interval of each two published nets' difference on the same images and views, rounded as in a text."""
+    wrong: dict[tuple[object, ...], list[np.ndarray]] = defaultdict(list)
+    for key, nets in group_evaluations(read_records(RECORDS)).items():
+        for evaluations in nets.values():
+            if (answers := wrong_answers(evaluations, "top1_error")) is not None:
+                wrong[key.context.data.fingerprint, key.split, key.views].append(answers)
+    found = [nets_interval(*pair) for group in wrong.values() for pair in combinations(group, 2)]
+    return {(round(low, 1), round(high, 1)) for low, high in found}
+
+
+def nets_interval(first: np.ndarray, second: np.ndarray) -> Interval:
+    """Return the interval of the difference of two nets' errors, from their wrong answers [seeds, images]."""
+    if min(len(first), len(second)) > 1:
+        errors = [100 * each.mean(axis=1) for each in (first, second)]
+        found = welch_interval(errors[0].tolist(), errors[1].tolist(), image_error(first, second))
+        assert found
+        return found
+    one, other = first[0], second[0]
+    return paired_interval(int((one & ~other).sum()), int((other & ~one).sum()), len(one))
 
 
 def test_the_rows_on_the_recipes_are_published_results() -> None:

@@ -18,8 +18,8 @@ NOTE = (
     "A is ten ImageNet classes, B 100 classes of Caltech-101. A claim is supported if its direction agrees with the "
     "paper's on one of the two and does not disagree on the other, and contradicted in the opposite case. One view "
     "decides, unless the claim is about views or only ten were measured; the paper's numbers are of ten, so that only "
-    "directions can be compared. Pre-training is done on the other set. Where an ingredient has no effect, one "
-    "interval in twenty lies on one side of zero by chance."
+    "directions can be compared. Intervals over seeds allow for the number of images too. Pre-training is done on the "
+    "other set. Where an ingredient has no effect, one interval in twenty lies on one side of zero by chance."
 )
 
 
