@@ -221,7 +221,7 @@ PAPER = Recipe(
 _CONV1_LATE = (LrChange("conv1.*", 0.1, after=66), LrChange("conv1.*", 0.0, after=71))
 
 # The run on ILSVRC-2010. Its files end with a tenth of the biases' first learning rate; that it was lowered together
-# with conv1's is ours, since the time is not recorded. The biases of conv1 are lowered by both changes, until it is frozen.
+# with conv1's is ours, since the time is not recorded. The biases of conv1 are lowered twice.
 AUTHORS = Recipe(
     name="authors",
     source="the authors' program of 2012, net 145 on ILSVRC-2010",
