@@ -23,8 +23,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> ReproError:
 
 
 def how_to_install(extra: str) -> str:
-    """Return how to install an extra: from the clone, because `repro` on PyPI is another project."""
-    return f"pip install '.[{extra}]' in the clone of repro"
+    """Return how to install an extra: from the clone, because `repro` on PyPI is another project.
+
+    The quotes are double because cmd.exe on Windows passes single ones on.
+    """
+    return f'pip install ".[{extra}]" in the clone of repro'
 
 
 class Stopped(BaseException):

@@ -318,7 +318,7 @@ def test_a_missing_package_is_named(
     monkeypatch.setitem(sys.modules, "skimage", None)
     words = ["train", "--variant", "sparse-coding", "--data", str(synthetic_store.path), "--out", str(tmp_path)]
     assert main.run(words) == 3
-    assert "needs skimage: pip install '.[contest]' in the clone of repro" in capsys.readouterr().err
+    assert 'needs skimage: pip install ".[contest]" in the clone of repro' in capsys.readouterr().err
 
 
 def test_a_damaged_run_is_found(runs: dict[str, Path], tmp_path: Path) -> None:

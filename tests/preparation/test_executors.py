@@ -53,7 +53,7 @@ def test_a_scheduler_needs_dask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     images = write_pictures(tmp_path / "images", {"a": 3, "b": 3})
     for module in ("dask", "dask.distributed"):
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ReproError, match=r"pip install '\.\[dask\]'"):
+    with pytest.raises(ReproError, match=r'pip install "\.\[dask\]"'):
         prepare("folder", tmp_path / "store", source=images, scheduler="tcp://127.0.0.1:9")
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
 

@@ -97,7 +97,7 @@ def test_heic_without_its_plugin_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     (root / "cow/IMG_2.HEIC").write_bytes(heic_head())
     source = folder(root, 0)
     assert (
-        "skipped 2 files that are not images: 2 .heic (to read HEIC: pip install '.[heic]' in the clone of repro)"
+        'skipped 2 files that are not images: 2 .heic (to read HEIC: pip install ".[heic]" in the clone of repro)'
         in source.notes
     )
     (problem,) = source.problems

@@ -93,5 +93,5 @@ def test_without_pyarrow_the_error_says_what_to_install(tmp_path: Path, monkeypa
     (tmp_path / "train-00000-of-00001.parquet").write_bytes(io.BytesIO().getvalue())
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
-    with pytest.raises(ReproError, match=r"pip install '\.\[parquet\]'"):
+    with pytest.raises(ReproError, match=r'pip install "\.\[parquet\]"'):
         ilsvrc2012(tmp_path, 0)

@@ -285,7 +285,7 @@ def test_a_missing_decoder_may_be_installed_before_the_next_call(
 
     def fail(image: bytes, *arguments: Any) -> np.ndarray:
         if image == missing:
-            raise MissingDecoder("a HEIC image, which needs pip install '.[heic]' in the clone of repro")
+            raise MissingDecoder('a HEIC image, which needs pip install ".[heic]" in the clone of repro')
         return to_square(image, *arguments)
 
     monkeypatch.setattr(repro.preparation.prepare, "SHARD_IMAGES", 4)

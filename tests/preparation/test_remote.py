@@ -245,7 +245,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr("fsspec.core.url_to_fs", refuse)
-    words = r"^'s3://bucket/pets' cannot .* \(Install s3fs to access S3\): pip install '\.\[remote\]' in the clone"
+    words = r'^\'s3://bucket/pets\' cannot .* \(Install s3fs to access S3\): pip install "\.\[remote\]" in the clone'
     with pytest.raises(ReproError, match=words):
         open_source("folder", Path("s3://bucket/pets"), 0)
 
