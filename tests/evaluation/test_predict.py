@@ -182,6 +182,7 @@ def test_the_bar_of_the_correct_class_is_red(tmp_path: Path) -> None:
     figure = draw_bars([bars, replace(bars, correct=None)])
     colours = [[to_hex(bar.get_facecolor()) for bar in axes.patches] for axes in figure.axes if axes.patches]
     assert [[colour == CORRECT for colour in each] for each in colours] == [[False, True], [False, False]]
+    write_bars([replace(bars, title="漢字.jpg")], tmp_path / "figure.png")  # not in the font; warnings are errors
     with pytest.raises(ReproError, match=r"must end in \.png, \.svg or \.pdf"):
         write_bars([bars], tmp_path / "figure.gif")
     with pytest.raises(ReproError, match="a figure holds 48 images, not 49"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,8 +48,12 @@ STYLE: dict[Any, Any] = {
 
 @contextmanager
 def figure_style() -> Iterator[None]:
-    """Draw with `STYLE` over matplotlib's defaults inside the block, whatever a matplotlibrc or the caller has set."""
-    with matplotlib.rc_context():
+    """Draw with `STYLE` over matplotlib's defaults inside the block, whatever a matplotlibrc or the caller has set.
+
+    Characters that the font lacks are drawn as boxes, without a warning: names of files and classes may have any.
+    """
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         yield
