@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+MOST_CHOICES = 50  # that an error names; there may be a thousand classes
+
 
 class ReproError(Exception):
     """Data, files or settings that the user has to fix.
@@ -18,7 +20,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> ReproError:
     """Return the error for a `name` that is not among the `known` names of its `kind`, with the closest matches."""
     choices = list(known)
     near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(choices)}"
+    few = choices if len(choices) <= MOST_CHOICES else [*choices[:20], f"… ({len(choices):,} in all)"]
+    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(few)}"
     return ReproError(f"unknown {kind} '{name}': {hint}")
 
 

@@ -18,7 +18,7 @@ from helpers import repro, run_here
 from PIL import Image
 
 from repro.data.store import Store
-from repro.errors import ReproError
+from repro.errors import ReproError, unknown
 from repro.evaluation.evaluate import evaluate
 from repro.evaluation.predict import predict_images, read_images
 from repro.evaluation.trained_model import preprocess
@@ -123,6 +123,12 @@ def test_what_cannot_be_classified_is_one_error(runs: list[Path], folder: Path, 
         list(predict_images(runs[:1], [str(tmp_path)]))
     with pytest.raises(ReproError, match="unknown class 'zebrra'"):
         list(predict_images(runs[:1], [str(folder)], label="zebrra"))
+
+
+def test_an_error_does_not_name_a_thousand_choices() -> None:
+    message = str(unknown("class", "?", [f"class {number}" for number in range(1000)]))
+    assert message.endswith("class 18, class 19, … (1,000 in all)")
+    assert str(unknown("class", "?", ["cat", "dog"])) == "unknown class '?': choose from cat, dog"
 
 
 def test_wrong_paths_are_errors_before_any_image_is_classified(runs: list[Path], folder: Path, tmp_path: Path) -> None:
