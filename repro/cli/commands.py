@@ -411,15 +411,18 @@ def report(
         raise typer.BadParameter("it applies to the comparison: add --compare", param_hint="--strict")
     if compare and format == "notebook":
         raise typer.BadParameter("a notebook has no comparison: leave out --compare", param_hint="--format")
-    folders = [*(runs or []), *(more or [])] or [Path("outputs/runs")]
+    named = [*(runs or []), *(more or [])]
+    folders = named or [Path("outputs/runs")]
+    names = ", ".join(f"'{folder}'" for folder in folders)
+    if strict and not ((records := read_records(folders)).runs or records.evaluations):
+        raise ReproError(f"no runs in {names}: --strict has nothing to check; name the folder of the runs with --runs")
+    if named and not any(folder.is_dir() for folder in named):  # mistyped: an empty report would replace the last one
+        raise ReproError(f"no runs in {names}, which does not exist: name the folder of the runs with --runs")
     if format == "notebook":
         from repro.report.notebook import write_notebook
 
         console.print(f"written to {write_notebook(folders, out)}")
         return None
-    if strict and not ((records := read_records(folders)).runs or records.evaluations):
-        names = ", ".join(f"'{folder}'" for folder in folders)
-        raise ReproError(f"no runs in {names}: --strict has nothing to check; name the folder of the runs with --runs")
     made = build_report(folders, out, compare=compare)
     for problem in made.problems:
         console.print(problem, style="yellow")
