@@ -29,6 +29,22 @@ def file_size(size: int) -> str:
     return f"{size / 1e9:,.1f} GB" if size < 999_950_000_000 else f"{size / 1e12:,.2f} TB"
 
 
+def number(value: float, decimals: int | None = 1) -> str:
+    """Return a number as it is printed: with `decimals`, or with all its digits (None), and a true minus sign."""
+    text = f"{value:,.6f}".rstrip("0").rstrip(".") if decimals is None else f"{value:,.{decimals}f}"
+    return text.replace("-", "−")
+
+
+def unit_sign(unit: str) -> str:
+    """Return a unit that is written as a sign directly after its number; empty for others."""
+    return unit if unit in ("%", "×") else ""
+
+
+def with_unit(text: str, unit: str) -> str:
+    """Return a number with its unit: 40.7%, 6×, 1.7 points."""
+    return text + (unit_sign(unit) or (f" {unit}" if unit else ""))
+
+
 def valid_text(text: str) -> str:
     """Return text that every file format and font takes: a question mark for each byte of a name that is not UTF-8."""
     return text.encode(errors="replace").decode()

@@ -160,10 +160,7 @@ def targets() -> Listing:
     """Return each claim of the paper that the report checks."""
     from repro.paper.targets import load_targets
 
-    rows = []
-    for target in load_targets():
-        authors = "" if target.authors is None else f"{target.authors:g}"
-        rows.append((target.id, target.section, target.kind, target.quantity, str(target.value), authors))
+    rows = ((each.id, each.section, each.kind, each.quantity, each.claimed, each.noted) for each in load_targets())
     return Listing(("target", "Sec.", "kind", "claim", "paper", "authors"), tuple(rows))
 
 

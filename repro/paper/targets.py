@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from repro.errors import ReproError, unknown
+from repro.formatting import number, unit_sign, with_unit
 from repro.paper.baselines import BASELINES
 from repro.paper.intervals import Interval, seeds_to_decide
 from repro.paper.invariants import INVARIANTS
@@ -104,6 +105,19 @@ class Target:
     def scope(self) -> Scope | None:
         """Where a measurement must come from to be comparable; None for an invariant."""
         return Scope(self.dataset, self.split, self.views, self.scale) if self.dataset else None
+
+    @property
+    def claimed(self) -> str:
+        """The paper's value as text with its unit, and with a sign if it is a bound."""
+        signs = ("> ", "< ") if self.kind == "direction" else ("≥ ", "≤ ")
+        sign = {"equal": "", "at least": signs[0], "at most": signs[1]}[self.relation]
+        decimals = 1 if self.rounding is not None and 0 < self.rounding < 0.5 else None  # as printed: 17.0, but 13
+        return sign + with_unit(number(self.value, decimals), self.unit)
+
+    @property
+    def noted(self) -> str:
+        """The value in the authors' notes as text; empty if they recorded none."""
+        return "" if self.authors is None else number(self.authors, None) + unit_sign(self.unit)
 
     @property
     def no_effect(self) -> float | None:

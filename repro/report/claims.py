@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from repro.formatting import number, unit_sign, with_unit
 from repro.paper.sections import section_order
 from repro.paper.targets import MISSING, NOT_COMPARABLE, Measurement, Scope, Target, Verdict
 from repro.records.runs import Records
 from repro.report.commands import commands
-from repro.report.table import number, sample, with_interval
+from repro.report.table import sample, with_interval
 from repro.report.tables import Verdicts
 
 
@@ -44,24 +45,19 @@ class Claim:
     @property
     def paper(self) -> str:
         """The paper's value, with a sign if it is a bound."""
-        target = self.target
-        sign = {"equal": "", "at least": "≥ ", "at most": "≤ "}[target.relation]
-        if target.kind == "direction":
-            sign = {"at least": "> ", "at most": "< "}[target.relation]
-        return sign + _with_unit(number(target.value, _printed_decimals(target)), target.unit)
+        return self.target.claimed
 
     @property
     def authors(self) -> str:
         """The value in the authors' notes; empty if they recorded none."""
-        target = self.target
-        return "" if target.authors is None else number(target.authors, None) + _sign(target.unit)
+        return self.target.noted
 
     @property
     def measured(self) -> str:
         """The measured value with its interval, if any."""
         if self.measurement is None:
             return ""
-        return with_interval(self.measurement, self._decimals, _sign(self.target.unit))
+        return with_interval(self.measurement, self._decimals, unit_sign(self.target.unit))
 
     @property
     def _decimals(self) -> int | None:
@@ -97,20 +93,7 @@ class Claim:
     def tolerance(self) -> str:
         """The tolerance with its unit; empty for directions."""
         target = self.target
-        return "" if target.tolerance is None else _with_unit(number(target.tolerance, None), target.unit)
-
-
-def _printed_decimals(target: Target) -> int | None:
-    """Return with how many decimals the paper prints a number: 17.0, but 13; None for all its digits."""
-    return 1 if target.rounding is not None and 0 < target.rounding < 0.5 else None
-
-
-def _with_unit(text: str, unit: str) -> str:
-    return text + (_sign(unit) or (f" {unit}" if unit else ""))
-
-
-def _sign(unit: str) -> str:
-    return unit if unit in ("%", "×") else ""
+        return "" if target.tolerance is None else with_unit(number(target.tolerance, None), target.unit)
 
 
 def claims_of(verdicts: Verdicts, records: Records) -> list[Claim]:

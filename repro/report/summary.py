@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from repro.formatting import number
 from repro.paper.experiments import ALL, PARTS, Experiment
 from repro.paper.sections import SECTIONS
 from repro.paper.targets import AGREES, DISAGREES, MATCH, MISMATCH, MISSING, NOT_COMPARABLE, UNDECIDED
 from repro.report.claims import Claim
 from repro.report.commands import experiment_command, experiment_of
-from repro.report.table import number
 
 Layout = tuple[tuple[str, str, tuple[tuple[str, tuple[str, ...]], ...]], ...]
 

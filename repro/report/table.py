@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from repro.formatting import number
 from repro.paper.targets import Measurement
 
 Cell = str | float | int | None | Measurement
@@ -199,12 +200,6 @@ def plus_minus(measurement: Measurement) -> str:
     if measurement.over != "seeds" or measurement.deviation is None:
         return with_interval(measurement)
     return f"{number(measurement.value)} ± {number(measurement.deviation)} ({measurement.n} seeds)"
-
-
-def number(value: float, decimals: int | None = 1) -> str:
-    """Return a number as it is printed: with `decimals`, or with all its digits (None), and a true minus sign."""
-    text = f"{value:,.6f}".rstrip("0").rstrip(".") if decimals is None else f"{value:,.{decimals}f}"
-    return text.replace("-", "−")
 
 
 def sample(measurement: Measurement) -> str:

@@ -98,6 +98,14 @@ def test_the_shell_completes_commands_and_options() -> None:
         assert set(done.stdout.split()) == expected
 
 
+def test_the_list_of_targets_has_signs_units_and_all_digits() -> None:
+    cells = [[cell.strip() for cell in line.split("│")] for line in run_here("list", "targets").stdout.splitlines()]
+    listed = {row[1]: tuple(row[5:7]) for row in cells if len(row) == 8}
+    assert listed["parameters"] == ("60,000,000", "60,965,224")
+    assert listed["weight-decay-training-error"][0] == "> 0 points"
+    assert listed["table1-cnn-top5"][0] == "17.0%"
+
+
 def test_the_list_of_runs_says_how_far_and_how_good(tmp_path: Path) -> None:
     reference = Path(__file__).parents[2] / "outputs" / "reference" / "runs" / "A-imagenette"
     done = repro("list", "runs", "--runs", reference)

@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from repro.formatting import number
 from repro.paper.intervals import error_interval, welch_interval
 from repro.records.runs import Records, Run
 from repro.report.figures.style import COLOURS, INK, NARROW, WIDE, Picture, finish, slug
 from repro.report.measurements.context import Context, context_of, precedence, run_scale
 from repro.report.measurements.filters import Floats, colourfulness, oriented, towers
-from repro.report.table import number
 
 
 def kernel_pictures(records: Records) -> Iterable[Picture]:
