@@ -514,7 +514,7 @@ def plan(
 
 @app.command(name="list")
 def list_(what: opt.ListArgument, runs: opt.RunsOption = Path("outputs/runs")) -> Next:
-    """List variants, ensembles, datasets, experiments, targets, published nets or your runs."""
+    """List variants, datasets, experiments, your runs and more."""
     from repro.cli.tables import TABLES, print_listing, run_listing
 
     print_listing(console, run_listing(runs) if what == "runs" else TABLES[what]())

@@ -98,6 +98,12 @@ def test_the_shell_completes_commands_and_options() -> None:
         assert set(done.stdout.split()) == expected
 
 
+def test_no_command_is_cut_short_in_the_list_of_commands() -> None:
+    lines = run_here("--help").stdout.partition("Commands:")[2].splitlines()
+    assert len(lines) > 10
+    assert not [line for line in lines if line.endswith("...")]
+
+
 def test_the_list_of_targets_has_signs_units_and_all_digits() -> None:
     cells = [[cell.strip() for cell in line.split("│")] for line in run_here("list", "targets").stdout.splitlines()]
     listed = {row[1]: tuple(row[5:7]) for row in cells if len(row) == 8}
