@@ -417,7 +417,7 @@ def report(
     if strict and not ((records := read_records(folders)).runs or records.evaluations):
         raise ReproError(f"no runs in {names}: --strict has nothing to check; name the folder of the runs with --runs")
     if named and not any(folder.is_dir() for folder in named):  # mistyped: an empty report would replace the last one
-        raise ReproError(f"no runs in {names}, which does not exist: name the folder of the runs with --runs")
+        raise ReproError(f"there is no folder {names}: name the folder of the runs with --runs")
     if format == "notebook":
         from repro.report.notebook import write_notebook
 

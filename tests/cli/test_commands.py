@@ -198,8 +198,11 @@ def test_pipeline_from_images_to_the_report(tmp_path: Path) -> None:
         ),
         (("evaluate", "{tmp}/none", "--data", "{store}"), "no run at"),
         (("verify", "{tmp}/none"), "{tmp}/none"),
-        (("report", "--runs", "{tmp}/none", "--out", "{tmp}/report"), "no runs in '{tmp}/none', which does not exist"),
-        (("report", "{tmp}/none", "--format", "notebook", "--out", "{tmp}/report"), "which does not exist"),
+        (
+            ("report", "--runs", "{tmp}/none", "--out", "{tmp}/report"),
+            "there is no folder '{tmp}/none': name the folder",
+        ),
+        (("report", "{tmp}/none", "--format", "notebook", "--out", "{tmp}/report"), "there is no folder"),
         (("prepare", "synthetic", "--out", "/", "--limit-per-class", "1"), "root of a file system"),
         (
             (
