@@ -106,7 +106,7 @@ def test_heic_without_its_plugin_is_named(tmp_path: Path, monkeypatch: pytest.Mo
         (root / id / "IMG_3.HEIC").write_bytes(heic_head())
         for path in (root / id).glob("*.jpg"):
             path.unlink()
-    with pytest.raises(ReproError, match=r"0 class folders.*\[heic\]' in the clone"):
+    with pytest.raises(ReproError, match=r'0 class folders.*\[heic\]" in the clone'):
         folder(root, 0)
 
 
