@@ -51,7 +51,7 @@ def test_texts_of_narrow_figures_are_large_enough_and_inside(tmp_path: Path, mon
     assert all(any(name.startswith(part) for name in narrow) for part in parts)
     for name, figure in narrow.items():
         width = figure.get_figwidth()
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         for text in figure.findobj(Text):
             if not isinstance(text, Text) or not text.get_text() or not text.get_visible():
                 continue
