@@ -18,6 +18,7 @@ from repro.report.measurements import measure
 from repro.report.measurements.pretraining import PRETRAINED_ON
 
 MOST_PLACES = 5  # more colours cannot be distinguished
+PRETRAINED = "s"  # marks a net that was pre-trained on other images: a square
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Effect:
 def effects(records: Records) -> list[Effect]:
     """Return the claims about differences of top-1 errors in the paper's order, of runs in which nothing was changed.
 
-    Pre-training on other images is kept, and named with the place of the measurement.
+    Pre-training on other images is kept.
     """
     found = []
     for target in sorted(load_targets(), key=lambda each: section_order(each.section)):
@@ -59,7 +60,7 @@ def effect_pictures(records: Records) -> Iterable[Picture]:
         return
     caption = (
         "Rise in top-1 error through each change of the net, its training or its evaluation. An arrow stands for a "
-        "claim without a number. Lines are 95% intervals, thin ones with an open circle of another number of views "
+        "claim without a number. Lines are 95% intervals, thin ones with an open symbol of another number of views "
         "than the claim’s. Only a measurement on the paper’s data and scale can confirm a number; elsewhere its side "
         "of zero counts."
     )
@@ -72,7 +73,7 @@ def effect_pictures(records: Records) -> Iterable[Picture]:
 def _place(measurement: Measurement) -> str:
     """Return where a measurement was made: "imagenette, small scale"."""
     assert measurement.scope is not None
-    words = [measurement.data, measurement.scope.scale_label]
+    words = [measurement.data, f"{measurement.scope.scale} scale"]
     if measurement.recipe != "authors":
         words.append(f"{measurement.recipe} recipe")
     return ", ".join(words)
@@ -85,7 +86,8 @@ def _draw(rows: Sequence[Effect], places: Sequence[str], narrow: bool = False) -
     for row in rows:
         tops.append(bottom)
         bottom += heads + 0.8 * len(row.measured) + 0.9
-    height, legend = 0.135 * bottom, 0.2 * (len(places) + 2 if narrow else (len(places) + 3) // 2)
+    handles = _handles(rows, places)
+    height, legend = 0.135 * bottom, 0.2 * (len(handles) if narrow else (len(handles) + 1) // 2)
     total = height + legend + 0.55
     figure = Figure(figsize=(NARROW if narrow else WIDE, total))
     left = 0.03 if narrow else 0.36
@@ -101,7 +103,7 @@ def _draw(rows: Sequence[Effect], places: Sequence[str], narrow: bool = False) -
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("rise in top-1 error, points")
-    figure.legend(handles=_handles(places), loc="lower center", ncols=1 if narrow else 2, fontsize=8.5)
+    figure.legend(handles=handles, loc="lower center", ncols=1 if narrow else 2, fontsize=8.5)
     return figure
 
 
@@ -119,7 +121,8 @@ def _draw_row(axes: Axes, at: float, row: Effect, places: Sequence[str]) -> None
             at += 0.8
             colour, planned = COLOURS[places.index(place)], measured.scope.views == target.views
             axes.plot(measured.interval, [at, at], color=colour, linewidth=2 if planned else 1)
-            axes.plot(measured.value, at, "o", color=colour, markersize=4.5, markerfacecolor=colour if planned else "w")
+            marker, fill = PRETRAINED if measured.scope.changes else "o", colour if planned else "w"
+            axes.plot(measured.value, at, marker, color=colour, markersize=4.5, markerfacecolor=fill)
 
 
 def _limits(rows: Sequence[Effect]) -> tuple[float, float]:
@@ -129,9 +132,14 @@ def _limits(rows: Sequence[Effect]) -> tuple[float, float]:
     return min(numbers) - space, max(numbers) + space
 
 
-def _handles(places: Sequence[str]) -> list[Line2D]:
+def _handles(rows: Sequence[Effect], places: Sequence[str]) -> list[Line2D]:
+    pretrained = Line2D(
+        [], [], color=INK, marker=PRETRAINED, linestyle="", markersize=5, label="pre-trained on other images"
+    )
+    shown = any(each.scope and each.scope.changes for row in rows for _, each in row.measured)
     return [
         Line2D([], [], color=INK, marker="D", linestyle="", markersize=5, label="the paper"),
         Line2D([], [], color=INK, marker="x", linestyle="", markersize=7, label="the authors’ notes"),
         *(Line2D([], [], color=COLOURS[n], marker="o", linewidth=2, label=place) for n, place in enumerate(places)),
+        *([pretrained] if shown else []),
     ]
