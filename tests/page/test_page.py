@@ -176,7 +176,7 @@ def test_the_table_of_contents_follows(browser: Browser, address: str, width: in
     page = opened(browser, address, width)
     assert page.locator(".toc [aria-current]").inner_text() == "Summary"
     page.evaluate("document.getElementById('limits').scrollIntoView({ behavior: 'instant' })")
-    page.wait_for_function("document.querySelector('.toc [aria-current]').textContent === 'Limits'")
+    page.wait_for_function("document.querySelector('.toc [aria-current]')?.textContent === 'Limits'")
     assert page.locator(".toc [aria-current]").is_visible()
     assert page.locator(".toc").bounding_box()["y"] >= 0  # type: ignore[index]
 
