@@ -26,7 +26,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> ReproError:
 
 
 def how_to_install(extra: str) -> str:
-    """Return how to install an extra: from the clone, because `repro` on PyPI is another project.
+    """Return how to install an extra: from the clone, because `repro` on PyPI is a different project.
 
     The quotes are double because cmd.exe on Windows passes single ones on.
     """

@@ -64,7 +64,7 @@ from repro.run_folder import append_log, finish_run, locked_run, truncate_log
 VOCABULARY = "vocabulary.safetensors"
 PER_IMAGE = 200  # descriptors of an image among those that the vocabulary is learned from
 PIXEL_IMAGES = 2000  # images that the mean of the pixels is taken over
-HELD_OUT = 10  # one training image in so many sets the temperature; the final classifiers are trained on all images
+HELD_OUT = 10  # one training image in ten sets the temperature; the final classifiers are trained on all images
 SCORED = 256  # images whose scores are computed at once
 CALIBRATION, FINAL = 0, 1  # phases of the classifiers' training
 VOCABULARY_DRAW, HELD_OUT_DRAW, ORDER_DRAW = range(100, 103)  # separate streams of random numbers

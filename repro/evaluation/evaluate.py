@@ -153,7 +153,7 @@ def evaluation_folder(models: Sequence[Classifier]) -> Path:
 
 
 def check_folder(models: Sequence[Classifier], what: str, images: int) -> None:
-    """Raise ReproError if the predictions for so many images cannot be written to the folder of an evaluation."""
+    """Raise ReproError if predictions for `images` images cannot be written to the folder of an evaluation."""
     folder = evaluation_folder(models)
     size = atomic.RECORD_BYTES + PREDICTION_BYTES * images
     atomic.check_writable(folder if folder.exists() else folder.parent, what, size)

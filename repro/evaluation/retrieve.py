@@ -258,7 +258,7 @@ class StoredActivations:
 
 
 def _output_bytes(queries: int) -> int:
-    """Return the size of the neighbours and images of so many queries, without compression."""
+    """Return the size in bytes of the neighbours and images of `queries` images, without compression."""
     thumbnails = LABELLED + QUERIES * (1 + 2 * NEIGHBOURS)
     return 3 * THUMBNAIL**2 * thumbnails + 8 * len(SPACES) * NEIGHBOURS * queries
 

@@ -1,5 +1,6 @@
 """What several figures share, Figure 3's specialisation and the confused classes."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -99,6 +100,19 @@ def test_a_net_that_was_pre_trained_on_other_images_is_shown_as_such(tmp_path: P
     assert [(place, round(each.value, 6)) for place, each in row.measured] == [("ten classes, small scale", 2.0)]
     (picture,) = effects.effect_pictures(read_records(tmp_path))
     assert "pre-trained on other images" in words(picture.svg)
+
+
+def test_places_that_are_not_shown_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("alpha", "beta"):
+        for seed, variant in itertools.product(range(3), ("alexnet", "no-lrn")):
+            data = data_record(name=name)
+            write_run(tmp_path / name, variant, seed=seed, data=data)
+            write_evaluation(tmp_path / name, variant, seeds=(seed,), error=20.0 + seed, data=data)
+    (picture,) = effects.effect_pictures(read_records(tmp_path))
+    assert "Not shown" not in picture.caption
+    monkeypatch.setattr(effects, "MOST_PLACES", 1)
+    (picture,) = effects.effect_pictures(read_records(tmp_path))
+    assert "Not shown, for want of colours: beta, small scale." in picture.caption
 
 
 def test_no_effect_was_measured(tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ def _unchanged(scope: Scope) -> bool:
 def effect_pictures(records: Records) -> Iterable[Picture]:
     """Yield one figure of all effects, if any was measured."""
     rows = effects(records)
-    places = list(dict.fromkeys(place for row in rows for place, _ in row.measured))[:MOST_PLACES]
+    found = list(dict.fromkeys(place for row in rows for place, _ in row.measured))
+    places = found[:MOST_PLACES]
     rows = [replace(row, measured=tuple(each for each in row.measured if each[0] in places)) for row in rows]
     if not places:
         return
@@ -64,6 +65,8 @@ def effect_pictures(records: Records) -> Iterable[Picture]:
         "than the claim’s. Only a measurement on the paper’s data and scale can confirm a number; elsewhere its side "
         "of zero counts."
     )
+    if left_out := found[MOST_PLACES:]:
+        caption += f" Not shown, for want of colours: {'; '.join(left_out)}."
     measured = sum(bool(row.measured) for row in rows)
     alt = f"A row for each of {len(rows)} changes, {measured} of them with intervals below the paper’s number."
     narrow = _draw(rows, places, narrow=True)
